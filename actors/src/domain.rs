@@ -1,0 +1,13 @@
+//! The words of the problem. Values here cannot be invalid once they exist; nothing here does I/O or reads a clock.
+
+pub mod chat;
+pub mod error;
+pub mod event;
+pub mod money;
+pub mod name;
+
+pub use chat::{ChatRequest, Input, Message, ModelChoice, Needs, RequestKind, SamplingWish};
+pub use error::{ErrorKind, GatewayError, Origin};
+pub use event::{Delta, GenerationEvent, TokenUsage};
+pub use money::{NanoUsd, Price};
+pub use name::{Complexity, ModelName, RequestId, TargetName};

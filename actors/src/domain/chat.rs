@@ -1,0 +1,168 @@
+//! A request that has been parsed and validated: once a [`ChatRequest`] exists, every field is in range.
+//!
+//! The HTTP edge makes it from JSON; everything after reads it. The client's own body is kept as parsed JSON, because
+//! fields this gateway does not know go through to the cloud untouched.
+
+use super::name::{ModelName, RequestId};
+use crate::gpu::frame::Sampling;
+use serde_json::{Map, Value};
+use std::time::Duration;
+
+/// Which endpoint asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RequestKind {
+    Chat,
+    Completion,
+}
+
+/// The `model` field, resolved against configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelChoice {
+    /// Let the router grade the request.
+    Auto,
+    /// Any local target.
+    Local,
+    /// A configured cloud model, or the model or name of one local target.
+    Named(ModelName),
+}
+
+/// One chat message. `content` is kept for the classifier and the local template; the cloud gets the raw body.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Message {
+    pub role: String,
+    /// Text parts joined with a newline; empty when the message has none (an assistant's tool call).
+    pub content: String,
+    /// The whole message as the client sent it.
+    pub raw: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum Input {
+    Messages(Vec<Message>),
+    Text(String),
+    Tokens(Vec<i32>),
+}
+
+/// What a target must be able to do to serve this request at all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Needs {
+    pub tools: bool,
+    pub response_format: bool,
+    pub images: bool,
+    pub audio: bool,
+    pub logprobs: bool,
+    pub logit_bias: bool,
+    /// `n` > 1.
+    pub several_choices: bool,
+}
+
+impl Needs {
+    /// Names of the request fields behind the needs, for an error a client can act on.
+    pub fn field_names(self) -> Vec<&'static str> {
+        [
+            (self.tools, "tools"),
+            (self.response_format, "response_format"),
+            (self.images, "image parts"),
+            (self.audio, "audio parts"),
+            (self.logprobs, "logprobs"),
+            (self.logit_bias, "logit_bias"),
+            (self.several_choices, "n > 1"),
+        ]
+        .into_iter()
+        .filter_map(|(needed, name)| needed.then_some(name))
+        .collect()
+    }
+
+    pub fn any(self) -> bool {
+        self != Self::default()
+    }
+}
+
+/// Sampling fields as the client gave them: `None` means the target's own default.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct SamplingWish {
+    pub temperature: Option<f32>,
+    pub top_p: Option<f32>,
+    pub top_k: Option<i32>,
+    pub min_p: Option<f32>,
+    pub presence_penalty: Option<f32>,
+    pub frequency_penalty: Option<f32>,
+    pub repeat_penalty: Option<f32>,
+    pub seed: Option<u32>,
+}
+
+impl SamplingWish {
+    /// Fills what the client left open.
+    pub fn or(self, default: Sampling) -> Sampling {
+        Sampling {
+            temperature: self.temperature.unwrap_or(default.temperature),
+            top_p: self.top_p.unwrap_or(default.top_p),
+            top_k: self.top_k.unwrap_or(default.top_k),
+            min_p: self.min_p.unwrap_or(default.min_p),
+            presence_penalty: self.presence_penalty.unwrap_or(default.presence_penalty),
+            frequency_penalty: self.frequency_penalty.unwrap_or(default.frequency_penalty),
+            repeat_penalty: self.repeat_penalty.unwrap_or(default.repeat_penalty),
+            seed: self.seed.or(default.seed),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ChatRequest {
+    pub id: RequestId,
+    pub kind: RequestKind,
+    pub model: ModelChoice,
+    pub input: Input,
+    pub needs: Needs,
+    pub sampling: SamplingWish,
+    /// Explicit `max_completion_tokens` or `max_tokens`; at least 1.
+    pub max_tokens: Option<u32>,
+    /// At most 16 non-empty strings; `None` when the client gave no `stop`.
+    pub stop: Option<Vec<String>>,
+    pub stream: bool,
+    /// `stream_options.include_usage`.
+    pub include_usage: bool,
+    pub budget_sensitive: bool,
+    pub local_only: bool,
+    /// Overrides the rule's bound on expected queue wait + expected time to the first token.
+    pub max_latency: Option<Duration>,
+    /// The client's body without our own fields, for the cloud.
+    pub body: Map<String, Value>,
+}
+
+impl ChatRequest {
+    /// The last user message (or the text prompt), the part that is graded.
+    pub fn last_user_text(&self) -> &str {
+        match &self.input {
+            Input::Messages(messages) => {
+                messages.iter().rev().find(|message| message.role == "user").map_or("", |message| &message.content)
+            }
+            Input::Text(text) => text,
+            Input::Tokens(_) => "",
+        }
+    }
+
+    /// User and assistant messages before the last user message.
+    pub fn earlier_messages(&self) -> usize {
+        match &self.input {
+            Input::Messages(messages) => {
+                let last_user = messages.iter().rposition(|message| message.role == "user").unwrap_or(messages.len());
+                let before = messages.get(..last_user).unwrap_or(messages);
+                before.iter().filter(|message| matches!(message.role.as_str(), "user" | "assistant")).count()
+            }
+            Input::Text(_) | Input::Tokens(_) => 0,
+        }
+    }
+
+    /// A cheap estimate of prompt tokens: 1 per 4 bytes of text plus 4 per message, rounded up. Exact counts come from
+    /// the engine's tokenizer later.
+    pub fn estimated_prompt_tokens(&self) -> u64 {
+        match &self.input {
+            Input::Messages(messages) => {
+                messages.iter().map(|message| message.content.len().div_ceil(4) as u64 + 4).sum::<u64>() + 3
+            }
+            Input::Text(text) => text.len().div_ceil(4) as u64 + 1,
+            Input::Tokens(tokens) => tokens.len() as u64,
+        }
+    }
+}

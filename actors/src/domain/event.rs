@@ -1,0 +1,44 @@
+//! What a target says while it answers, in one form for the local engine and every provider.
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// One step of an answer. Order: any number of `Delta`, one `Finish` per choice, at most one `Usage`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum GenerationEvent {
+    Delta(Delta),
+    /// `reason` is OpenAI's `finish_reason` ("stop", "length", "tool_calls", "content_filter", …).
+    Finish { choice: u32, reason: String },
+    Usage(TokenUsage),
+}
+
+/// A piece of one choice.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Delta {
+    pub choice: u32,
+    /// Text to append; `None` when the delta carries only other fields.
+    pub content: Option<String>,
+    /// Every other field of a provider's delta (tool_calls, reasoning_content, refusal, …), passed through.
+    pub other: Map<String, Value>,
+    pub logprobs: Option<Value>,
+    /// Token ids behind `content` (local engine only), for replay after an engine death.
+    pub tokens: Vec<i32>,
+}
+
+impl Delta {
+    /// Whether a client would notice this delta.
+    pub fn is_visible(&self) -> bool {
+        self.content.as_deref().is_some_and(|text| !text.is_empty()) || !self.other.is_empty() || self.logprobs.is_some()
+    }
+}
+
+/// Token counts of one attempt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct TokenUsage {
+    pub prompt_tokens: u64,
+    pub completion_tokens: u64,
+    /// Part of `prompt_tokens` that came from a cache.
+    pub cached_tokens: u64,
+    /// Counted by us because the provider sent none.
+    pub estimated: bool,
+}

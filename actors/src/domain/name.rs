@@ -1,0 +1,106 @@
+//! Identities: requests, models, targets, tiers.
+
+use serde::{Deserialize, Serialize};
+use std::{fmt, sync::Arc};
+
+/// One admitted request, for its whole life: the same id in logs, headers, ledger and upstream's `x-request-id`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(u128);
+
+impl RequestId {
+    pub const fn from_bits(bits: u128) -> Self {
+        Self(bits)
+    }
+
+    /// A fresh random id.
+    pub fn random() -> Self {
+        Self(rand::random())
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "req_{:032x}", self.0)
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+macro_rules! name_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+        #[serde(transparent)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            pub fn new(name: impl Into<Arc<str>>) -> Self {
+                Self(name.into())
+            }
+
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Debug::fmt(&self.0, f)
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(name: &str) -> Self {
+                Self::new(name)
+            }
+        }
+    };
+}
+
+name_type! {
+    /// A model as configuration and clients name it.
+    ModelName
+}
+name_type! {
+    /// A place that can answer: the name of a `[[local]]` or a `[[cloud]]` entry.
+    TargetName
+}
+
+/// How hard a request is judged to be; orders from easy to hard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Complexity {
+    Trivial,
+    Moderate,
+    Complex,
+    Premium,
+}
+
+impl Complexity {
+    pub const ALL: [Self; 4] = [Self::Trivial, Self::Moderate, Self::Complex, Self::Premium];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Trivial => "trivial",
+            Self::Moderate => "moderate",
+            Self::Complex => "complex",
+            Self::Premium => "premium",
+        }
+    }
+}
+
+impl fmt::Display for Complexity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

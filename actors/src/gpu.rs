@@ -1,0 +1,3 @@
+//! Everything about one local GPU target.
+
+pub mod frame;

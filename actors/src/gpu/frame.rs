@@ -1,0 +1,325 @@
+//! The words spoken between the gateway and one engine child, and how they are framed.
+//!
+//! One frame is a little-endian `u32` payload length followed by the payload: a [`ToEngine`] or [`FromEngine`] value in
+//! postcard encoding. The first frame of either side is its `Hello`, whose first field is [`PROTOCOL_VERSION`]; a peer of
+//! another version is refused before anything else is decoded. This file does no I/O on sockets: it turns values into
+//! bytes and bytes into values, and refuses what is too large.
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Raised whenever a frame changes shape. Both binaries come from one workspace, so only equality is accepted.
+pub const PROTOCOL_VERSION: u32 = 1;
+
+/// Largest payload either side accepts, in bytes. A prompt is at most the edge's body limit; this leaves room above it.
+pub const MAX_FRAME_BYTES: usize = 32 << 20;
+
+/// Bytes of the length prefix.
+pub const PREFIX_BYTES: usize = 4;
+
+/// One job inside one engine, unique for the life of the gateway.
+pub type JobId = u64;
+
+/// What the gateway says to its engine child.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum ToEngine {
+    /// First frame. The engine answers with [`FromEngine::Hello`] and echoes `epoch` in every later frame that has one.
+    Hello { version: u32, epoch: u64 },
+    /// Load this model. Answered by any number of `LoadProgress`, then exactly one `Loaded` or `LoadFailed`.
+    Load(LoadSpec),
+    /// Start a job. Answered by `Step` outputs that end in exactly one `Finished` or `Failed` for this job.
+    Submit(Box<JobSpec>),
+    /// The receiver has gone: free the sequence before the next token. No further output for this job follows.
+    Cancel { job: JobId },
+    /// Finish nothing more, free the context and exit 0.
+    Stop,
+    /// Misbehave in the named way (chaos tests; the engine obeys only when started with `--chaos`).
+    Chaos(EngineChaos),
+}
+
+/// What an engine child says to the gateway.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum FromEngine {
+    /// Answer to `ToEngine::Hello`.
+    Hello { version: u32, epoch: u64, pid: u32 },
+    /// Model load progress, 0 to 1. Sent at least whenever llama.cpp calls back and the ratio rose by 0.01.
+    LoadProgress { ratio: f32 },
+    /// The model is in memory and jobs are accepted.
+    Loaded(LoadedInfo),
+    /// The model cannot be served; the engine exits with code 1 after this frame.
+    LoadFailed(LoadFailure),
+    /// From a thread of its own, every [`HEARTBEAT_MS`], whatever the decode thread does.
+    Heartbeat(Heartbeat),
+    /// A decode step of `tokens` tokens begins (prompt tokens and one per decoding sequence).
+    StepBegin { step: u64, tokens: u32 },
+    /// The step ended; everything it produced for all jobs, in order. Also used between steps (`step` of the last one)
+    /// for jobs that fail or finish without a decode.
+    Step { step: u64, epoch: u64, outputs: Vec<JobOutput> },
+}
+
+/// Interval of `Heartbeat` frames, in milliseconds.
+pub const HEARTBEAT_MS: u64 = 250;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heartbeat {
+    /// Decode steps finished since the load.
+    pub steps: u64,
+    /// Sequences in work.
+    pub running: u32,
+    /// Jobs waiting for a sequence.
+    pub waiting: u32,
+    /// KV cells in use, of `kv_total`.
+    pub kv_used: u32,
+    pub kv_total: u32,
+}
+
+/// How to load a model. Every field is explicit; the engine has no defaults of its own.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoadSpec {
+    /// Path of a GGUF file.
+    pub model_path: String,
+    /// Layers to put on the GPU: `None` = as many as fit.
+    pub gpu_layers: Option<u32>,
+    /// Which device: `None` = engine's choice, `Some("cpu")`, or an index as text.
+    pub device: Option<String>,
+    /// KV cells shared by all sequences. Clamped to what the model was trained for × `parallel`.
+    pub context_tokens: u32,
+    /// Jobs served at once. The engine adds one sequence of its own for canaries.
+    pub parallel: u32,
+    /// Decode threads: `None` = measured choice.
+    pub threads: Option<u32>,
+    pub use_mmap: bool,
+    pub use_mlock: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoadedInfo {
+    /// `general.name` of the file, or its file name.
+    pub name: String,
+    /// "cpu", or the name of the GPU that holds the layers.
+    pub device: String,
+    pub on_gpu: bool,
+    /// KV cells that one pool holds for all sequences.
+    pub context_tokens: u32,
+    /// Most tokens (prompt + output) of one request: min(trained context, pool).
+    pub max_request_tokens: u32,
+    pub parallel: u32,
+    pub has_chat_template: bool,
+    /// Load time in milliseconds.
+    pub load_ms: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadFailure {
+    pub kind: LoadFailureKind,
+    /// For the operator; names the file, never a prompt.
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LoadFailureKind {
+    /// The file is absent or unreadable.
+    Missing,
+    /// The file is not a GGUF model this llama.cpp can load.
+    Corrupt,
+    OutOfMemory,
+    Other,
+}
+
+/// One request, as the engine sees it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobSpec {
+    pub job: JobId,
+    pub prompt: Prompt,
+    pub sampling: Sampling,
+    /// Most tokens to generate, replayed ones included. At least 1.
+    pub max_tokens: u32,
+    /// Generation ends before the first occurrence of any of these in the text; the stop text is not sent.
+    pub stop: Vec<String>,
+    /// Tokens this request has already generated elsewhere (before an engine died). They are evaluated like a prompt,
+    /// count as completion tokens and for penalties, and their text is rebuilt.
+    pub replay: Vec<i32>,
+    /// Bytes of generated text the client already has: not sent again.
+    pub sent_bytes: u64,
+    /// A canary decode: uses the engine's own spare sequence and never waits behind jobs.
+    pub canary: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Prompt {
+    /// JSON array of OpenAI chat messages (`role`, `content` as plain string, …), rendered by the model's own chat template.
+    Chat { messages_json: String },
+    /// Tokenised as it is, with BOS if the model wants it.
+    Text(String),
+    Tokens(Vec<i32>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Sampling {
+    /// 0 = greedy.
+    pub temperature: f32,
+    /// 1 = off.
+    pub top_p: f32,
+    /// 0 = off.
+    pub top_k: i32,
+    /// 0 = off.
+    pub min_p: f32,
+    pub presence_penalty: f32,
+    pub frequency_penalty: f32,
+    /// 1 = off.
+    pub repeat_penalty: f32,
+    /// `None` = random.
+    pub seed: Option<u32>,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: 0.7,
+            top_p: 1.0,
+            top_k: 0,
+            min_p: 0.0,
+            presence_penalty: 0.0,
+            frequency_penalty: 0.0,
+            repeat_penalty: 1.0,
+            seed: None,
+        }
+    }
+}
+
+/// What one step did for one job.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JobOutput {
+    pub job: JobId,
+    /// Counts this job's outputs from 0 without gaps, so that a doubled or lost frame shows.
+    pub seq: u32,
+    pub event: JobEvent,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum JobEvent {
+    /// The prompt was tokenised and a sequence given. Before any `Piece`.
+    Accepted { prompt_tokens: u32, cached_tokens: u32 },
+    /// New text (whole UTF-8 characters; may be empty while a character or a possible stop string is held back) and the
+    /// tokens sampled since the last piece.
+    Piece { text: String, tokens: Vec<i32> },
+    Finished { reason: StopReason, prompt_tokens: u32, completion_tokens: u32, cached_tokens: u32 },
+    Failed(JobFailure),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StopReason {
+    /// End-of-generation token or a stop string.
+    Stop,
+    /// `max_tokens` or the context is full.
+    Length,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobFailure {
+    pub kind: JobFailureKind,
+    /// Never contains prompt text.
+    pub message: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum JobFailureKind {
+    /// Prompt (+ replay) does not fit: the request cannot be served by this engine.
+    ContextLength,
+    /// The template or sampling refused the request: the client's fault.
+    Invalid,
+    /// A decode failed; another target may do better.
+    Decode,
+}
+
+/// Ways to misbehave on command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EngineChaos {
+    /// `exit(1)` at once.
+    Exit,
+    /// Write bytes that are no frame.
+    Garbage,
+    /// Write half a frame, then exit.
+    HalfFrame,
+    /// Block the decode thread for ever (heartbeats go on).
+    HangDecode,
+}
+
+/// Why bytes are not a frame.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum FrameError {
+    #[error("frame of {0} bytes is over the limit of {MAX_FRAME_BYTES}")]
+    TooLarge(usize),
+    #[error("frame does not decode")]
+    Garbage,
+}
+
+/// Appends one frame to `out`. On an error `out` is as it was.
+pub fn encode<T: Serialize>(value: &T, out: &mut Vec<u8>) -> Result<(), FrameError> {
+    let payload = postcard::to_allocvec(value).map_err(|_| FrameError::Garbage)?;
+    if payload.len() > MAX_FRAME_BYTES {
+        return Err(FrameError::TooLarge(payload.len()));
+    }
+    let len = u32::try_from(payload.len()).map_err(|_| FrameError::TooLarge(payload.len()))?;
+    out.reserve(PREFIX_BYTES + payload.len());
+    out.extend_from_slice(&len.to_le_bytes());
+    out.extend_from_slice(&payload);
+    Ok(())
+}
+
+/// Payload length announced by a prefix.
+pub fn payload_len(prefix: [u8; PREFIX_BYTES]) -> Result<usize, FrameError> {
+    let len = usize::try_from(u32::from_le_bytes(prefix)).map_err(|_| FrameError::TooLarge(usize::MAX))?;
+    if len > MAX_FRAME_BYTES { Err(FrameError::TooLarge(len)) } else { Ok(len) }
+}
+
+/// Decodes one whole payload; trailing bytes are garbage.
+pub fn decode<T: DeserializeOwned>(payload: &[u8]) -> Result<T, FrameError> {
+    match postcard::take_from_bytes::<T>(payload) {
+        Ok((value, [])) => Ok(value),
+        _ => Err(FrameError::Garbage),
+    }
+}
+
+/// Takes the first whole frame off the front of `buffer`: its value and the bytes it used, or `None` when more is needed.
+pub fn take<T: DeserializeOwned>(buffer: &[u8]) -> Result<Option<(T, usize)>, FrameError> {
+    let Some((prefix, rest)) = buffer.split_first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
+    let len = payload_len(*prefix)?;
+    match rest.get(..len) {
+        Some(payload) => Ok(Some((decode(payload)?, PREFIX_BYTES + len))),
+        None => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_frame_survives_the_wire_and_arrives_byte_by_byte() {
+        let frame = FromEngine::Step {
+            step: 7,
+            epoch: 2,
+            outputs: vec![JobOutput { job: 9, seq: 0, event: JobEvent::Piece { text: "né".into(), tokens: vec![1, 2] } }],
+        };
+        let mut wire = Vec::new();
+        encode(&frame, &mut wire).unwrap();
+        for cut in 0..wire.len() {
+            assert_eq!(take::<FromEngine>(&wire[..cut]), Ok(None), "cut at {cut}");
+        }
+        assert_eq!(take::<FromEngine>(&wire), Ok(Some((frame, wire.len()))));
+    }
+
+    #[test]
+    fn an_announced_length_over_the_limit_is_refused_before_it_is_read() {
+        assert!(matches!(take::<FromEngine>(&[0xff; 8]), Err(FrameError::TooLarge(_))));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..512)) {
+            let _ = take::<FromEngine>(&bytes);
+            let _ = decode::<ToEngine>(&bytes);
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! The deciding half of Spillway.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+pub mod domain;
+pub mod gpu;
