@@ -2,5 +2,10 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod chaos;
+pub mod config;
 pub mod domain;
 pub mod gpu;
+pub mod observe;
+pub mod supervise;
+pub mod task;

@@ -1,0 +1,19 @@
+//! Faults on demand: what `/admin/chaos/kill` can do to an actor from inside. Reached only when `[chaos] enabled`.
+
+use ractor::ActorProcessingErr;
+
+/// How an actor's handler ends itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    Panic,
+    Error,
+}
+
+/// Obeys a chaos message.
+pub fn obey(fault: Fault) -> Result<(), ActorProcessingErr> {
+    match fault {
+        #[expect(clippy::panic, reason = "the panic is the fault that was asked for")]
+        Fault::Panic => panic!("chaos panic"),
+        Fault::Error => Err("chaos error".into()),
+    }
+}

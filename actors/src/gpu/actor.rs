@@ -1,0 +1,331 @@
+//! GpuModelActor: drives one slot through its life. It holds no request and no child: whatever must survive its death
+//! is in the [`EngineSlot`], and a new incarnation goes on where the old one stopped.
+
+use super::{
+    frame::{JobEvent, JobSpec, LoadSpec, Prompt, Sampling},
+    life::{Cause, GpuState},
+    link::{Ends, Link},
+    process::{EngineCommand, Spawner},
+    slot::{EngineSlot, OwnerId, SlotView},
+    watchdog::FIRST_STEP,
+};
+use crate::{
+    chaos::{self, Fault},
+    task::{self, Owned},
+};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// How long a killed child may take to be reaped before its GPU is quarantined.
+const REAP: Duration = Duration::from_secs(5);
+/// Deadline of a canary on an engine that has decoded before.
+const CANARY: Duration = Duration::from_secs(5);
+
+pub enum GpuMsg {
+    /// From the slot's watcher, a timer or a finished operation: look at the slot and do what is due.
+    Look,
+    /// From an operation task: it ended, whatever its result; the slot holds the result.
+    OperationEnded,
+    /// From anyone: the receiver MUST reply with the slot's view.
+    GetSnapshot(RpcReplyPort<SlotView>),
+    /// From the chaos endpoint: end as told.
+    Chaos(Fault),
+}
+
+/// What it takes to run one GpuModelActor; cloned for every incarnation.
+#[derive(Clone)]
+pub struct GpuModelActor {
+    pub slot: Arc<EngineSlot>,
+    pub spawner: Spawner,
+    /// Engine binary; `Err` says where it was looked for.
+    pub engine: Result<PathBuf, String>,
+    pub chaos_enabled: bool,
+}
+
+/// Gives the slot up however the actor ends.
+struct Ownership {
+    slot: Arc<EngineSlot>,
+    id: OwnerId,
+}
+
+impl Drop for Ownership {
+    fn drop(&mut self) {
+        self.slot.disown(self.id);
+    }
+}
+
+pub struct GpuActorState {
+    ownership: Ownership,
+    /// A look is already in the mailbox.
+    look_pending: Arc<AtomicBool>,
+    operation: Option<Owned>,
+    timer: Option<Owned>,
+    _watcher: Owned,
+}
+
+/// What the state of a slot asks its actor to do.
+#[derive(Debug, PartialEq, Eq)]
+enum Due {
+    Nothing,
+    Start,
+    Canary { epoch: u64, first: bool },
+    /// Decide between backoff and quarantine once the dead child is reaped.
+    Bury,
+    WakeAt(Instant),
+}
+
+fn due(view: &SlotView, now: Instant) -> Due {
+    if view.has_child {
+        return if view.adopted || view.info.is_none() {
+            Due::Nothing
+        } else {
+            Due::Canary { epoch: view.epoch, first: view.state == GpuState::Loading }
+        };
+    }
+    match &view.state {
+        GpuState::Cold => Due::Start,
+        GpuState::Down { look_at: None, .. } => Due::Bury,
+        state => match state.wakes_at() {
+            Some(at) if at <= now => Due::Start,
+            Some(at) => Due::WakeAt(at),
+            None => Due::Nothing,
+        },
+    }
+}
+
+impl Actor for GpuModelActor {
+    type Msg = GpuMsg;
+    type State = GpuActorState;
+    type Arguments = ();
+
+    async fn pre_start(&self, myself: ActorRef<GpuMsg>, (): ()) -> Result<GpuActorState, ActorProcessingErr> {
+        let id = self.slot.claim();
+        let ownership = Ownership { slot: Arc::clone(&self.slot), id };
+        let look_pending = Arc::new(AtomicBool::new(true));
+        let watcher = task::owned(watch(Arc::clone(&self.slot), myself.clone(), Arc::clone(&look_pending)));
+        myself.cast(GpuMsg::Look)?;
+        Ok(GpuActorState { ownership, look_pending, operation: None, timer: None, _watcher: watcher })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<GpuMsg>,
+        message: GpuMsg,
+        state: &mut GpuActorState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            GpuMsg::Look => {
+                state.look_pending.store(false, Ordering::Release);
+                self.look(&myself, state);
+            }
+            GpuMsg::OperationEnded => {
+                state.operation = None;
+                self.look(&myself, state);
+            }
+            GpuMsg::GetSnapshot(reply_to) => drop(reply_to.send(self.slot.view())),
+            GpuMsg::Chaos(fault) => chaos::obey(fault)?,
+        }
+        Ok(())
+    }
+}
+
+impl GpuModelActor {
+    fn look(&self, myself: &ActorRef<GpuMsg>, state: &mut GpuActorState) {
+        if state.operation.is_some() {
+            return;
+        }
+        let owner = state.ownership.id;
+        state.timer = None;
+        state.operation = match due(&self.slot.view(), Instant::now()) {
+            Due::Nothing => None,
+            Due::Start => Some(operation(myself, start(self.clone(), owner))),
+            Due::Canary { epoch, first } => {
+                Some(operation(myself, canary(Arc::clone(&self.slot), owner, epoch, first)))
+            }
+            Due::Bury => Some(operation(myself, bury(Arc::clone(&self.slot), owner))),
+            Due::WakeAt(at) => {
+                let myself = myself.clone();
+                state.timer = Some(task::owned(async move {
+                    tokio::time::sleep_until(at).await;
+                    let _ = myself.cast(GpuMsg::Look);
+                }));
+                None
+            }
+        };
+    }
+
+    fn load_spec(&self) -> LoadSpec {
+        let config = self.slot.config();
+        LoadSpec {
+            model_path: config.model_path.to_string_lossy().into_owned(),
+            gpu_layers: config.gpu_layers,
+            device: config.gpu.clone(),
+            context_tokens: config.context_tokens,
+            parallel: config.parallel,
+            threads: config.threads,
+            use_mmap: config.use_mmap,
+            use_mlock: config.use_mlock,
+        }
+    }
+}
+
+/// Runs `work` in a task of the actor's, and reports its end.
+fn operation(myself: &ActorRef<GpuMsg>, work: impl Future<Output = ()> + Send + 'static) -> Owned {
+    let myself = myself.clone();
+    task::owned(async move {
+        work.await;
+        let _ = myself.cast(GpuMsg::OperationEnded);
+    })
+}
+
+/// Turns changes of the slot into at most one pending `Look`.
+async fn watch(slot: Arc<EngineSlot>, myself: ActorRef<GpuMsg>, look_pending: Arc<AtomicBool>) {
+    let mut views = slot.watch();
+    while views.changed().await.is_ok() {
+        if !look_pending.swap(true, Ordering::AcqRel) && myself.cast(GpuMsg::Look).is_err() {
+            return;
+        }
+    }
+}
+
+async fn start(actor: GpuModelActor, owner: OwnerId) {
+    let slot = &actor.slot;
+    if let Err(cause) = try_start(&actor, owner).await {
+        slot.start_failed(owner, cause, Instant::now());
+    }
+}
+
+async fn try_start(actor: &GpuModelActor, owner: OwnerId) -> Result<(), Cause> {
+    let slot = &actor.slot;
+    if let Some(corpse) = slot.corpse() {
+        if !corpse.reaped(Duration::ZERO).await {
+            return Err(Cause::Unreapable);
+        }
+    }
+    let program = actor.engine.clone().map_err(Cause::NotLoadable)?;
+    let path = &slot.config().model_path;
+    if !path.is_file() {
+        return Err(Cause::NotLoadable(format!("{} is missing; `make model` fetches the default model", path.display())));
+    }
+    let command = EngineCommand { program: program.clone(), chaos: actor.chaos_enabled };
+    let spawned = actor
+        .spawner
+        .spawn(command)
+        .await
+        .map_err(|error| Cause::NotLoadable(format!("cannot start {}: {error}", program.display())))?;
+    let ends = Ends::new(spawned).map_err(|error| Cause::LoadFailed(error.to_string()))?;
+    let load = actor.load_spec();
+    slot.attach(owner, |epoch| Link::start(slot, epoch, ends, load));
+    Ok(())
+}
+
+async fn bury(slot: Arc<EngineSlot>, owner: OwnerId) {
+    let reaped = match slot.corpse() {
+        Some(corpse) => corpse.reaped(REAP).await,
+        None => true,
+    };
+    slot.decide_restart(owner, reaped, Instant::now(), rand::random());
+}
+
+/// One decode of one token: proof that the engine serves, which a heartbeat alone is not.
+async fn canary(slot: Arc<EngineSlot>, owner: OwnerId, epoch: u64, first: bool) {
+    let deadline = if first { FIRST_STEP } else { CANARY };
+    match tokio::time::timeout(deadline, decode_one(&slot, epoch)).await {
+        Ok(Ok(())) => slot.canary_passed(owner, epoch, Instant::now()),
+        Ok(Err(what)) => drop(slot.declare_death(epoch, Cause::CanaryFailed(what), Instant::now())),
+        Err(_) => {
+            let what = format!("no token in {} s", deadline.as_secs());
+            slot.declare_death(epoch, Cause::CanaryFailed(what), Instant::now());
+        }
+    }
+}
+
+async fn decode_one(slot: &Arc<EngineSlot>, epoch: u64) -> Result<(), String> {
+    let spec = JobSpec {
+        job: 0,
+        prompt: Prompt::Text("1".to_owned()),
+        sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+        max_tokens: 1,
+        stop: Vec::new(),
+        replay: Vec::new(),
+        sent_bytes: 0,
+        canary: true,
+    };
+    let Some(mut outputs) = slot.submit(epoch, spec) else { return Ok(()) };
+    loop {
+        match outputs.next().await {
+            Some(JobEvent::Finished { .. }) => return Ok(()),
+            Some(JobEvent::Failed(failure)) => return Err(failure.message),
+            Some(_) => {}
+            // The engine died under the canary: its death is declared already.
+            None => return Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::EngineRestart;
+
+    fn view_after(script: impl FnOnce(&Arc<EngineSlot>)) -> SlotView {
+        let config = crate::config::LocalConfig {
+            name: "local".into(),
+            model: "m".into(),
+            model_path: "/nonexistent.gguf".into(),
+            engine_path: None,
+            gpu: None,
+            gpu_layers: None,
+            context_tokens: 512,
+            max_request_tokens: None,
+            parallel: 2,
+            threads: None,
+            use_mmap: true,
+            use_mlock: false,
+            defaults: crate::config::LocalDefaults::default(),
+        };
+        let slot = EngineSlot::new(Arc::new(config), EngineRestart::default());
+        script(&slot);
+        slot.view()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cold_slot_is_started_and_a_failed_start_waits_for_its_verdict() {
+        let now = Instant::now();
+        assert_eq!(due(&view_after(|_| {}), now), Due::Start);
+        let view = view_after(|slot| {
+            let owner = slot.claim();
+            slot.start_failed(owner, Cause::NotLoadable("missing".into()), now);
+        });
+        assert_eq!(due(&view, now), Due::Bury);
+        let view = view_after(|slot| {
+            let owner = slot.claim();
+            slot.start_failed(owner, Cause::NotLoadable("missing".into()), now);
+            slot.decide_restart(owner, true, now, 0.5);
+        });
+        assert_eq!(view.state.name(), "down", "a missing model shows as down with its cause");
+        assert_eq!(due(&view, now), Due::WakeAt(now + Duration::from_secs(15)));
+        assert_eq!(due(&view, now + Duration::from_secs(15)), Due::Start);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_old_owner_is_not_heard() {
+        let now = Instant::now();
+        let view = view_after(|slot| {
+            let old = slot.claim();
+            let _new = slot.claim();
+            slot.disown(old);
+            slot.start_failed(old, Cause::LinkClosed, now);
+        });
+        assert!(view.owned);
+        assert_eq!(view.state, GpuState::Cold);
+    }
+}

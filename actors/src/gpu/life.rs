@@ -1,0 +1,207 @@
+//! The life of one local target as a state machine: pure, every transition in one function, illegal ones refused.
+
+use std::fmt;
+use tokio::time::Instant;
+
+/// Why an engine died or cannot run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// The child ended: exit status as the kernel tells it.
+    Exited(String),
+    /// The socket ended before the child did.
+    LinkClosed,
+    /// Bytes that are no frame, or a frame out of order.
+    Garbage(String),
+    /// Silent or stuck for longer than allowed.
+    Hang(String),
+    CanaryFailed(String),
+    LoadFailed(String),
+    /// The model file or the engine binary is missing or unusable: a restart alone mends nothing.
+    NotLoadable(String),
+    /// SIGKILL was sent and the child is still there.
+    Unreapable,
+    /// Asked for.
+    Shutdown,
+}
+
+impl Cause {
+    /// The bounded metric label.
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Exited(_) => "exited",
+            Self::LinkClosed => "link_closed",
+            Self::Garbage(_) => "garbage",
+            Self::Hang(_) => "hang",
+            Self::CanaryFailed(_) => "canary_failed",
+            Self::LoadFailed(_) => "load_failed",
+            Self::NotLoadable(_) => "not_loadable",
+            Self::Unreapable => "unreapable",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(status) => write!(f, "engine ended: {status}"),
+            Self::LinkClosed => f.write_str("engine closed its socket"),
+            Self::Garbage(what) => write!(f, "engine sent garbage: {what}"),
+            Self::Hang(what) => write!(f, "engine hangs: {what}"),
+            Self::CanaryFailed(what) => write!(f, "canary decode failed: {what}"),
+            Self::LoadFailed(what) | Self::NotLoadable(what) => write!(f, "model did not load: {what}"),
+            Self::Unreapable => f.write_str("engine does not die after SIGKILL"),
+            Self::Shutdown => f.write_str("shut down"),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GpuState {
+    Cold,
+    /// A child exists; its model is being loaded or its first canary is out.
+    Loading,
+    Warm,
+    Draining,
+    Degraded(Cause),
+    /// No child. With `look_at`: looked at again then; without: its supervisor decides next.
+    Down {
+        cause: Cause,
+        look_at: Option<Instant>,
+    },
+    Backoff {
+        cause: Cause,
+        until: Instant,
+    },
+    Quarantined {
+        cause: Cause,
+        until: Instant,
+    },
+}
+
+/// What can happen to a local target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GpuInput {
+    ChildSpawned,
+    CanaryPassed,
+    Died(Cause),
+    RetryAt(Instant),
+    QuarantineUntil(Instant),
+    LookAt(Instant),
+    Drain,
+    Stopped,
+}
+
+impl GpuState {
+    /// The next state, or `None` if the input makes no sense in this one.
+    pub fn next(&self, input: GpuInput) -> Option<Self> {
+        Some(match (self, input) {
+            (
+                Self::Cold | Self::Backoff { .. } | Self::Quarantined { .. } | Self::Down { look_at: Some(_), .. },
+                GpuInput::ChildSpawned,
+            ) => Self::Loading,
+            (Self::Loading | Self::Warm | Self::Degraded(_), GpuInput::CanaryPassed) => Self::Warm,
+            // A start can fail before there is a child, hence from the waiting states too.
+            (_, GpuInput::Died(cause)) => Self::Down { cause, look_at: None },
+            (Self::Down { cause, .. }, GpuInput::RetryAt(until)) => Self::Backoff { cause: cause.clone(), until },
+            (Self::Down { cause, .. }, GpuInput::QuarantineUntil(until)) => {
+                Self::Quarantined { cause: cause.clone(), until }
+            }
+            (Self::Down { cause, .. }, GpuInput::LookAt(at)) => Self::Down { cause: cause.clone(), look_at: Some(at) },
+            (Self::Warm | Self::Degraded(_) | Self::Loading, GpuInput::Drain) => Self::Draining,
+            (_, GpuInput::Stopped) => Self::Cold,
+            _ => return None,
+        })
+    }
+
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Cold => "cold",
+            Self::Loading => "loading",
+            Self::Warm => "warm",
+            Self::Draining => "draining",
+            Self::Degraded(_) => "degraded",
+            Self::Down { .. } => "down",
+            Self::Backoff { .. } => "backoff",
+            Self::Quarantined { .. } => "quarantined",
+        }
+    }
+
+    pub const fn cause(&self) -> Option<&Cause> {
+        match self {
+            Self::Degraded(cause)
+            | Self::Down { cause, .. }
+            | Self::Backoff { cause, .. }
+            | Self::Quarantined { cause, .. } => Some(cause),
+            _ => None,
+        }
+    }
+
+    /// Whether requests may be answered here.
+    pub const fn serves(&self) -> bool {
+        matches!(self, Self::Warm | Self::Degraded(_))
+    }
+
+    /// When this state ends by itself, if it does.
+    pub const fn wakes_at(&self) -> Option<Instant> {
+        match self {
+            Self::Backoff { until, .. } | Self::Quarantined { until, .. } => Some(*until),
+            Self::Down { look_at, .. } => *look_at,
+            _ => None,
+        }
+    }
+
+    /// Whether waiting for this target is hopeful: it serves, loads or comes back after a short backoff.
+    pub const fn comes_back_soon(&self) -> bool {
+        !matches!(self, Self::Quarantined { .. } | Self::Down { look_at: Some(_), .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn walk(inputs: Vec<GpuInput>) -> Vec<&'static str> {
+        let mut state = GpuState::Cold;
+        let mut names = vec![state.name()];
+        for input in inputs {
+            state = state.next(input).unwrap();
+            names.push(state.name());
+        }
+        names
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_life_with_a_crash_and_a_quarantine() {
+        let later = Instant::now() + Duration::from_secs(1);
+        let died = || GpuInput::Died(Cause::LinkClosed);
+        assert_eq!(
+            walk(vec![
+                GpuInput::ChildSpawned,
+                GpuInput::CanaryPassed,
+                died(),
+                GpuInput::RetryAt(later),
+                GpuInput::ChildSpawned,
+                died(),
+                GpuInput::QuarantineUntil(later),
+                GpuInput::ChildSpawned,
+                GpuInput::CanaryPassed,
+                GpuInput::Drain,
+                GpuInput::Stopped,
+            ]),
+            [
+                "cold", "loading", "warm", "down", "backoff", "loading", "down", "quarantined", "loading", "warm",
+                "draining", "cold"
+            ]
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_target_is_never_declared_warm_and_never_spawned_without_a_verdict() {
+        let down = GpuState::Down { cause: Cause::LinkClosed, look_at: None };
+        assert_eq!(down.next(GpuInput::CanaryPassed), None);
+        assert_eq!(down.next(GpuInput::ChildSpawned), None);
+        assert_eq!(GpuState::Warm.next(GpuInput::ChildSpawned), None, "a second owner of the card");
+    }
+}

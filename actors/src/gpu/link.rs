@@ -1,0 +1,229 @@
+//! The link to one engine child: reads its frames into the slot, writes orders, watches its pulse. It lives as long as
+//! the child and belongs to the slot, so an actor's death does not touch a running stream.
+
+use super::{
+    frame::{self, EngineChaos, FromEngine, LoadFailureKind, LoadSpec, PROTOCOL_VERSION, ToEngine},
+    life::Cause,
+    process::{EngineChild, Spawned},
+    slot::EngineSlot,
+    watchdog::Pulse,
+};
+use crate::task;
+use parking_lot::Mutex;
+use rustix::process::Signal;
+use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf, pipe},
+    },
+    sync::mpsc,
+    time::Instant,
+};
+
+/// Orders waiting to be written. At most `parallel` submits and cancels are ever under way.
+const ORDERS: usize = 2048;
+/// How often the pulse is looked at.
+const TICK: Duration = Duration::from_millis(100);
+/// Read buffer of the socket and the pipes, in bytes.
+const READ_BYTES: usize = 16 << 10;
+/// Longest piece of an engine's log line that is passed on, in bytes.
+const LOG_LINE_BYTES: usize = 400;
+
+pub struct Link {
+    epoch: u64,
+    child: EngineChild,
+    orders: mpsc::Sender<Vec<u8>>,
+    pulse: Arc<Mutex<Pulse>>,
+}
+
+/// The ends of a spawned child that must be registered with the runtime before the slot takes the link.
+pub struct Ends {
+    child: EngineChild,
+    socket: UnixStream,
+    stdout: pipe::Receiver,
+    stderr: pipe::Receiver,
+}
+
+impl Ends {
+    pub fn new(spawned: Spawned) -> io::Result<Self> {
+        Ok(Self {
+            child: spawned.child,
+            socket: UnixStream::from_std(spawned.socket)?,
+            stdout: pipe::Receiver::from_owned_fd(OwnedFd::from(spawned.stdout))?,
+            stderr: pipe::Receiver::from_owned_fd(OwnedFd::from(spawned.stderr))?,
+        })
+    }
+}
+
+impl Link {
+    /// Starts the tasks of a link and orders the load. They end with the socket, the child, or the epoch.
+    pub fn start(slot: &Arc<EngineSlot>, epoch: u64, ends: Ends, load: LoadSpec) -> Arc<Self> {
+        let (read, write) = ends.socket.into_split();
+        let (orders, queue) = mpsc::channel(ORDERS);
+        let pulse = Arc::new(Mutex::new(Pulse::new(Instant::now())));
+        let exit = ends.child.exit();
+        let link = Arc::new(Self { epoch, child: ends.child, orders, pulse: Arc::clone(&pulse) });
+        link.send(&ToEngine::Hello { version: PROTOCOL_VERSION, epoch });
+        link.send(&ToEngine::Load(load));
+        task::detached(write_orders(write, queue));
+        task::detached(read_frames(Arc::clone(slot), epoch, read, Arc::clone(&pulse)));
+        task::detached(watch_pulse(Arc::clone(slot), epoch, pulse));
+        task::detached(watch_exit(Arc::clone(slot), epoch, exit));
+        let name = slot.name().to_owned();
+        task::detached(pass_log(name.clone(), ends.stdout));
+        task::detached(pass_log(name, ends.stderr));
+        link
+    }
+
+    pub const fn pid(&self) -> u32 {
+        self.child.pid()
+    }
+
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub fn pulse(&self) -> &Mutex<Pulse> {
+        &self.pulse
+    }
+
+    /// Queues an order. `false`: the queue is full or the writer is gone; the watchdog or the reader tells why.
+    pub fn send(&self, order: &ToEngine) -> bool {
+        let mut bytes = Vec::new();
+        frame::encode(order, &mut bytes).is_ok() && self.orders.try_send(bytes).is_ok()
+    }
+
+    pub fn kill(&self) {
+        let _ = self.child.signal(Signal::KILL);
+    }
+
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        self.child.signal(signal)
+    }
+
+    pub fn chaos(&self, chaos: EngineChaos) {
+        self.send(&ToEngine::Chaos(chaos));
+    }
+
+    /// Waits until the child is reaped, at most `bound`.
+    pub async fn reaped(&self, bound: Duration) -> bool {
+        let mut exit = self.child.exit();
+        matches!(tokio::time::timeout(bound, exit.wait_for(Option::is_some)).await, Ok(Ok(_)))
+    }
+}
+
+async fn write_orders(mut socket: OwnedWriteHalf, mut queue: mpsc::Receiver<Vec<u8>>) {
+    while let Some(bytes) = queue.recv().await {
+        if socket.write_all(&bytes).await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn read_frames(slot: Arc<EngineSlot>, epoch: u64, mut socket: OwnedReadHalf, pulse: Arc<Mutex<Pulse>>) {
+    let cause = read_until_end(&slot, epoch, &mut socket, &pulse).await;
+    slot.declare_death(epoch, cause, Instant::now());
+}
+
+/// Reads frames until the link is of no more use; the answer says why.
+async fn read_until_end(
+    slot: &Arc<EngineSlot>,
+    epoch: u64,
+    socket: &mut OwnedReadHalf,
+    pulse: &Mutex<Pulse>,
+) -> Cause {
+    let mut buffer: Vec<u8> = Vec::with_capacity(READ_BYTES);
+    loop {
+        buffer.reserve(READ_BYTES);
+        match socket.read_buf(&mut buffer).await {
+            Ok(0) | Err(_) => return Cause::LinkClosed,
+            Ok(_) => {}
+        }
+        let mut used = 0;
+        loop {
+            match frame::take::<FromEngine>(buffer.get(used..).unwrap_or_default()) {
+                Ok(Some((frame, len))) => {
+                    used += len;
+                    if let Err(cause) = on_frame(slot, epoch, frame, pulse) {
+                        return cause;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => return Cause::Garbage(error.to_string()),
+            }
+        }
+        buffer.drain(..used);
+    }
+}
+
+fn on_frame(slot: &EngineSlot, epoch: u64, frame: FromEngine, pulse: &Mutex<Pulse>) -> Result<(), Cause> {
+    let now = Instant::now();
+    {
+        let mut pulse = pulse.lock();
+        pulse.heard(now);
+        match &frame {
+            FromEngine::Hello { .. } => pulse.hello(now),
+            FromEngine::LoadProgress { .. } => pulse.load_progress(now),
+            FromEngine::Loaded(_) => pulse.loaded(),
+            FromEngine::StepBegin { tokens, .. } => pulse.step_began(*tokens, now),
+            FromEngine::Step { .. } => pulse.step_ended(now),
+            FromEngine::LoadFailed(_) | FromEngine::Heartbeat(_) => {}
+        }
+    }
+    match frame {
+        FromEngine::Hello { version, .. } if version != PROTOCOL_VERSION => Err(Cause::NotLoadable(format!(
+            "engine speaks protocol {version}, this gateway {PROTOCOL_VERSION}: install both from one build"
+        ))),
+        FromEngine::LoadFailed(failure) => Err(match failure.kind {
+            LoadFailureKind::Missing | LoadFailureKind::Corrupt => Cause::NotLoadable(failure.message),
+            LoadFailureKind::OutOfMemory | LoadFailureKind::Other => Cause::LoadFailed(failure.message),
+        }),
+        frame => slot.on_frame(epoch, frame),
+    }
+}
+
+async fn watch_pulse(slot: Arc<EngineSlot>, epoch: u64, pulse: Arc<Mutex<Pulse>>) {
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if slot.view().epoch != epoch {
+            return;
+        }
+        let now = Instant::now();
+        let hang = pulse.lock().hang(now);
+        if let Some(what) = hang {
+            slot.declare_death(epoch, Cause::Hang(what), now);
+            return;
+        }
+    }
+}
+
+async fn watch_exit(slot: Arc<EngineSlot>, epoch: u64, mut exit: tokio::sync::watch::Receiver<Option<String>>) {
+    let status = match exit.wait_for(Option::is_some).await {
+        Ok(status) => status.clone().unwrap_or_default(),
+        Err(_) => "reaper thread gone".to_owned(),
+    };
+    if !slot.declare_death(epoch, Cause::Exited(status.clone()), Instant::now()) {
+        slot.refine_cause(epoch, &status);
+    }
+}
+
+/// Reads a child's output for ever, so that it never blocks on a full pipe; passes lines on at debug level.
+async fn pass_log(gpu: String, mut pipe: pipe::Receiver) {
+    let mut buffer = vec![0; READ_BYTES];
+    while let Ok(read) = pipe.read(&mut buffer).await {
+        if read == 0 {
+            return;
+        }
+        if tracing::enabled!(tracing::Level::DEBUG) {
+            let text = String::from_utf8_lossy(buffer.get(..read).unwrap_or_default());
+            for line in text.lines() {
+                let end = line.floor_char_boundary(LOG_LINE_BYTES);
+                tracing::debug!(gpu, "{}", line.get(..end).unwrap_or_default());
+            }
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! Engine children as processes: one dedicated thread spawns them all, each is reaped by a waiting thread of its own.
+//!
+//! The kernel delivers PDEATHSIG when the *thread* that forked ends, so children are never spawned from a runtime
+//! worker. The child's environment is built from an allow-list: no provider key can leak into it.
+
+use std::{
+    ffi::OsString,
+    io,
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    path::PathBuf,
+    process::{Child, ChildStderr, ChildStdout, Command, Stdio},
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread,
+};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::sync::{oneshot, watch};
+
+/// Orders waiting for the spawner thread; one per local target is plenty.
+const ORDERS: usize = 64;
+
+/// Environment variables an engine may see.
+const ENV_ALLOWED: [&str; 9] =
+    ["PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"];
+/// Prefixes of further allowed variables.
+const ENV_PREFIXES: [&str; 3] = ["GGML_", "OMP_", "NVIDIA_"];
+
+/// How to start one engine.
+#[derive(Debug, Clone)]
+pub struct EngineCommand {
+    pub program: PathBuf,
+    /// Lets the engine obey chaos frames.
+    pub chaos: bool,
+}
+
+/// A started engine: its process, the gateway's end of its socket, and its output pipes.
+#[derive(Debug)]
+pub struct Spawned {
+    pub child: EngineChild,
+    pub socket: UnixStream,
+    pub stdout: ChildStdout,
+    pub stderr: ChildStderr,
+}
+
+/// A running (or ended) engine process. Dropping it kills the process; the reaper thread collects it.
+#[derive(Debug)]
+pub struct EngineChild {
+    pid: u32,
+    pidfd: OwnedFd,
+    exit: watch::Receiver<Option<String>>,
+}
+
+impl EngineChild {
+    pub const fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Sends a signal to exactly this process, never to a later owner of its pid.
+    pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        Ok(pidfd_send_signal(&self.pidfd, signal)?)
+    }
+
+    /// The exit status in words, once it is reaped.
+    pub fn exit(&self) -> watch::Receiver<Option<String>> {
+        self.exit.clone()
+    }
+}
+
+impl Drop for EngineChild {
+    fn drop(&mut self) {
+        if self.exit.borrow().is_none() {
+            let _ = self.signal(Signal::KILL);
+        }
+    }
+}
+
+struct Order {
+    command: EngineCommand,
+    reply_to: oneshot::Sender<io::Result<Spawned>>,
+}
+
+/// Handle of the spawner thread, which lives as long as the last handle.
+#[derive(Debug, Clone)]
+pub struct Spawner {
+    orders: SyncSender<Order>,
+}
+
+impl Spawner {
+    pub fn start() -> io::Result<Self> {
+        let (orders, inbox) = sync_channel(ORDERS);
+        thread::Builder::new().name("engine-spawner".to_owned()).spawn(move || serve(&inbox))?;
+        Ok(Self { orders })
+    }
+
+    /// Starts an engine. If the caller goes away meanwhile, the child is killed again.
+    pub async fn spawn(&self, command: EngineCommand) -> io::Result<Spawned> {
+        let (reply_to, reply) = oneshot::channel();
+        self.orders.try_send(Order { command, reply_to }).map_err(|_| io::Error::other("engine spawner is busy"))?;
+        reply.await.map_err(|_| io::Error::other("engine spawner is gone"))?
+    }
+}
+
+fn serve(inbox: &Receiver<Order>) {
+    while let Ok(order) = inbox.recv() {
+        let _ = order.reply_to.send(spawn(&order.command));
+    }
+}
+
+fn spawn(command: &EngineCommand) -> io::Result<Spawned> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let mut process = Command::new(&command.program);
+    process
+        .arg("--parent-pid")
+        .arg(std::process::id().to_string())
+        .env_clear()
+        .envs(std::env::vars_os().filter(|(name, _)| is_allowed(name)))
+        .env("GGML_NO_BACKTRACE", "1")
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    if command.chaos {
+        process.arg("--chaos");
+    }
+    let mut child = process.spawn()?;
+    let missing = || io::Error::other("engine has no output pipe");
+    let stdout = child.stdout.take().ok_or_else(missing)?;
+    let stderr = child.stderr.take().ok_or_else(missing)?;
+    let child = supervise(child)?;
+    ours.set_nonblocking(true)?;
+    Ok(Spawned { child, socket: ours, stdout, stderr })
+}
+
+/// Opens the pidfd and starts the reaper.
+fn supervise(mut child: Child) -> io::Result<EngineChild> {
+    let pid = child.id();
+    let pidfd = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .ok_or_else(|| io::Error::other("pid out of range"))
+        .and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?));
+    let pidfd = match pidfd {
+        Ok(pidfd) => pidfd,
+        Err(error) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(error);
+        }
+    };
+    let (ended, exit) = watch::channel(None);
+    thread::Builder::new().name(format!("reap-{pid}")).spawn(move || {
+        let text = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
+        ended.send_replace(Some(text));
+    })?;
+    Ok(EngineChild { pid, pidfd, exit })
+}
+
+fn is_allowed(name: &OsString) -> bool {
+    name.to_str()
+        .is_some_and(|name| ENV_ALLOWED.contains(&name) || ENV_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_do_not_reach_the_engine() {
+        assert!(is_allowed(&"OMP_NUM_THREADS".into()));
+        assert!(!is_allowed(&"HOLYSHEEP_API_KEY".into()));
+        assert!(!is_allowed(&"SPILLWAY__CLOUD__0__API_KEY_FILE".into()));
+    }
+
+    #[tokio::test]
+    async fn a_missing_binary_is_an_error_and_the_thread_goes_on() {
+        let spawner = Spawner::start().unwrap();
+        for _ in 0..2 {
+            let command = EngineCommand { program: "/nonexistent/engine".into(), chaos: false };
+            assert_eq!(spawner.spawn(command).await.unwrap_err().kind(), io::ErrorKind::NotFound);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_dropped_child_is_killed_and_reaped() {
+        let spawner = Spawner::start().unwrap();
+        // `cat` ignores the extra arguments' meaning by failing on them; `sleep` would too. A shell script would need
+        // a file: `yes` prints until its pipe is full and then blocks, whatever its arguments.
+        let spawned = spawner.spawn(EngineCommand { program: "yes".into(), chaos: false }).await.unwrap();
+        let mut exit = spawned.child.exit();
+        drop(spawned.child);
+        let status = tokio::time::timeout(std::time::Duration::from_secs(5), exit.wait_for(Option::is_some)).await;
+        assert!(status.unwrap().unwrap().is_some());
+    }
+}

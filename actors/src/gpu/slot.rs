@@ -1,0 +1,433 @@
+//! The slot of one local target: owns engine child, link, epoch and leases, outside all actors. Only the slot declares
+//! an engine death, and only once per epoch. Actors come and go; the slot and its child stay.
+
+mod lease;
+mod view;
+
+pub use lease::{JobStream, Lease};
+pub use view::{SlotStats, SlotView};
+
+use super::{
+    frame::{FromEngine, JobEvent, JobId, JobOutput, JobSpec, LoadedInfo, ToEngine},
+    life::{Cause, GpuInput, GpuState},
+    link::Link,
+};
+use crate::{
+    config::{EngineRestart, LocalConfig},
+    observe,
+    supervise::policy::{EngineDeath, EngineDeaths, EngineVerdict},
+};
+use parking_lot::Mutex;
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
+
+/// One incarnation of the GpuModelActor that owns this slot.
+pub type OwnerId = u64;
+
+/// The last engine death.
+#[derive(Debug, Clone)]
+pub struct Death {
+    /// The epoch that died.
+    pub epoch: u64,
+    pub cause: Cause,
+    pub at: Instant,
+}
+
+/// Where the outputs of one job go.
+struct Sink {
+    events: mpsc::Sender<JobEvent>,
+    next_seq: u32,
+}
+
+struct Inner {
+    state: GpuState,
+    epoch: u64,
+    owner: Option<OwnerId>,
+    /// The current owner has passed a canary on the current child.
+    adopted: bool,
+    link: Option<Arc<Link>>,
+    /// The last child's link after its death, until its successor is attached: it tells when the process is gone.
+    corpse: Option<Arc<Link>>,
+    info: Option<Arc<LoadedInfo>>,
+    leases: HashSet<u64>,
+    sinks: HashMap<JobId, Sink>,
+    deaths: EngineDeaths,
+    last_death: Option<Death>,
+    /// A death whose verdict (backoff, quarantine) is still due.
+    serving_since: Option<Instant>,
+    stats: SlotStats,
+}
+
+pub struct EngineSlot {
+    config: Arc<LocalConfig>,
+    limits: EngineRestart,
+    inner: Mutex<Inner>,
+    view: watch::Sender<SlotView>,
+    next_id: AtomicU64,
+}
+
+impl EngineSlot {
+    pub fn new(config: Arc<LocalConfig>, limits: EngineRestart) -> Arc<Self> {
+        let inner = Inner {
+            state: GpuState::Cold,
+            epoch: 1,
+            owner: None,
+            adopted: false,
+            link: None,
+            corpse: None,
+            info: None,
+            leases: HashSet::new(),
+            sinks: HashMap::new(),
+            deaths: EngineDeaths::default(),
+            last_death: None,
+            serving_since: None,
+            stats: SlotStats::default(),
+        };
+        let view = watch::Sender::new(SlotView::cold(config.parallel));
+        Arc::new(Self { config, limits, inner: Mutex::new(inner), view, next_id: AtomicU64::new(1) })
+    }
+
+    pub fn config(&self) -> &LocalConfig {
+        &self.config
+    }
+
+    pub fn name(&self) -> &str {
+        self.config.name.as_str()
+    }
+
+    /// The truth about this slot, as it changes.
+    pub fn watch(&self) -> watch::Receiver<SlotView> {
+        self.view.subscribe()
+    }
+
+    pub fn view(&self) -> SlotView {
+        self.view.borrow().clone()
+    }
+
+    pub fn last_death(&self) -> Option<Death> {
+        self.inner.lock().last_death.clone()
+    }
+
+    /// The death of exactly this epoch, if it died.
+    pub fn death_of(&self, epoch: u64) -> Option<Death> {
+        self.inner.lock().last_death.clone().filter(|death| death.epoch == epoch)
+    }
+
+    pub(crate) fn next_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    fn publish(&self, inner: &Inner) {
+        let view = SlotView {
+            state: inner.state.clone(),
+            epoch: inner.epoch,
+            serving: inner.state.serves() && inner.adopted && inner.owner.is_some() && inner.link.is_some(),
+            owned: inner.owner.is_some(),
+            adopted: inner.adopted,
+            leases: inner.leases.len(),
+            parallel: self.config.parallel as usize,
+            info: inner.info.clone(),
+            has_child: inner.link.is_some(),
+            engine_pid: inner.link.as_ref().map(|link| link.pid()),
+            stats: inner.stats,
+        };
+        self.view.send_if_modified(|current| {
+            let changed = *current != view;
+            if changed {
+                *current = view;
+            }
+            changed
+        });
+    }
+
+    /// Applies a life-cycle input and logs the transition; the one place where the state changes.
+    fn transition(&self, inner: &mut Inner, input: GpuInput) {
+        match inner.state.next(input.clone()) {
+            Some(next) => {
+                let cause = next.cause().map(ToString::to_string);
+                observe::gpu_state(self.name(), next.name(), inner.epoch, cause.as_deref());
+                inner.state = next;
+            }
+            None => tracing::debug!(gpu = self.name(), state = inner.state.name(), ?input, "input without effect"),
+        }
+    }
+
+    /// A new incarnation of the GpuModelActor takes over; whatever an older one still says is ignored.
+    pub fn claim(&self) -> OwnerId {
+        let owner = self.next_id();
+        let mut inner = self.inner.lock();
+        inner.owner = Some(owner);
+        inner.adopted = false;
+        self.publish(&inner);
+        owner
+    }
+
+    /// The incarnation ended. Running leases go on; no new one is granted until the next owner has passed a canary.
+    pub fn disown(&self, owner: OwnerId) {
+        let mut inner = self.inner.lock();
+        if inner.owner == Some(owner) {
+            inner.owner = None;
+            inner.adopted = false;
+            self.publish(&inner);
+        }
+    }
+
+    /// Registers a freshly spawned child. Refused when the caller is no longer the owner, or a child is there already.
+    pub fn attach(&self, owner: OwnerId, make: impl FnOnce(u64) -> Arc<Link>) -> bool {
+        let mut inner = self.inner.lock();
+        if inner.owner != Some(owner) || inner.link.is_some() || inner.state.next(GpuInput::ChildSpawned).is_none() {
+            return false;
+        }
+        inner.link = Some(make(inner.epoch));
+        inner.corpse = None;
+        inner.info = None;
+        inner.adopted = false;
+        inner.serving_since = None;
+        self.transition(&mut inner, GpuInput::ChildSpawned);
+        self.publish(&inner);
+        true
+    }
+
+    /// The current owner saw a canary pass on `epoch`: leases may be granted.
+    pub fn canary_passed(&self, owner: OwnerId, epoch: u64, now: Instant) {
+        let mut inner = self.inner.lock();
+        if inner.owner != Some(owner) || inner.epoch != epoch || inner.link.is_none() {
+            return;
+        }
+        inner.adopted = true;
+        if inner.serving_since.is_none() {
+            inner.serving_since = Some(now);
+            inner.deaths.on_canary_passed();
+            if let Some(death) = &inner.last_death {
+                observe::recovered(self.name(), now.duration_since(death.at));
+            }
+        }
+        self.transition(&mut inner, GpuInput::CanaryPassed);
+        self.publish(&inner);
+    }
+
+    /// Declares the engine of `epoch` dead: epoch + 1 first, then leases and jobs are revoked, then the child is
+    /// killed. A second declaration for the same epoch is ignored. Returns whether this call was the first.
+    pub fn declare_death(&self, epoch: u64, cause: Cause, now: Instant) -> bool {
+        let link = {
+            let mut inner = self.inner.lock();
+            if inner.epoch != epoch || inner.link.is_none() {
+                return false;
+            }
+            self.bury(&mut inner, cause, now)
+        };
+        if let Some(link) = link {
+            link.kill();
+        }
+        true
+    }
+
+    /// A start failed before there was a child (no binary, no file).
+    pub fn start_failed(&self, owner: OwnerId, cause: Cause, now: Instant) {
+        let mut inner = self.inner.lock();
+        if inner.owner == Some(owner) && inner.link.is_none() {
+            self.bury(&mut inner, cause, now);
+        }
+    }
+
+    fn bury(&self, inner: &mut Inner, cause: Cause, now: Instant) -> Option<Arc<Link>> {
+        inner.last_death = Some(Death { epoch: inner.epoch, cause: cause.clone(), at: now });
+        inner.epoch += 1;
+        inner.adopted = false;
+        inner.leases.clear();
+        inner.sinks.clear();
+        observe::leases(self.name(), 0);
+        self.transition(inner, GpuInput::Died(cause));
+        let link = inner.link.take();
+        if link.is_some() {
+            inner.corpse.clone_from(&link);
+        }
+        self.publish(inner);
+        link
+    }
+
+    /// The last child's link, dead or dying.
+    pub(crate) fn corpse(&self) -> Option<Arc<Link>> {
+        self.inner.lock().corpse.clone()
+    }
+
+    /// The exit status of a child whose socket end was noticed first: a better cause for the same death.
+    pub fn refine_cause(&self, epoch: u64, status: &str) {
+        let mut inner = self.inner.lock();
+        let better = Cause::Exited(status.to_owned());
+        if let Some(death) = inner.last_death.as_mut().filter(|death| death.epoch == epoch) {
+            if death.cause == Cause::LinkClosed {
+                death.cause = better.clone();
+            }
+        }
+        if inner.epoch == epoch + 1 {
+            if let GpuState::Down { cause, .. } | GpuState::Backoff { cause, .. } | GpuState::Quarantined { cause, .. } =
+                &mut inner.state
+            {
+                if *cause == Cause::LinkClosed {
+                    *cause = better;
+                }
+            }
+            self.publish(&inner);
+        }
+    }
+
+    /// Decides what follows the last death (backoff, quarantine, look again later). Called by the owner once it knows
+    /// whether the old child is really gone.
+    pub fn decide_restart(&self, owner: OwnerId, reaped: bool, now: Instant, jitter: f64) {
+        let mut inner = self.inner.lock();
+        if inner.owner != Some(owner) || !matches!(inner.state, GpuState::Down { look_at: None, .. }) {
+            return;
+        }
+        if !reaped {
+            inner.last_death = inner.last_death.take().map(|death| Death { cause: Cause::Unreapable, ..death });
+            self.transition(&mut inner, GpuInput::Died(Cause::Unreapable));
+            self.transition(&mut inner, GpuInput::QuarantineUntil(now + self.limits.probe_min));
+            self.publish(&inner);
+            return;
+        }
+        let serving_since = inner.serving_since.take();
+        let kind = match (inner.state.cause(), serving_since) {
+            (Some(Cause::NotLoadable(_)), _) => EngineDeath::NotLoadable,
+            (_, Some(since)) => EngineDeath::AfterServing(now.duration_since(since)),
+            (_, None) => EngineDeath::FailedStart,
+        };
+        let input = match inner.deaths.on_death(&self.limits, kind, now, jitter) {
+            EngineVerdict::Backoff { after } => GpuInput::RetryAt(now + after),
+            EngineVerdict::Quarantine { probe_after } => GpuInput::QuarantineUntil(now + probe_after),
+            EngineVerdict::Down { look_after } => GpuInput::LookAt(now + look_after),
+        };
+        self.transition(&mut inner, input);
+        self.publish(&inner);
+    }
+
+    /// One frame from the engine of `epoch`; frames of an older epoch are dropped, so no token is sent twice.
+    pub(crate) fn on_frame(&self, epoch: u64, frame: FromEngine) -> Result<(), Cause> {
+        let mut inner = self.inner.lock();
+        if inner.epoch != epoch {
+            return Ok(());
+        }
+        match frame {
+            FromEngine::Loaded(info) => {
+                observe::model_loaded(self.name(), &info.device, std::time::Duration::from_millis(info.load_ms));
+                inner.info = Some(Arc::new(info));
+                self.publish(&inner);
+            }
+            FromEngine::Heartbeat(beat) => observe::kv_usage(self.name(), beat.kv_used, beat.kv_total),
+            FromEngine::Step { epoch: tag, outputs, .. } if tag == epoch => {
+                for output in outputs {
+                    deliver(&mut inner, output)?;
+                }
+                let measured = inner.link.as_ref().map(|link| link.pulse().lock().seconds_per_token());
+                inner.stats.seconds_per_token = measured.unwrap_or_default();
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Ends the child in good order: `Stop`, then the socket's end. The state becomes Cold.
+    pub fn shut_down(&self) -> Option<Arc<Link>> {
+        let mut inner = self.inner.lock();
+        inner.epoch += 1;
+        inner.adopted = false;
+        inner.leases.clear();
+        inner.sinks.clear();
+        let link = inner.link.take();
+        if let Some(link) = &link {
+            link.send(&ToEngine::Stop);
+        }
+        self.transition(&mut inner, GpuInput::Stopped);
+        self.publish(&inner);
+        link
+    }
+
+    /// The child's link, for chaos.
+    pub fn link(&self) -> Option<Arc<Link>> {
+        self.inner.lock().link.clone()
+    }
+
+    /// Takes one of the `parallel` places, if the slot serves and one is free.
+    pub fn try_lease(self: &Arc<Self>) -> Option<Lease> {
+        let mut inner = self.inner.lock();
+        let serving = inner.state.serves() && inner.adopted && inner.owner.is_some() && inner.link.is_some();
+        if !serving || inner.leases.len() >= self.config.parallel as usize {
+            return None;
+        }
+        let id = self.next_id();
+        inner.leases.insert(id);
+        observe::leases(self.name(), inner.leases.len());
+        self.publish(&inner);
+        Some(Lease::new(Arc::clone(self), inner.epoch, id))
+    }
+
+    pub(crate) fn release(&self, id: u64) {
+        let mut inner = self.inner.lock();
+        if inner.leases.remove(&id) {
+            observe::leases(self.name(), inner.leases.len());
+            self.publish(&inner);
+        }
+    }
+
+    /// Hands a job to the engine of `epoch`. `None` when that engine is gone.
+    pub(crate) fn submit(self: &Arc<Self>, epoch: u64, mut spec: JobSpec) -> Option<JobStream> {
+        let job = self.next_id();
+        spec.job = job;
+        // The engine sends at most one Accepted, one Piece per token and one end: this channel cannot fill up.
+        let capacity = spec.max_tokens as usize + 8;
+        let (events, outputs) = mpsc::channel(capacity);
+        let mut inner = self.inner.lock();
+        let link = inner.link.clone().filter(|_| inner.epoch == epoch)?;
+        inner.sinks.insert(job, Sink { events, next_seq: 0 });
+        if !link.send(&ToEngine::Submit(Box::new(spec))) {
+            inner.sinks.remove(&job);
+            return None;
+        }
+        Some(JobStream::new(Arc::clone(self), epoch, job, outputs))
+    }
+
+    /// The receiver of `job` has gone.
+    pub(crate) fn cancel(&self, epoch: u64, job: JobId) {
+        let mut inner = self.inner.lock();
+        if inner.epoch == epoch && inner.sinks.remove(&job).is_some() {
+            if let Some(link) = &inner.link {
+                link.send(&ToEngine::Cancel { job });
+            }
+        }
+    }
+
+    /// A finished request's time on this slot, for the expected wait of the next.
+    pub fn record_service(&self, seconds: f64) {
+        let mut inner = self.inner.lock();
+        inner.stats.record_service(seconds);
+    }
+}
+
+/// Passes one output to its job's channel; a gap in its sequence numbers means that the link cannot be trusted.
+fn deliver(inner: &mut Inner, output: JobOutput) -> Result<(), Cause> {
+    let Some(sink) = inner.sinks.get_mut(&output.job) else { return Ok(()) };
+    if output.seq != sink.next_seq {
+        return Err(Cause::Garbage(format!("job output {} where {} was due", output.seq, sink.next_seq)));
+    }
+    sink.next_seq += 1;
+    let ended = matches!(output.event, JobEvent::Finished { .. } | JobEvent::Failed(_));
+    let delivered = sink.events.try_send(output.event).is_ok();
+    if ended {
+        inner.sinks.remove(&output.job);
+    } else if !delivered {
+        inner.sinks.remove(&output.job);
+        if let Some(link) = &inner.link {
+            link.send(&ToEngine::Cancel { job: output.job });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! What the rest of the gateway sees of a slot, without asking any actor.
+
+use crate::gpu::{frame::LoadedInfo, life::GpuState};
+use std::{sync::Arc, time::Duration};
+
+/// Rolling measurements of one slot.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct SlotStats {
+    /// Seconds per prompt or output token of a step; 0 = not measured yet.
+    pub seconds_per_token: f64,
+    /// Seconds a request holds a lease; 0 = not measured yet.
+    pub service_seconds: f64,
+}
+
+impl SlotStats {
+    pub(super) fn record_service(&mut self, seconds: f64) {
+        self.service_seconds =
+            if self.service_seconds == 0.0 { seconds } else { 0.8 * self.service_seconds + 0.2 * seconds };
+    }
+
+    /// Expected wait for a lease with `queued` requests ahead and all `parallel` places taken.
+    pub fn expected_wait(&self, queued: usize, parallel: usize) -> Duration {
+        let turns = (queued + 1) as f64 / parallel.max(1) as f64;
+        Duration::try_from_secs_f64(self.service_seconds * turns).unwrap_or(Duration::MAX)
+    }
+
+    /// Expected time from lease to first token of a prompt this long.
+    pub fn expected_first_token(&self, prompt_tokens: u64) -> Duration {
+        Duration::try_from_secs_f64(self.seconds_per_token * (prompt_tokens as f64 + 1.0)).unwrap_or(Duration::MAX)
+    }
+}
+
+/// A slot at one moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SlotView {
+    pub state: GpuState,
+    pub epoch: u64,
+    /// Leases may be granted: warm, owned by a live actor that has passed a canary.
+    pub serving: bool,
+    pub owned: bool,
+    pub adopted: bool,
+    pub leases: usize,
+    pub parallel: usize,
+    /// The loaded model; `None` until it is loaded.
+    pub info: Option<Arc<LoadedInfo>>,
+    pub has_child: bool,
+    pub engine_pid: Option<u32>,
+    pub stats: SlotStats,
+}
+
+impl SlotView {
+    pub(super) fn cold(parallel: u32) -> Self {
+        Self {
+            state: GpuState::Cold,
+            epoch: 1,
+            serving: false,
+            owned: false,
+            adopted: false,
+            leases: 0,
+            parallel: parallel as usize,
+            info: None,
+            has_child: false,
+            engine_pid: None,
+            stats: SlotStats::default(),
+        }
+    }
+
+    /// Places free right now.
+    pub fn free(&self) -> usize {
+        if self.serving { self.parallel.saturating_sub(self.leases) } else { 0 }
+    }
+}

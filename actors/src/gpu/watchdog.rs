@@ -1,0 +1,197 @@
+//! When silence or a long step is a hang. Pure: the link feeds it what it hears and asks at each tick.
+
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Silence (no frame at all) that means a hang, once the child has said Hello.
+pub const SILENCE: Duration = Duration::from_secs(2);
+/// Time a child may take from its start to Hello: the loader maps large libraries on a busy machine.
+pub const HELLO: Duration = Duration::from_secs(15);
+/// A load may be this long without a progress callback.
+pub const LOAD_STALL: Duration = Duration::from_secs(30);
+/// The first step after a load compiles kernels and touches every weight.
+pub const FIRST_STEP: Duration = Duration::from_secs(60);
+/// Shortest limit of any later step.
+pub const STEP_MIN: Duration = Duration::from_secs(2);
+/// A step may take this many times its expected duration.
+const STEP_FACTOR: f64 = 5.0;
+/// A tick this late means that the gateway itself was stopped: what it did not hear then proves nothing.
+const OWN_GAP: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Hello,
+    Loading,
+    Serving,
+}
+
+/// What is known of one child's pulse.
+#[derive(Debug, Clone)]
+pub struct Pulse {
+    phase: Phase,
+    heard: Instant,
+    progressed: Instant,
+    ticked: Instant,
+    step: Option<(Instant, u32)>,
+    steps: u64,
+    /// Rolling seconds per token of a step.
+    seconds_per_token: f64,
+}
+
+impl Pulse {
+    pub fn new(now: Instant) -> Self {
+        Self {
+            phase: Phase::Hello,
+            heard: now,
+            progressed: now,
+            ticked: now,
+            step: None,
+            steps: 0,
+            seconds_per_token: 0.0,
+        }
+    }
+
+    pub fn heard(&mut self, now: Instant) {
+        self.heard = now;
+    }
+
+    pub fn hello(&mut self, now: Instant) {
+        self.phase = Phase::Loading;
+        self.progressed = now;
+    }
+
+    pub fn load_progress(&mut self, now: Instant) {
+        self.progressed = now;
+    }
+
+    pub fn loaded(&mut self) {
+        self.phase = Phase::Serving;
+    }
+
+    pub fn step_began(&mut self, tokens: u32, now: Instant) {
+        self.step = Some((now, tokens.max(1)));
+    }
+
+    pub fn step_ended(&mut self, now: Instant) {
+        let Some((began, tokens)) = self.step.take() else { return };
+        let per_token = now.duration_since(began).as_secs_f64() / f64::from(tokens);
+        self.seconds_per_token =
+            if self.steps == 0 { per_token } else { 0.9 * self.seconds_per_token + 0.1 * per_token };
+        self.steps += 1;
+    }
+
+    /// Seconds one prompt or output token takes in a step, as measured; 0 before the first step.
+    pub fn seconds_per_token(&self) -> f64 {
+        self.seconds_per_token
+    }
+
+    /// Called at every tick: what kind of hang this is, if it is one.
+    pub fn hang(&mut self, now: Instant) -> Option<String> {
+        let own_gap = now.duration_since(self.ticked);
+        self.ticked = now;
+        if own_gap > OWN_GAP {
+            self.heard = now;
+            self.progressed = now;
+            if let Some((began, _)) = &mut self.step {
+                *began += own_gap;
+            }
+            return None;
+        }
+        let silent = now.duration_since(self.heard);
+        let allowed = if self.phase == Phase::Hello { HELLO } else { SILENCE };
+        if silent > allowed {
+            return Some(format!("silent for {} ms", silent.as_millis()));
+        }
+        if self.phase == Phase::Loading && now.duration_since(self.progressed) > LOAD_STALL {
+            return Some(format!("no load progress for {} s", LOAD_STALL.as_secs()));
+        }
+        let (began, tokens) = self.step?;
+        let took = now.duration_since(began);
+        (took > self.step_limit(tokens)).then(|| format!("a step of {tokens} tokens takes {} ms", took.as_millis()))
+    }
+
+    fn step_limit(&self, tokens: u32) -> Duration {
+        if self.steps == 0 {
+            return FIRST_STEP;
+        }
+        let expected = STEP_FACTOR * self.seconds_per_token * f64::from(tokens);
+        STEP_MIN.max(Duration::try_from_secs_f64(expected).unwrap_or(FIRST_STEP))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TICK: Duration = Duration::from_millis(100);
+
+    /// Ticks until a hang is declared or `limit` has passed; says when.
+    fn run(pulse: &mut Pulse, start: Instant, limit: Duration, heartbeat: bool) -> Option<Duration> {
+        let mut now = start;
+        while now.duration_since(start) < limit {
+            now += TICK;
+            if heartbeat {
+                pulse.heard(now);
+            }
+            if pulse.hang(now).is_some() {
+                return Some(now.duration_since(start));
+            }
+        }
+        None
+    }
+
+    fn serving(now: Instant) -> Pulse {
+        let mut pulse = Pulse::new(now);
+        pulse.hello(now);
+        pulse.loaded();
+        pulse
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn two_seconds_of_silence_are_a_hang_idle_or_busy() {
+        let start = Instant::now();
+        let after = run(&mut serving(start), start, Duration::from_secs(10), false).unwrap();
+        assert!(after > SILENCE && after <= SILENCE + TICK, "{after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_beating_heart_does_not_excuse_a_stuck_step() {
+        let start = Instant::now();
+        let mut pulse = serving(start);
+        pulse.step_began(1, start);
+        assert!(run(&mut pulse, start, FIRST_STEP - TICK, true).is_none(), "the first step may be long");
+        let now = start + FIRST_STEP;
+        pulse.step_began(1, now);
+        pulse.step_ended(now + Duration::from_millis(10));
+        pulse.step_began(1, now);
+        let after = run(&mut pulse, now, Duration::from_secs(9), true).unwrap();
+        assert!(after > STEP_MIN && after <= STEP_MIN + TICK, "{after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_large_step_gets_five_times_its_expected_time() {
+        let start = Instant::now();
+        let mut pulse = serving(start);
+        pulse.step_began(10, start);
+        pulse.step_ended(start + Duration::from_millis(100));
+        pulse.step_began(500, start);
+        let after = run(&mut pulse, start, Duration::from_secs(60), true).unwrap();
+        assert!(after > Duration::from_secs(25) && after <= Duration::from_secs(25) + TICK * 2, "{after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gateway_that_was_stopped_itself_accuses_nobody() {
+        let start = Instant::now();
+        let mut pulse = serving(start);
+        assert!(pulse.hang(start + Duration::from_secs(300)).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_load_without_progress_hangs_after_thirty_seconds() {
+        let start = Instant::now();
+        let mut pulse = Pulse::new(start);
+        pulse.hello(start);
+        let after = run(&mut pulse, start, Duration::from_secs(60), true).unwrap();
+        assert!(after > LOAD_STALL && after <= LOAD_STALL + TICK);
+    }
+}

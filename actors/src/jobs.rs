@@ -1,0 +1,307 @@
+//! Every open request, outside every actor's state: RouterActor may die without losing its queue. The entry is held by
+//! a guard in the request's flight; dropping the guard settles the request, so none ends twice and none never.
+
+use crate::{
+    domain::{ChatRequest, ErrorKind, GatewayError, RequestId},
+    gpu::Lease,
+    observe,
+};
+use parking_lot::Mutex;
+use serde::Serialize;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{sync::watch, time::Instant};
+use tokio_util::sync::CancellationToken;
+
+/// One place a request may be tried at, each once: a GPU in one epoch, or one model of one provider. Indices are those of
+/// the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TargetKey {
+    Gpu { slot: usize, epoch: u64 },
+    Cloud { provider: usize, model: usize },
+}
+
+/// How a request ended. Every admitted request gets exactly one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Completed,
+    ClientGone,
+    Failed(ErrorKind),
+}
+
+impl Outcome {
+    /// The bounded metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Completed => "ok",
+            Self::ClientGone => "client_gone",
+            Self::Failed(kind) => kind.label(),
+        }
+    }
+}
+
+/// What the router may do with a request that is not at its first attempt.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    /// Never offered again.
+    pub tried: Vec<TargetKey>,
+    /// Text of a stream has reached the client: only this local model may go on with it.
+    pub take_over: bool,
+}
+
+/// One open request.
+#[derive(Debug)]
+pub struct Job {
+    pub request: Arc<ChatRequest>,
+    /// Order of admission: the queue is drained in this order.
+    pub seq: u64,
+    pub admitted_at: Instant,
+    pub deadline: Instant,
+    /// A lease granted but not yet taken by the flight: written before RouterActor replies.
+    lease: Mutex<Option<Lease>>,
+    progress: Mutex<Progress>,
+    /// Set when the gateway ends the request from outside its flight.
+    cancelled: CancellationToken,
+}
+
+impl Job {
+    pub fn id(&self) -> RequestId {
+        self.request.id
+    }
+
+    pub fn progress(&self) -> Progress {
+        self.progress.lock().clone()
+    }
+
+    pub fn tried(&self, key: TargetKey) {
+        self.progress.lock().tried.push(key);
+    }
+
+    pub fn begin_take_over(&self) {
+        self.progress.lock().take_over = true;
+    }
+
+    /// Writes a granted lease down, before the grant is told to anyone.
+    pub fn put_lease(&self, lease: Lease) {
+        *self.lease.lock() = Some(lease);
+    }
+
+    /// Whether a lease of a living engine is written down already (RouterActor died after granting it).
+    pub fn has_valid_lease(&self) -> bool {
+        self.lease.lock().as_ref().is_some_and(Lease::is_valid)
+    }
+
+    pub fn take_lease(&self) -> Option<Lease> {
+        self.lease.lock().take()
+    }
+
+    /// Resolves when the gateway ends the request from outside.
+    pub async fn cancelled(&self) {
+        self.cancelled.cancelled().await;
+    }
+
+    pub fn is_cancelled(&self) -> bool {
+        self.cancelled.is_cancelled()
+    }
+}
+
+/// Counts that must always add up: `admitted = running + Σ ended`.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Totals {
+    pub admitted: u64,
+    pub refused: u64,
+    pub running: u64,
+    pub ended: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    jobs: HashMap<RequestId, Arc<Job>>,
+    totals: Totals,
+    next_seq: u64,
+    closed: bool,
+}
+
+#[derive(Debug)]
+struct Inner {
+    limit: usize,
+    open: Mutex<Open>,
+    running: watch::Sender<usize>,
+}
+
+/// All open requests; at most `limit`.
+#[derive(Debug, Clone)]
+pub struct JobTable {
+    inner: Arc<Inner>,
+}
+
+impl JobTable {
+    pub fn new(limit: usize) -> Self {
+        Self { inner: Arc::new(Inner { limit, open: Mutex::default(), running: watch::Sender::new(0) }) }
+    }
+
+    /// Admits a request or says why not. Nothing is queued before this.
+    pub fn admit(&self, request: ChatRequest, now: Instant, timeout: Duration) -> Result<JobGuard, GatewayError> {
+        let mut open = self.inner.open.lock();
+        if open.closed {
+            open.totals.refused += 1;
+            return Err(shutting_down());
+        }
+        if open.jobs.len() >= self.inner.limit {
+            open.totals.refused += 1;
+            let message = format!("{} requests are in work, the configured limit; retry shortly", self.inner.limit);
+            return Err(GatewayError::gateway(ErrorKind::RateLimited, message).retry_after(Duration::from_secs(1)));
+        }
+        open.next_seq += 1;
+        let job = Arc::new(Job {
+            request: Arc::new(request),
+            seq: open.next_seq,
+            admitted_at: now,
+            deadline: now + timeout,
+            lease: Mutex::new(None),
+            progress: Mutex::default(),
+            cancelled: CancellationToken::new(),
+        });
+        if open.jobs.insert(job.id(), Arc::clone(&job)).is_some() {
+            return Err(GatewayError::gateway(ErrorKind::Internal, "request id is taken"));
+        }
+        open.totals.admitted += 1;
+        self.publish(&mut open);
+        Ok(JobGuard { table: self.clone(), job, settled: false })
+    }
+
+    fn publish(&self, open: &mut Open) {
+        open.totals.running = open.jobs.len() as u64;
+        observe::requests_running(open.jobs.len());
+        self.inner.running.send_replace(open.jobs.len());
+    }
+
+    fn settle(&self, job: &Job, outcome: Outcome) {
+        let removed = {
+            let mut open = self.inner.open.lock();
+            let removed = open.jobs.remove(&job.id());
+            if removed.is_some() {
+                *open.totals.ended.entry(outcome.label()).or_default() += 1;
+                self.publish(&mut open);
+            }
+            removed
+        };
+        // Outside the lock: giving a lease back takes the slot's lock.
+        if removed.is_some() {
+            drop(job.take_lease());
+        }
+    }
+
+    pub fn totals(&self) -> Totals {
+        self.inner.open.lock().totals.clone()
+    }
+
+    pub fn running(&self) -> usize {
+        *self.inner.running.borrow()
+    }
+
+    /// Admits nothing from now on.
+    pub fn close(&self) {
+        self.inner.open.lock().closed = true;
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.inner.open.lock().closed
+    }
+
+    /// Ends every open request with an explicit error; admits nothing more.
+    pub fn fail_all(&self) {
+        let mut open = self.inner.open.lock();
+        open.closed = true;
+        for job in open.jobs.values() {
+            job.cancelled.cancel();
+        }
+    }
+
+    /// Waits until no request is open, at most `bound`. Says whether it got there.
+    pub async fn drained(&self, bound: Duration) -> bool {
+        let mut running = self.inner.running.subscribe();
+        matches!(tokio::time::timeout(bound, running.wait_for(|running| *running == 0)).await, Ok(Ok(_)))
+    }
+}
+
+/// The error of a request that the shutdown ended.
+pub fn shutting_down() -> GatewayError {
+    GatewayError::gateway(ErrorKind::ShuttingDown, "the gateway is shutting down; retry shortly")
+        .retry_after(Duration::from_secs(5))
+}
+
+/// The one holder of an open request. Settles it with `internal` if dropped unsettled.
+#[derive(Debug)]
+pub struct JobGuard {
+    table: JobTable,
+    job: Arc<Job>,
+    settled: bool,
+}
+
+impl JobGuard {
+    pub fn job(&self) -> &Arc<Job> {
+        &self.job
+    }
+
+    /// The last word on this request.
+    pub fn settle(mut self, outcome: Outcome) {
+        self.settled = true;
+        self.table.settle(&self.job, outcome);
+    }
+}
+
+impl Drop for JobGuard {
+    fn drop(&mut self) {
+        if !self.settled {
+            self.table.settle(&self.job, Outcome::Failed(ErrorKind::Internal));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Input, ModelChoice, Needs, RequestKind, SamplingWish};
+
+    fn request() -> ChatRequest {
+        ChatRequest {
+            id: RequestId::random(),
+            kind: RequestKind::Chat,
+            model: ModelChoice::Auto,
+            input: Input::Text("hi".into()),
+            needs: Needs::default(),
+            sampling: SamplingWish::default(),
+            max_tokens: None,
+            stop: None,
+            stream: false,
+            include_usage: false,
+            budget_sensitive: false,
+            local_only: false,
+            max_latency: None,
+            body: serde_json::Map::new(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_admitted_request_ends_once_whether_settled_or_dropped() {
+        let table = JobTable::new(3);
+        let now = Instant::now();
+        let admit = || table.admit(request(), now, Duration::from_secs(1));
+        let (first, second, third) = (admit().unwrap(), admit().unwrap(), admit().unwrap());
+        assert_eq!(admit().unwrap_err().kind, ErrorKind::RateLimited);
+        first.settle(Outcome::Completed);
+        drop(second);
+        table.fail_all();
+        assert!(third.job().is_cancelled());
+        assert_eq!(admit().unwrap_err().kind, ErrorKind::ShuttingDown);
+        third.settle(Outcome::Failed(ErrorKind::ShuttingDown));
+        assert!(table.drained(Duration::ZERO).await);
+        let totals = table.totals();
+        assert_eq!((totals.admitted, totals.refused, totals.running), (3, 2, 0));
+        assert_eq!(totals.ended.into_iter().collect::<Vec<_>>(), [("internal", 1), ("ok", 1), ("shutting_down", 1)]);
+    }
+}

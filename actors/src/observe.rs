@@ -1,0 +1,207 @@
+//! Every metric name, once, and one function per occurrence that writes both the metric and the log line. Labels come
+//! from configuration or from closed enums; anything else is `other`. No prompt, key or client text passes through here.
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use std::time::Duration;
+
+/// Help text and unit of every metric; called once after the recorder is installed.
+pub fn describe() {
+    describe_counter!("spillway_requests_total", "Requests by final target and outcome");
+    describe_histogram!("spillway_request_duration_seconds", Unit::Seconds, "Whole request, as the gateway saw it");
+    describe_histogram!("spillway_time_to_first_token_seconds", Unit::Seconds, "Admission to first token");
+    describe_histogram!("spillway_inter_token_latency_seconds", Unit::Seconds, "Between two pieces of one stream");
+    describe_histogram!("spillway_overhead_seconds", Unit::Seconds, "Request time minus target and queue time");
+    describe_gauge!("spillway_queue_depth", "Requests waiting for a lease");
+    describe_histogram!("spillway_queue_wait_seconds", Unit::Seconds, "Wait for a lease");
+    describe_gauge!("spillway_requests_running", "Admitted requests without an outcome yet");
+    describe_gauge!("spillway_leases", "Leases held on a local target");
+    describe_counter!("spillway_tokens_total", "Tokens by target, model and direction");
+    describe_counter!("spillway_cost_nanousd_total", "Cost in nano-dollars (1e-9 USD)");
+    describe_counter!("spillway_saved_nanousd_total", "Baseline cost minus real cost, in nano-dollars");
+    describe_counter!("spillway_route_decisions_total", "First target chosen, by complexity and reason");
+    describe_counter!("spillway_attempts_total", "Attempts by target and outcome");
+    describe_counter!("spillway_failovers_total", "Attempts that replaced a failed one");
+    describe_histogram!("spillway_failover_seconds", Unit::Seconds, "From a target's death, by stage");
+    describe_counter!("spillway_streams_resumed_total", "Streams that went on elsewhere after a cut");
+    describe_counter!("spillway_streams_broken_total", "Streams that ended with an error frame");
+    describe_gauge!("spillway_breaker_state", "0 passing, 1 probing, 2 tripped");
+    describe_counter!("spillway_actor_restarts_total", "Actor restarts by actor and cause");
+    describe_gauge!("spillway_actor_up", "1 while the actor runs");
+    describe_gauge!("spillway_gpu_state", "1 for the state a local target is in");
+    describe_histogram!("spillway_recovery_seconds", Unit::Seconds, "Engine death to serving again");
+    describe_histogram!("spillway_model_load_seconds", Unit::Seconds, "Spawn of an engine to its loaded model");
+    describe_gauge!("spillway_kv_cache_usage_ratio", Unit::Count, "KV cells in use / KV cells");
+    describe_gauge!("spillway_gpu_memory_used_bytes", Unit::Bytes, "GPU memory in use");
+    describe_gauge!("spillway_gpu_memory_total_bytes", Unit::Bytes, "GPU memory");
+    describe_gauge!("spillway_gpu_utilization_ratio", Unit::Count, "GPU utilisation, 0 to 1");
+    describe_gauge!("spillway_gpu_power_watts", "GPU power draw");
+    describe_gauge!("spillway_gpu_temperature_celsius", "GPU temperature");
+    describe_gauge!("spillway_build_info", "1, with the version as label");
+}
+
+/// A death cause is free text; as a label it is one of a closed set.
+fn cause_label(cause: &str) -> &'static str {
+    match cause {
+        "killed" => "killed",
+        "stopped" | "chaos stop" => "stopped",
+        text if text.contains("panic") => "panic",
+        _ => "error",
+    }
+}
+
+pub fn build_info(version: &'static str) {
+    gauge!("spillway_build_info", "version" => version).set(1.0);
+}
+
+pub fn actor_started(actor: &str) {
+    gauge!("spillway_actor_up", "actor" => actor.to_owned()).set(1.0);
+    tracing::info!(actor, "actor started");
+}
+
+pub fn actor_died(actor: &str, cause: &str) {
+    gauge!("spillway_actor_up", "actor" => actor.to_owned()).set(0.0);
+    counter!("spillway_actor_restarts_total", "actor" => actor.to_owned(), "cause" => cause_label(cause)).increment(1);
+    tracing::warn!(actor, cause, "actor died");
+}
+
+/// All states a local target can be in, for the one-hot gauge.
+const GPU_STATES: [&str; 8] = ["cold", "loading", "warm", "draining", "degraded", "down", "backoff", "quarantined"];
+
+pub fn gpu_state(gpu: &str, state: &'static str, epoch: u64, cause: Option<&str>) {
+    for name in GPU_STATES {
+        let value = if name == state { 1.0 } else { 0.0 };
+        gauge!("spillway_gpu_state", "gpu" => gpu.to_owned(), "state" => name).set(value);
+    }
+    tracing::info!(gpu, state, epoch, cause, "gpu state");
+}
+
+pub fn leases(gpu: &str, held: usize) {
+    gauge!("spillway_leases", "gpu" => gpu.to_owned()).set(held as f64);
+}
+
+pub fn kv_usage(gpu: &str, used: u32, total: u32) {
+    if total > 0 {
+        gauge!("spillway_kv_cache_usage_ratio", "gpu" => gpu.to_owned()).set(f64::from(used) / f64::from(total));
+    }
+}
+
+pub fn model_loaded(gpu: &str, device: &str, took: Duration) {
+    histogram!("spillway_model_load_seconds", "gpu" => gpu.to_owned()).record(took.as_secs_f64());
+    tracing::info!(gpu, device, took_ms = took.as_millis() as u64, "model loaded");
+}
+
+pub fn recovered(gpu: &str, took: Duration) {
+    histogram!("spillway_recovery_seconds", "gpu" => gpu.to_owned()).record(took.as_secs_f64());
+    tracing::info!(gpu, took_ms = took.as_millis() as u64, "gpu serves again");
+}
+
+pub fn queue_depth(depth: usize) {
+    gauge!("spillway_queue_depth").set(depth as f64);
+}
+
+pub fn queue_wait(took: Duration) {
+    histogram!("spillway_queue_wait_seconds").record(took.as_secs_f64());
+}
+
+pub fn requests_running(running: usize) {
+    gauge!("spillway_requests_running").set(running as f64);
+}
+
+pub fn route_decision(complexity: &'static str, target: &str, reason: &'static str) {
+    counter!("spillway_route_decisions_total",
+        "complexity" => complexity, "target" => target.to_owned(), "reason" => reason)
+    .increment(1);
+}
+
+pub fn attempt(target: &str, outcome: &'static str) {
+    counter!("spillway_attempts_total", "target" => target.to_owned(), "outcome" => outcome).increment(1);
+}
+
+pub fn failover(from: &str, to: &str, cause: &'static str) {
+    counter!("spillway_failovers_total", "from" => from.to_owned(), "to" => to.to_owned(), "cause" => cause)
+        .increment(1);
+}
+
+/// `stage` is detect, redispatch or first_token.
+pub fn failover_stage(stage: &'static str, took: Duration) {
+    histogram!("spillway_failover_seconds", "stage" => stage).record(took.as_secs_f64());
+}
+
+pub fn stream_resumed(how: &'static str) {
+    counter!("spillway_streams_resumed_total", "how" => how).increment(1);
+}
+
+pub fn stream_broken(cause: &'static str) {
+    counter!("spillway_streams_broken_total", "cause" => cause).increment(1);
+}
+
+pub fn time_to_first_token(target: &str, took: Duration) {
+    histogram!("spillway_time_to_first_token_seconds", "target" => target.to_owned()).record(took.as_secs_f64());
+}
+
+/// What the last word on one request was.
+pub struct RequestEnd<'a> {
+    pub id: &'a dyn std::fmt::Display,
+    pub target: &'a str,
+    pub model: &'a str,
+    pub complexity: &'static str,
+    pub outcome: &'static str,
+    pub took: Duration,
+    /// Time inside targets and the queue.
+    pub elsewhere: Duration,
+    pub attempts: usize,
+}
+
+pub fn request_ended(end: &RequestEnd<'_>) {
+    counter!("spillway_requests_total",
+        "target" => end.target.to_owned(), "model" => end.model.to_owned(),
+        "complexity" => end.complexity, "outcome" => end.outcome)
+    .increment(1);
+    histogram!("spillway_request_duration_seconds", "target" => end.target.to_owned()).record(end.took.as_secs_f64());
+    histogram!("spillway_overhead_seconds").record(end.took.saturating_sub(end.elsewhere).as_secs_f64());
+    tracing::info!(
+        request = %end.id, target = end.target, model = end.model, outcome = end.outcome,
+        took_ms = end.took.as_millis() as u64, attempts = end.attempts, "request ended"
+    );
+}
+
+pub fn tokens(target: &str, model: &str, prompt: u64, completion: u64) {
+    for (direction, count) in [("in", prompt), ("out", completion)] {
+        counter!("spillway_tokens_total",
+            "target" => target.to_owned(), "model" => model.to_owned(), "direction" => direction)
+        .increment(count);
+    }
+}
+
+pub fn cost(model: &str, nano_usd: u64, saved_nano_usd: u64) {
+    counter!("spillway_cost_nanousd_total", "model" => model.to_owned()).increment(nano_usd);
+    counter!("spillway_saved_nanousd_total").increment(saved_nano_usd);
+}
+
+/// `value`: 0 passing, 1 probing, 2 tripped.
+pub fn breaker(target: &str, value: u8) {
+    gauge!("spillway_breaker_state", "target" => target.to_owned()).set(f64::from(value));
+}
+
+/// Readings of one GPU; absent ones are not written.
+pub struct GpuReading<'a> {
+    pub gpu: &'a str,
+    pub memory_used: Option<u64>,
+    pub memory_total: Option<u64>,
+    pub utilization: Option<f64>,
+    pub power_watts: Option<f64>,
+    pub temperature_celsius: Option<f64>,
+}
+
+pub fn gpu_reading(reading: &GpuReading<'_>) {
+    let set = |name: &'static str, value: Option<f64>| {
+        if let Some(value) = value {
+            gauge!(name, "gpu" => reading.gpu.to_owned()).set(value);
+        }
+    };
+    set("spillway_gpu_memory_used_bytes", reading.memory_used.map(|bytes| bytes as f64));
+    set("spillway_gpu_memory_total_bytes", reading.memory_total.map(|bytes| bytes as f64));
+    set("spillway_gpu_utilization_ratio", reading.utilization);
+    set("spillway_gpu_power_watts", reading.power_watts);
+    set("spillway_gpu_temperature_celsius", reading.temperature_celsius);
+}
