@@ -2,7 +2,7 @@
 //! a guard in the request's flight; dropping the guard settles the request, so none ends twice and none never.
 
 use crate::{
-    domain::{ChatRequest, ErrorKind, GatewayError, RequestId},
+    domain::{ChatRequest, ErrorKind, GatewayError, ModelName, RequestId},
     gpu::Lease,
     observe,
 };
@@ -49,7 +49,7 @@ pub struct Progress {
     /// Never offered again.
     pub tried: Vec<TargetKey>,
     /// Text of a stream has reached the client: only this local model may go on with it.
-    pub take_over: bool,
+    pub take_over: Option<ModelName>,
 }
 
 /// One open request.
@@ -80,18 +80,13 @@ impl Job {
         self.progress.lock().tried.push(key);
     }
 
-    pub fn begin_take_over(&self) {
-        self.progress.lock().take_over = true;
+    pub fn begin_take_over(&self, model: ModelName) {
+        self.progress.lock().take_over = Some(model);
     }
 
     /// Writes a granted lease down, before the grant is told to anyone.
     pub fn put_lease(&self, lease: Lease) {
         *self.lease.lock() = Some(lease);
-    }
-
-    /// Whether a lease of a living engine is written down already (RouterActor died after granting it).
-    pub fn has_valid_lease(&self) -> bool {
-        self.lease.lock().as_ref().is_some_and(Lease::is_valid)
     }
 
     pub fn take_lease(&self) -> Option<Lease> {

@@ -1,7 +1,7 @@
 //! One provider as all its CloudActors share it: keys, breakers, seats, rolling latencies. Kept outside the actors, so
 //! that what was learned about a provider survives an actor's death.
 
-use super::{actor::CloudMsg, breaker::{Breaker, BreakerState}, client::Client};
+use super::{actor::CloudMsg, breaker::{Breaker, BreakerState}, client::{ProviderClient, Timeouts}};
 use crate::{
     config::{CloudConfig, CloudModel},
     domain::{ErrorKind, GatewayError},
@@ -62,7 +62,7 @@ pub struct Seat {
 #[derive(Debug)]
 pub struct Provider {
     config: Arc<CloudConfig>,
-    client: Client,
+    client: ProviderClient,
     seats: Vec<Arc<Seat>>,
     inner: Mutex<Inner>,
 }
@@ -105,7 +105,7 @@ impl CallEnd {
 
 impl Provider {
     pub fn new(config: Arc<CloudConfig>) -> Result<Arc<Self>, GatewayError> {
-        let client = Client::new(&config)?;
+        let client = ProviderClient::new(config.name.clone(), &config.base_url, timeouts(&config))?;
         let inner = Inner {
             keys: config.keys.iter().map(|_| KeyState::default()).collect(),
             models: config.models.iter().map(|_| ModelState::default()).collect(),
@@ -119,7 +119,7 @@ impl Provider {
         &self.config
     }
 
-    pub fn client(&self) -> &Client {
+    pub fn client(&self) -> &ProviderClient {
         &self.client
     }
 
@@ -165,7 +165,7 @@ impl Provider {
         let mut inner = self.inner.lock();
         let count = inner.keys.len();
         let Some(key) =
-            (0..count).map(|step| (inner.next_key + step) % count).find(|&key| !inner.keys[key].rests(now))
+            (0..count).map(|step| (inner.next_key + step) % count).find(|&key| inner.keys.get(key).is_some_and(|key| !key.rests(now)))
         else {
             let at = inner.keys.iter().filter_map(|key| key.resting_until).min();
             let spent = count > 0 && inner.keys.iter().all(|key| key.exhausted);
@@ -246,6 +246,13 @@ impl Provider {
         });
         self.config.models.iter().zip(states).map(|(model, (state, ms))| (model.name.to_string(), state, ms)).collect()
     }
+}
+
+fn timeouts(config: &CloudConfig) -> Timeouts {
+    let limits = config.timeouts;
+    let whole = Timeouts::default().first_byte_unstreamed.max(limits.first_byte);
+    let (connect, first_byte, idle) = (limits.connect, limits.first_byte, limits.idle);
+    Timeouts { connect, first_byte, first_byte_unstreamed: whole, idle, ..Timeouts::default() }
 }
 
 /// The right to make one call with one key. Dropped unreported, it counts as neutral.

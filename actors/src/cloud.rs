@@ -1,0 +1,20 @@
+//! Providers: one HTTP attempt against any OpenAI-compatible API, and what its answer means.
+//!
+//! Pure parts: [`sse`] (bytes to events), [`body`] (our request to the provider's JSON), [`chunk`] (the provider's JSON to
+//! our events), [`fault`] (statuses and error bodies to [`GatewayError`](crate::domain::GatewayError)). [`client`] is the
+//! only part that opens a socket; [`breaker`] and [`provider`] remember what was learned about a provider, [`actor`] decides whether
+//! a call may start. Nothing here retries, chooses a target or counts money.
+
+pub mod actor;
+pub mod body;
+pub mod breaker;
+pub mod chunk;
+pub mod client;
+pub mod fault;
+pub mod provider;
+pub mod sse;
+
+pub use body::upstream_body;
+pub use client::{Answer, EventStream, ProviderClient, Timeouts, WholeAnswer};
+pub use actor::{CloudActor, CloudMsg};
+pub use provider::{CallEnd, CloudView, Grant, Provider};

@@ -1,0 +1,304 @@
+//! What a provider's JSON says, in our words: one stream chunk, or one whole answer. Pure.
+//!
+//! Strict about what decides completeness (choices, `finish_reason`), lenient about everything else: providers add
+//! fields, send nulls, and repeat usage.
+
+use crate::domain::{Delta, GenerationEvent, TokenUsage};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::collections::VecDeque;
+
+/// More choices than any API allows: an index beyond is malformed, so that what is kept per choice stays bounded.
+const MAX_CHOICES: u32 = 128;
+
+/// Why a chunk or an answer is a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Malformed {
+    /// Not the JSON that the API promises.
+    Shape,
+    /// An error object inside a 200.
+    InBandError,
+}
+
+#[derive(Deserialize)]
+struct Chunk {
+    choices: Option<Vec<Choice>>,
+    #[serde(default)]
+    usage: Value,
+    #[serde(default)]
+    error: Value,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    #[serde(default)]
+    index: u32,
+    delta: Option<Map<String, Value>>,
+    logprobs: Option<Value>,
+    finish_reason: Option<String>,
+}
+
+/// Reads the chunks of one stream in order and knows whether what came so far is a complete answer.
+#[derive(Debug, Default)]
+pub struct ChunkReader {
+    /// Bit per choice that has begun, and per choice that has finished.
+    begun: u128,
+    finished: u128,
+    usage: Option<TokenUsage>,
+}
+
+impl ChunkReader {
+    /// Appends the chunk's events to `out`. Usage is kept back: it may come in every chunk and counts once, at the end.
+    ///
+    /// # Errors
+    /// The chunk is no chunk, or an error object.
+    pub fn read(&mut self, data: &str, out: &mut VecDeque<GenerationEvent>) -> Result<(), Malformed> {
+        let chunk: Chunk = serde_json::from_str(data).map_err(|_| Malformed::Shape)?;
+        if !chunk.error.is_null() {
+            return Err(Malformed::InBandError);
+        }
+        let usage = usage_of(&chunk.usage);
+        if chunk.choices.is_none() && usage.is_none() {
+            return Err(Malformed::Shape);
+        }
+        self.usage = usage.or(self.usage);
+        for choice in chunk.choices.unwrap_or_default() {
+            self.choice(choice, out)?;
+        }
+        Ok(())
+    }
+
+    /// Every choice that began has a `finish_reason`, and one did.
+    pub fn is_complete(&self) -> bool {
+        self.finished != 0 && self.begun == self.finished
+    }
+
+    pub fn usage(&self) -> Option<TokenUsage> {
+        self.usage
+    }
+
+    fn choice(&mut self, choice: Choice, out: &mut VecDeque<GenerationEvent>) -> Result<(), Malformed> {
+        if choice.index >= MAX_CHOICES {
+            return Err(Malformed::Shape);
+        }
+        let bit = 1 << choice.index;
+        if self.finished & bit != 0 {
+            // Some providers repeat the finish, or add an empty delta beside the usage.
+            return Ok(());
+        }
+        self.begun |= bit;
+        let delta = delta_of(choice.index, choice.delta.unwrap_or_default(), choice.logprobs);
+        if delta.is_visible() {
+            out.push_back(GenerationEvent::Delta(delta));
+        }
+        if let Some(reason) = choice.finish_reason.filter(|reason| !reason.is_empty()) {
+            self.finished |= bit;
+            out.push_back(GenerationEvent::Finish { choice: choice.index, reason });
+        }
+        Ok(())
+    }
+}
+
+fn delta_of(choice: u32, mut fields: Map<String, Value>, logprobs: Option<Value>) -> Delta {
+    fields.shift_remove("role");
+    let content = match fields.shift_remove("content") {
+        Some(Value::String(text)) => Some(text),
+        Some(Value::Null) | None => None,
+        // Content in parts: not ours to read, the client gets it as it came.
+        Some(parts) => {
+            fields.insert("content".into(), parts);
+            None
+        }
+    };
+    // `"refusal": null` or `"tool_calls": []` is nothing a client would notice.
+    fields.retain(|_, value| !value.is_null() && value.as_array().is_none_or(|array| !array.is_empty()));
+    Delta { choice, content, other: fields, logprobs, tokens: Vec::new() }
+}
+
+/// Token counts, `None` unless both are there and sane.
+pub fn usage_of(usage: &Value) -> Option<TokenUsage> {
+    let prompt_tokens = usage.get("prompt_tokens")?.as_u64()?;
+    let completion_tokens = usage.get("completion_tokens")?.as_u64()?;
+    let cached = usage
+        .pointer("/prompt_tokens_details/cached_tokens")
+        .or_else(|| usage.get("prompt_cache_hit_tokens"))
+        .and_then(Value::as_u64)
+        .unwrap_or(0);
+    Some(TokenUsage { prompt_tokens, completion_tokens, cached_tokens: cached.min(prompt_tokens), estimated: false })
+}
+
+/// One choice of a whole answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WholeChoice {
+    pub index: u32,
+    /// The provider's message as it came: role, content, tool_calls, ….
+    pub message: Map<String, Value>,
+    pub finish_reason: String,
+    pub logprobs: Option<Value>,
+}
+
+/// An answer that came in one piece; at least one choice.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WholeAnswer {
+    pub choices: Vec<WholeChoice>,
+    /// The rest of the provider's object, without `choices`.
+    pub raw: Map<String, Value>,
+    pub usage: Option<TokenUsage>,
+}
+
+/// Reads a non-streaming answer.
+///
+/// # Errors
+/// It is not a chat completion, or an error object.
+pub fn read_whole(body: &[u8]) -> Result<WholeAnswer, Malformed> {
+    let mut raw: Map<String, Value> = serde_json::from_slice(body).map_err(|_| Malformed::Shape)?;
+    if raw.get("error").is_some_and(|error| !error.is_null()) {
+        return Err(Malformed::InBandError);
+    }
+    let Some(Value::Array(choices)) = raw.shift_remove("choices") else { return Err(Malformed::Shape) };
+    let choices: Vec<WholeChoice> = (0..)
+        .zip(choices)
+        .map(|(place, choice)| whole_choice(place, choice))
+        .collect::<Option<_>>()
+        .ok_or(Malformed::Shape)?;
+    if choices.is_empty() {
+        return Err(Malformed::Shape);
+    }
+    let usage = raw.get("usage").and_then(usage_of);
+    Ok(WholeAnswer { choices, raw, usage })
+}
+
+fn whole_choice(place: u32, mut choice: Value) -> Option<WholeChoice> {
+    let fields = choice.as_object_mut()?;
+    let Some(Value::Object(message)) = fields.shift_remove("message") else { return None };
+    // The JSON was complete, so the answer is: a missing reason is only untidy.
+    let finish_reason = fields.get("finish_reason").and_then(Value::as_str).unwrap_or("stop").to_owned();
+    let index =
+        fields.get("index").and_then(Value::as_u64).and_then(|index| u32::try_from(index).ok()).unwrap_or(place);
+    let logprobs = fields.shift_remove("logprobs").filter(|logprobs| !logprobs.is_null());
+    Some(WholeChoice { index, message, finish_reason, logprobs })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read_all(chunks: &[Value]) -> (Vec<GenerationEvent>, ChunkReader) {
+        let (mut reader, mut out) = (ChunkReader::default(), VecDeque::new());
+        for chunk in chunks {
+            reader.read(&chunk.to_string(), &mut out).unwrap();
+        }
+        (out.into(), reader)
+    }
+
+    fn text(choice: u32, text: &str) -> GenerationEvent {
+        GenerationEvent::Delta(Delta { choice, content: Some(text.into()), ..Delta::default() })
+    }
+
+    fn finish(choice: u32, reason: &str) -> GenerationEvent {
+        GenerationEvent::Finish { choice, reason: reason.into() }
+    }
+
+    #[test]
+    fn a_plain_stream_is_read() {
+        let (events, reader) = read_all(&[
+            json!({"choices": [{"index": 0, "delta": {"role": "assistant", "content": "", "refusal": null}, "finish_reason": null}]}),
+            json!({"choices": [{"index": 0, "delta": {"content": "a"}, "logprobs": null}], "usage": null}),
+            json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}),
+            json!({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 2}}}),
+        ]);
+        assert_eq!(events, [text(0, "a"), finish(0, "stop")]);
+        assert!(reader.is_complete());
+        let usage = TokenUsage { prompt_tokens: 3, completion_tokens: 1, cached_tokens: 2, estimated: false };
+        assert_eq!(reader.usage(), Some(usage));
+    }
+
+    #[test]
+    fn unknown_delta_fields_and_logprobs_go_through() {
+        let (events, _) = read_all(&[json!({"choices": [{
+            "delta": {"tool_calls": [{"index": 0}], "reasoning_content": "hm", "audio": null, "parts": []}, "logprobs": {"content": []}
+        }]})]);
+        let Some(GenerationEvent::Delta(delta)) = events.first() else { panic!("a delta") };
+        assert_eq!(
+            Value::Object(delta.other.clone()),
+            json!({"tool_calls": [{"index": 0}], "reasoning_content": "hm"})
+        );
+        assert_eq!((delta.content.as_ref(), &delta.logprobs), (None, &Some(json!({"content": []}))));
+    }
+
+    #[test]
+    fn an_answer_is_complete_when_every_begun_choice_is() {
+        let chunk = |index: u32, reason: Option<&str>| json!({"choices": [{"index": index, "delta": {"content": "x"}, "finish_reason": reason}]});
+        assert!(!read_all(&[]).1.is_complete());
+        assert!(!read_all(&[chunk(0, None), chunk(1, Some("stop"))]).1.is_complete());
+        let (events, reader) =
+            read_all(&[chunk(0, None), chunk(1, Some("stop")), chunk(0, Some("length")), chunk(0, Some("stop"))]);
+        assert!(reader.is_complete());
+        assert_eq!(events, [text(0, "x"), text(1, "x"), finish(1, "stop"), text(0, "x"), finish(0, "length")]);
+    }
+
+    #[test]
+    fn usage_in_every_chunk_counts_once_and_nonsense_is_none() {
+        let chunk = |n: u32| json!({"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": n}});
+        assert_eq!(read_all(&[chunk(1), chunk(2)]).1.usage().unwrap().completion_tokens, 2);
+        for usage in [
+            json!(null),
+            json!({}),
+            json!(3),
+            json!({"prompt_tokens": -1, "completion_tokens": 1}),
+            json!({"prompt_tokens": "1"}),
+        ] {
+            assert_eq!(usage_of(&usage), None, "{usage}");
+        }
+        let deepseek = json!({"prompt_tokens": 3, "completion_tokens": 1, "prompt_cache_hit_tokens": 9});
+        assert_eq!(usage_of(&deepseek).unwrap().cached_tokens, 3, "never more than the prompt");
+    }
+
+    #[test]
+    fn what_is_no_chunk_is_malformed() {
+        let mut out = VecDeque::new();
+        for (data, why) in [
+            ("{\"choices\": [{\"delta\"", Malformed::Shape),
+            ("[]", Malformed::Shape),
+            ("{}", Malformed::Shape),
+            ("{\"choices\": {}}", Malformed::Shape),
+            ("{\"choices\": [{\"index\": 128, \"delta\": {}}]}", Malformed::Shape),
+            ("{\"choices\": [{\"index\": -1, \"delta\": {}}]}", Malformed::Shape),
+            ("{\"error\": {\"message\": \"m\"}}", Malformed::InBandError),
+            ("{\"error\": \"m\", \"choices\": []}", Malformed::InBandError),
+        ] {
+            assert_eq!(ChunkReader::default().read(data, &mut out), Err(why), "{data}");
+        }
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn a_whole_answer_is_read() {
+        let body = json!({
+            "id": "x", "service_tier": "d", "usage": {"prompt_tokens": 3, "completion_tokens": 1},
+            "choices": [{"message": {"role": "assistant", "content": "a"}, "logprobs": null}]
+        });
+        let answer = read_whole(body.to_string().as_bytes()).unwrap();
+        assert_eq!((answer.choices[0].index, answer.choices[0].finish_reason.as_str()), (0, "stop"));
+        assert_eq!(answer.choices[0].message["content"], "a");
+        assert_eq!(answer.usage.unwrap().completion_tokens, 1);
+        assert_eq!(answer.raw.keys().collect::<Vec<_>>(), ["id", "service_tier", "usage"]);
+    }
+
+    #[test]
+    fn what_is_no_whole_answer_is_malformed() {
+        for body in [
+            "",
+            "<html>",
+            "[]",
+            "{}",
+            "{\"choices\": []}",
+            "{\"choices\": [{}]}",
+            "{\"choices\": [{\"message\": \"a\"}]}",
+        ] {
+            assert_eq!(read_whole(body.as_bytes()), Err(Malformed::Shape), "{body}");
+        }
+        assert_eq!(read_whole(b"{\"error\": {\"message\": \"m\"}, \"choices\": []}"), Err(Malformed::InBandError));
+    }
+}

@@ -1,0 +1,142 @@
+//! A provider's event stream, read one event at a time.
+//!
+//! It ends in one of two ways: `None` after a complete answer, or an error. Once every choice has its `finish_reason`
+//! nothing that still goes wrong (no `[DONE]`, a bad chunk, a cut) takes the answer back: it is whole.
+
+use super::{Patience, Timeouts, broken};
+use crate::cloud::chunk::{ChunkReader, Malformed};
+use crate::cloud::sse::{SseEvent, SseParser};
+use crate::domain::{GatewayError, GenerationEvent, TokenUsage};
+use reqwest::Response;
+use std::collections::VecDeque;
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+/// After `[DONE]`, the wait for the end of the body: with it the connection can serve again.
+const END_WAIT: Duration = Duration::from_millis(20);
+
+#[derive(Debug)]
+enum State {
+    Reading(Response),
+    Complete,
+    Failed(GatewayError),
+}
+
+/// Dropping it closes the socket, unless the answer is complete.
+#[derive(Debug)]
+pub struct EventStream {
+    state: State,
+    patience: Patience,
+    timeouts: Timeouts,
+    /// Start of the attempt, then the arrival of the latest bytes.
+    quiet_since: Instant,
+    /// No byte of the body has come.
+    untouched: bool,
+    parser: SseParser,
+    chunks: ChunkReader,
+    pending: VecDeque<GenerationEvent>,
+}
+
+impl EventStream {
+    pub(super) fn new(patience: Patience, response: Response, timeouts: Timeouts, started: Instant) -> Self {
+        Self {
+            state: State::Reading(response),
+            patience,
+            timeouts,
+            quiet_since: started,
+            untouched: true,
+            parser: SseParser::new(),
+            chunks: ChunkReader::default(),
+            pending: VecDeque::new(),
+        }
+    }
+
+    /// The next event, `None` once after a complete answer; usage, if any came, is the last. Cancel safe.
+    ///
+    /// # Errors
+    /// The answer is incomplete and will stay so; the same error again after.
+    pub async fn next(&mut self) -> Result<Option<GenerationEvent>, GatewayError> {
+        loop {
+            if let Some(event) = self.pending.pop_front() {
+                return Ok(Some(event));
+            }
+            match &self.state {
+                State::Complete => return Ok(None),
+                State::Failed(error) => return Err(error.clone()),
+                State::Reading(_) => {}
+            }
+            match self.advance().await {
+                Ok(()) => {}
+                Err(_) if self.chunks.is_complete() => self.complete(),
+                Err(error) => self.state = State::Failed(error),
+            }
+        }
+    }
+
+    /// What the provider has counted so far: for billing an answer that broke.
+    pub fn usage_so_far(&self) -> Option<TokenUsage> {
+        self.chunks.usage()
+    }
+
+    async fn advance(&mut self) -> Result<(), GatewayError> {
+        match self.parser.next_event().map_err(|error| self.patience.failed(&format!("broke its stream: {error}")))? {
+            Some(event) => self.take(event).await,
+            None => self.read_more().await,
+        }
+    }
+
+    async fn read_more(&mut self) -> Result<(), GatewayError> {
+        let State::Reading(response) = &mut self.state else { return Ok(()) };
+        let (limit, late) = if self.chunks.is_complete() {
+            (self.timeouts.tail, "did not end its stream")
+        } else if self.untouched {
+            (self.timeouts.first_byte, "sent no first byte in time")
+        } else {
+            (self.timeouts.idle, "stopped in the middle of its stream")
+        };
+        let piece = self.patience.within(self.quiet_since + limit, late, response.chunk()).await?;
+        let Some(piece) = piece.map_err(|error| self.patience.failed(&broken(&error)))? else {
+            return self.ended().await;
+        };
+        self.quiet_since = Instant::now();
+        self.untouched = false;
+        self.parser.push(&piece).map_err(|error| self.patience.failed(&format!("broke its stream: {error}")))
+    }
+
+    async fn take(&mut self, event: SseEvent) -> Result<(), GatewayError> {
+        if event.data.trim() == "[DONE]" {
+            if !self.chunks.is_complete() {
+                return Err(self.patience.failed("ended its stream without a finish_reason"));
+            }
+            if let State::Reading(response) = &mut self.state {
+                let _ = timeout(END_WAIT, response.chunk()).await;
+            }
+            self.complete();
+            return Ok(());
+        }
+        let read = match event.name.as_deref() {
+            Some("error") => Err(Malformed::InBandError),
+            _ => self.chunks.read(&event.data, &mut self.pending),
+        };
+        read.map_err(|why| self.patience.malformed(why))
+    }
+
+    /// The body is at its end, without `[DONE]` so far.
+    async fn ended(&mut self) -> Result<(), GatewayError> {
+        if let Ok(Some(event)) = self.parser.finish() {
+            self.take(event).await?;
+        }
+        match self.state {
+            State::Reading(_) if self.chunks.is_complete() => self.complete(),
+            State::Reading(_) if self.untouched => return Err(self.patience.failed("sent an empty answer")),
+            State::Reading(_) => return Err(self.patience.failed("cut its stream")),
+            State::Complete | State::Failed(_) => {}
+        }
+        Ok(())
+    }
+
+    fn complete(&mut self) {
+        self.state = State::Complete;
+        self.pending.extend(self.chunks.usage().map(GenerationEvent::Usage));
+    }
+}

@@ -1,0 +1,12 @@
+//! Where a request goes. [`plan`] is the pure decision; [`queue`] the pure order of waiting; RouterActor owns the queue
+//! and writes leases down; ClassifierActor grades and forwards to it.
+
+pub mod actor;
+pub mod classifier;
+pub mod fleet;
+pub mod plan;
+
+pub use actor::{Decision, RouterActor, RouterMsg};
+pub use classifier::{ClassifierActor, ClassifierMsg};
+pub use fleet::Fleet;
+pub use plan::{Candidate, Grade};

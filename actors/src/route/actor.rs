@@ -1,0 +1,263 @@
+//! RouterActor: answers every routing question with one decision, and owns the queue of those who wait for a lease. The
+//! requests themselves are in the JobTable: if this actor dies, their flights ask its successor again.
+
+use super::{
+    fleet::Fleet,
+    plan::{Ask, Candidate, Grade, LocalFacts, CloudFacts, Plan, Surroundings, plan},
+};
+use crate::{
+    chaos::{self, Fault},
+    config::Config,
+    domain::GatewayError,
+    gpu::{EngineSlot, GpuMsg},
+    jobs::{Job, TargetKey},
+    observe,
+    supervise::Address,
+    task::{self, Owned},
+};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use serde::Serialize;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// How often waiting requests are looked at again, so that one whose expected wait grew too long spills.
+const TICK: Duration = Duration::from_millis(100);
+
+pub type RouteReply = RpcReplyPort<Result<Decision, GatewayError>>;
+
+pub enum RouterMsg {
+    /// From ClassifierActor: the receiver MUST reply with a decision, at once or when a lease is free. For a local
+    /// target the lease is in the job before the reply is sent.
+    Route { job: Arc<Job>, grade: Grade, reply_to: RouteReply },
+    /// From the slot watchers: a slot changed. At most one is in the mailbox.
+    SlotsChanged,
+    /// From the timer, while someone waits.
+    Tick,
+    /// From anyone: the receiver MUST reply.
+    GetSnapshot(RpcReplyPort<RouterSnapshot>),
+    /// From the chaos endpoint: end as told.
+    Chaos(Fault),
+}
+
+/// Where this attempt goes and why.
+#[derive(Debug, Clone)]
+pub struct Decision {
+    pub candidate: Candidate,
+    pub plan: Arc<Plan>,
+    /// Time spent in the queue.
+    pub waited: Duration,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct RouterSnapshot {
+    pub queued: usize,
+}
+
+#[derive(Clone)]
+pub struct RouterActor {
+    pub config: Arc<Config>,
+    pub fleet: Fleet,
+    /// One per slot, in order: whose death is the first hint to drain.
+    pub gpus: Arc<[Address<GpuMsg>]>,
+}
+
+struct Waiting {
+    job: Arc<Job>,
+    grade: Grade,
+    reply_to: RouteReply,
+    since: Instant,
+}
+
+pub struct RouterState {
+    queue: Vec<Waiting>,
+    changed: Arc<AtomicBool>,
+    /// (epoch, serving) of every slot when the queue was last looked at as a whole.
+    seen: Vec<(u64, bool)>,
+    ticker: Option<Owned>,
+    _watchers: Vec<Owned>,
+}
+
+/// What becomes of one routing question now.
+enum Answer {
+    Reply(Result<Decision, GatewayError>),
+    Wait,
+}
+
+impl Actor for RouterActor {
+    type Msg = RouterMsg;
+    type State = RouterState;
+    type Arguments = ();
+
+    async fn pre_start(&self, myself: ActorRef<RouterMsg>, (): ()) -> Result<RouterState, ActorProcessingErr> {
+        let changed = Arc::new(AtomicBool::new(false));
+        let watchers = self
+            .fleet
+            .slots
+            .iter()
+            .map(|slot| task::owned(watch(Arc::clone(slot), myself.clone(), Arc::clone(&changed))))
+            .collect();
+        self.monitor_gpus(&myself);
+        Ok(RouterState { queue: Vec::new(), changed, seen: Vec::new(), ticker: None, _watchers: watchers })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<RouterMsg>,
+        message: RouterMsg,
+        state: &mut RouterState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            RouterMsg::Route { job, grade, reply_to } => self.route(state, job, grade, reply_to),
+            RouterMsg::SlotsChanged => {
+                state.changed.store(false, Ordering::Release);
+                self.monitor_gpus(&myself);
+                self.serve_queue(state, false);
+            }
+            RouterMsg::Tick => self.serve_queue(state, true),
+            RouterMsg::GetSnapshot(reply_to) => drop(reply_to.send(RouterSnapshot { queued: state.queue.len() })),
+            RouterMsg::Chaos(fault) => chaos::obey(fault)?,
+        }
+        observe::queue_depth(state.queue.len());
+        if state.queue.is_empty() {
+            state.ticker = None;
+        } else if state.ticker.is_none() {
+            state.ticker = Some(task::owned(tick(myself)));
+        }
+        Ok(())
+    }
+
+    /// A monitored GPU actor died: nobody grants leases there now, so the queue is drained before the backlog is read.
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<RouterMsg>,
+        event: SupervisionEvent,
+        state: &mut RouterState,
+    ) -> Result<(), ActorProcessingErr> {
+        if matches!(event, SupervisionEvent::ActorTerminated(..) | SupervisionEvent::ActorFailed(..)) {
+            self.serve_queue(state, true);
+            observe::queue_depth(state.queue.len());
+        }
+        Ok(())
+    }
+}
+
+impl RouterActor {
+    /// Monitoring twice is harmless; a restarted GPU actor must be monitored anew.
+    fn monitor_gpus(&self, myself: &ActorRef<RouterMsg>) {
+        for gpu in self.gpus.iter().filter_map(Address::get) {
+            myself.monitor(gpu.get_cell());
+        }
+    }
+
+    fn route(&self, state: &mut RouterState, job: Arc<Job>, grade: Grade, reply_to: RouteReply) {
+        // Asked again after a router died between granting and answering: the old lease goes back first.
+        drop(job.take_lease());
+        state.queue.retain(|waiting| waiting.job.seq != job.seq);
+        let waiting = Waiting { job, grade, reply_to, since: Instant::now() };
+        let clouds = self.fleet.clouds(waiting.since);
+        let locals = self.fleet.locals(state.queue.len());
+        match self.answer(&waiting, &locals, &clouds, state.queue.is_empty()) {
+            Answer::Reply(reply) => reply_with(waiting, reply),
+            Answer::Wait => {
+                let at = state.queue.partition_point(|other| other.job.seq < waiting.job.seq);
+                state.queue.insert(at, waiting);
+            }
+        }
+    }
+
+    /// Plans, and takes a lease if the plan begins with a local target whose turn it is.
+    fn answer(&self, waiting: &Waiting, locals: &[LocalFacts], clouds: &[CloudFacts], may_lease: bool) -> Answer {
+        let progress = waiting.job.progress();
+        let ask = Ask { request: &waiting.job.request, grade: &waiting.grade, progress: &progress };
+        let default_output = self.config.ledger.default_output_tokens;
+        let around = Surroundings { locals, clouds, router: &self.config.router, default_output };
+        let plan = match plan(ask, around) {
+            Ok(plan) => Arc::new(plan),
+            Err(error) => return Answer::Reply(Err(error)),
+        };
+        let Some(first) = plan.candidates.first() else { return Answer::Wait };
+        if matches!(first.key, TargetKey::Cloud { .. }) {
+            return decided(waiting, first.clone(), &plan);
+        }
+        if !may_lease {
+            return Answer::Wait;
+        }
+        // Any local target before the first cloud one will do.
+        for candidate in plan.candidates.iter() {
+            let TargetKey::Gpu { slot, epoch } = candidate.key else { break };
+            let lease = self.fleet.slots.get(slot).and_then(EngineSlot::try_lease).filter(|l| l.epoch() == epoch);
+            if let Some(lease) = lease {
+                waiting.job.put_lease(lease);
+                return decided(waiting, candidate.clone(), &plan);
+            }
+        }
+        Answer::Wait
+    }
+
+    /// Goes through the queue in order of admission. Unless `all`, or a slot died or came back, it stops as soon as no
+    /// place is free.
+    fn serve_queue(&self, state: &mut RouterState, all: bool) {
+        let seen: Vec<(u64, bool)> =
+            self.fleet.slots.iter().map(|slot| slot.view()).map(|view| (view.epoch, view.serving)).collect();
+        let all = all || seen != state.seen;
+        state.seen = seen;
+        let clouds = self.fleet.clouds(Instant::now());
+        let mut kept = Vec::with_capacity(state.queue.len());
+        let mut rest = std::mem::take(&mut state.queue).into_iter();
+        for waiting in rest.by_ref() {
+            if waiting.reply_to.is_closed() || waiting.job.is_cancelled() {
+                continue;
+            }
+            let locals = self.fleet.locals(kept.len());
+            if !all && locals.iter().all(|local| local.view.free() == 0) {
+                kept.push(waiting);
+                break;
+            }
+            match self.answer(&waiting, &locals, &clouds, true) {
+                Answer::Reply(reply) => reply_with(waiting, reply),
+                Answer::Wait => kept.push(waiting),
+            }
+        }
+        kept.extend(rest);
+        state.queue = kept;
+    }
+}
+
+fn decided(waiting: &Waiting, candidate: Candidate, plan: &Arc<Plan>) -> Answer {
+    Answer::Reply(Ok(Decision { candidate, plan: Arc::clone(plan), waited: waiting.since.elapsed() }))
+}
+
+fn reply_with(waiting: Waiting, reply: Result<Decision, GatewayError>) {
+    if let Ok(decision) = &reply {
+        observe::queue_wait(decision.waited);
+        let candidate = &decision.candidate;
+        observe::route_decision(decision.plan.complexity.as_str(), candidate.target.as_str(), candidate.reason.label());
+    }
+    // A flight that has gone drops its job guard, which gives the lease back.
+    let _ = waiting.reply_to.send(reply);
+}
+
+async fn tick(myself: ActorRef<RouterMsg>) {
+    loop {
+        tokio::time::sleep(TICK).await;
+        if myself.cast(RouterMsg::Tick).is_err() {
+            return;
+        }
+    }
+}
+
+async fn watch(slot: Arc<EngineSlot>, myself: ActorRef<RouterMsg>, changed: Arc<AtomicBool>) {
+    let mut views = slot.watch();
+    while views.changed().await.is_ok() {
+        if !changed.swap(true, Ordering::AcqRel) && myself.cast(RouterMsg::SlotsChanged).is_err() {
+            return;
+        }
+    }
+}
+

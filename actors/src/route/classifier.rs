@@ -1,0 +1,57 @@
+//! ClassifierActor: grades a request and forwards it to RouterActor, so that a flight sends one message for both. It
+//! lives here and not in `classify`, which stays pure, because it must know where the router is.
+
+use super::{actor::RouterMsg, actor::RouteReply, plan::Grade};
+use crate::{
+    chaos::{self, Fault},
+    classify,
+    jobs::Job,
+    supervise::Address,
+};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use std::sync::Arc;
+
+pub enum ClassifierMsg {
+    /// From a flight: the receiver MUST forward job, grade and reply port to RouterActor. If that is impossible the port
+    /// is dropped, and the flight asks again.
+    Classify { job: Arc<Job>, reply_to: RouteReply },
+    /// From the chaos endpoint: end as told.
+    Chaos(Fault),
+}
+
+#[derive(Debug, Clone)]
+pub struct ClassifierActor {
+    pub router: Address<RouterMsg>,
+}
+
+impl Actor for ClassifierActor {
+    type Msg = ClassifierMsg;
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<ClassifierMsg>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<ClassifierMsg>,
+        message: ClassifierMsg,
+        (): &mut (),
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ClassifierMsg::Classify { job, reply_to } => {
+                let grade = grade(&job);
+                self.router.cast(RouterMsg::Route { job, grade, reply_to });
+            }
+            ClassifierMsg::Chaos(fault) => chaos::obey(fault)?,
+        }
+        Ok(())
+    }
+}
+
+/// Grades by the published keyword rule.
+pub fn grade(job: &Job) -> Grade {
+    let verdict = classify::keywords(job.request.last_user_text(), job.request.earlier_messages());
+    Grade { complexity: verdict.complexity, signals: verdict.signals }
+}

@@ -1,0 +1,59 @@
+//! The fleet as the configuration lists it, and its facts at one moment. Read directly from what the owners publish; no
+//! actor is asked.
+
+use super::plan::{CloudFacts, LocalFacts};
+use crate::{cloud::Provider, gpu::EngineSlot};
+use std::sync::Arc;
+use tokio::time::Instant;
+
+/// Every local slot and every usable provider.
+#[derive(Clone, Default)]
+pub struct Fleet {
+    pub slots: Arc<[Arc<EngineSlot>]>,
+    pub providers: Arc<[Arc<Provider>]>,
+}
+
+impl Fleet {
+    /// `queued` requests wait for a lease already.
+    pub fn locals(&self, queued: usize) -> Vec<LocalFacts> {
+        let facts = |(slot, engine): (usize, &Arc<EngineSlot>)| {
+            let config = engine.config();
+            let view = engine.view();
+            let pool = u64::from(config.context_tokens);
+            let loaded = view.info.as_ref().map_or(pool, |info| u64::from(info.max_request_tokens));
+            LocalFacts {
+                slot,
+                name: config.name.clone(),
+                model: config.model.clone(),
+                view,
+                queued,
+                window: loaded.min(config.max_request_tokens.map_or(u64::MAX, u64::from)),
+                default_output: config.defaults.max_tokens,
+                max_output: config.defaults.max_output_tokens,
+            }
+        };
+        self.slots.iter().enumerate().map(facts).collect()
+    }
+
+    pub fn clouds(&self, now: Instant) -> Vec<CloudFacts> {
+        let mut facts = Vec::new();
+        for (index, provider) in self.providers.iter().enumerate() {
+            let config = provider.config();
+            if !config.is_usable() {
+                continue;
+            }
+            for (model_index, model) in config.models.iter().enumerate() {
+                facts.push(CloudFacts {
+                    provider: index,
+                    model_index,
+                    provider_name: config.name.clone(),
+                    model: model.name.clone(),
+                    window: u64::from(model.context_tokens),
+                    price: model.price,
+                    view: provider.view(model_index, now),
+                });
+            }
+        }
+        facts
+    }
+}
