@@ -1,0 +1,283 @@
+//! Resolved configuration: types that cannot be invalid. `raw` mirrors the file, `resolve` turns one into the other and
+//! reports every fault at once with its place. Nothing here reads a file or the environment: the caller passes text in.
+
+mod catalogue;
+mod fault;
+mod raw;
+mod resolve;
+mod section;
+mod sources;
+#[cfg(test)]
+mod tests;
+
+pub use catalogue::{Catalogue, CatalogueModel};
+pub use fault::{ConfigFaults, Fault, Warning};
+pub use resolve::load;
+pub use sources::{BUILT_IN, DemoCloud, ReadFile, Sources, default_cache_dir};
+
+use crate::domain::{Complexity, ModelName, Price, TargetName};
+use crate::gpu::frame::Sampling;
+use secrecy::SecretString;
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+/// Everything a run of the gateway needs to know.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub server: ServerConfig,
+    pub locals: Vec<Arc<LocalConfig>>,
+    pub clouds: Vec<Arc<CloudConfig>>,
+    pub router: RouterConfig,
+    pub supervision: SupervisionConfig,
+    pub ledger: LedgerConfig,
+    pub health: HealthConfig,
+    pub chaos_enabled: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    pub listen: SocketAddr,
+    pub admin_listen: SocketAddr,
+    /// Requests admitted at once; the next one is refused with 429.
+    pub max_inflight: usize,
+    pub max_body_bytes: usize,
+    pub admin_token: Option<SecretString>,
+    /// Values accepted in the `Host` header of the admin listener, without port.
+    pub admin_hosts: Vec<String>,
+    /// A request older than this ends in a timeout.
+    pub request_timeout: Duration,
+    /// How long SIGTERM waits for open requests.
+    pub drain_timeout: Duration,
+    /// Comment frames keep an idle SSE stream open; `None` = off.
+    pub keep_alive: Option<Duration>,
+}
+
+/// One `[[local]]` entry.
+#[derive(Debug, Clone)]
+pub struct LocalConfig {
+    pub name: TargetName,
+    /// What clients may call the model.
+    pub model: ModelName,
+    /// The file to load. Need not exist: the target is then Down with that cause.
+    pub model_path: PathBuf,
+    pub engine_path: Option<PathBuf>,
+    /// `None` = auto; `Some("cpu")`; or a device index or UUID as text.
+    pub gpu: Option<String>,
+    /// `None` = as many as fit.
+    pub gpu_layers: Option<u32>,
+    pub context_tokens: u32,
+    /// `None` = all of `context_tokens`.
+    pub max_request_tokens: Option<u32>,
+    /// Leases at once, 1 to 256.
+    pub parallel: u32,
+    /// `None` = the engine measures.
+    pub threads: Option<u32>,
+    pub use_mmap: bool,
+    pub use_mlock: bool,
+    pub defaults: LocalDefaults,
+}
+
+#[derive(Debug, Clone)]
+pub struct LocalDefaults {
+    pub sampling: Sampling,
+    /// Output tokens when the request names none.
+    pub max_tokens: u32,
+    /// Cap on what a request may name.
+    pub max_output_tokens: u32,
+    /// Stop strings of `/v1/completions` requests without `stop`.
+    pub completion_stop: Vec<String>,
+}
+
+impl Default for LocalDefaults {
+    fn default() -> Self {
+        Self {
+            sampling: Sampling::default(),
+            max_tokens: 1024,
+            max_output_tokens: 2048,
+            completion_stop: vec!["</s>".into(), "USER:".into(), "\n\n\n".into()],
+        }
+    }
+}
+
+/// One `[[cloud]]` entry. Present even without a key: then `keys` is empty and the provider takes no traffic.
+#[derive(Debug, Clone)]
+pub struct CloudConfig {
+    pub name: TargetName,
+    /// Without a trailing slash, e.g. `https://api.holysheep.ai/v1`.
+    pub base_url: String,
+    pub keys: Vec<SecretString>,
+    /// Names of the environment variables looked at, for messages.
+    pub key_sources: Vec<String>,
+    /// CloudActors in the pool, 1 to 64.
+    pub actors: usize,
+    /// Calls at once over the whole pool.
+    pub max_concurrency: usize,
+    pub timeouts: CloudTimeouts,
+    pub models: Vec<CloudModel>,
+    /// Answers come from a simulated provider and are labelled so.
+    pub simulated: bool,
+}
+
+impl CloudConfig {
+    pub fn is_usable(&self) -> bool {
+        !self.keys.is_empty()
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct CloudTimeouts {
+    pub connect: Duration,
+    pub first_byte: Duration,
+    pub idle: Duration,
+}
+
+impl Default for CloudTimeouts {
+    fn default() -> Self {
+        Self { connect: Duration::from_secs(3), first_byte: Duration::from_secs(10), idle: Duration::from_secs(20) }
+    }
+}
+
+#[derive(Debug, Clone)]
+pub struct CloudModel {
+    pub name: ModelName,
+    /// The provider's own id.
+    pub upstream: String,
+    pub context_tokens: u32,
+    pub prefill: PrefillStyle,
+    pub price: Price,
+    /// Where the price was read and when.
+    pub price_source: String,
+    pub price_as_of: String,
+    /// Expected time to the first token before any measurement.
+    pub typical_latency: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PrefillStyle {
+    #[default]
+    None,
+    Assistant,
+    DeepseekPrefix,
+}
+
+#[derive(Debug, Clone)]
+pub struct RouterConfig {
+    pub classifier: ClassifierKind,
+    /// Other names for configured models or `auto`/`local`.
+    pub aliases: BTreeMap<String, String>,
+    rules: [Rule; 4],
+}
+
+impl RouterConfig {
+    pub fn new(classifier: ClassifierKind, aliases: BTreeMap<String, String>, rules: [Rule; 4]) -> Self {
+        Self { classifier, aliases, rules }
+    }
+
+    pub fn rule(&self, complexity: Complexity) -> &Rule {
+        let [trivial, moderate, complex, premium] = &self.rules;
+        match complexity {
+            Complexity::Trivial => trivial,
+            Complexity::Moderate => moderate,
+            Complexity::Complex => complex,
+            Complexity::Premium => premium,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClassifierKind {
+    Keywords,
+}
+
+/// One `[router.rules.*]` table. Names are resolved: every one is a local target, `local` (any of them) or a cloud model.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    pub prefer: Vec<RuleTarget>,
+    pub fallback: Vec<RuleTarget>,
+    pub max_latency: Duration,
+    /// Whether the operator set `max_latency_ms`; if not, a local target on the CPU uses `max_latency_cpu`.
+    pub max_latency_is_default: bool,
+    pub max_latency_cpu: Duration,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RuleTarget {
+    AnyLocal,
+    Local(TargetName),
+    Model(ModelName),
+}
+
+#[derive(Debug, Clone)]
+pub struct LedgerConfig {
+    pub url: String,
+    /// Output cap of a paid request without max_tokens, in tokens.
+    pub default_output_tokens: u32,
+    /// Model whose price "saved cost" is measured against.
+    pub baseline: Option<ModelName>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct HealthConfig {
+    pub interval: Duration,
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct SupervisionConfig {
+    pub gpu: EngineRestart,
+    pub actors: ActorRestart,
+}
+
+/// `[supervision.gpu]`: deaths of engine children.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EngineRestart {
+    pub backoff_min: Duration,
+    pub backoff_max: Duration,
+    /// Healthy time after which the backoff starts over.
+    pub reset_after: Duration,
+    /// Deaths before the first passed canary, inside `failed_starts_window`, that quarantine.
+    pub max_failed_starts: u32,
+    pub failed_starts_window: Duration,
+    /// Deaths of any kind inside `deaths_window` that quarantine.
+    pub max_deaths: u32,
+    pub deaths_window: Duration,
+    /// First probe of a quarantined GPU, doubling to `probe_max`.
+    pub probe_min: Duration,
+    pub probe_max: Duration,
+}
+
+impl Default for EngineRestart {
+    fn default() -> Self {
+        Self {
+            backoff_min: Duration::from_millis(500),
+            backoff_max: Duration::from_secs(10),
+            reset_after: Duration::from_secs(300),
+            max_failed_starts: 5,
+            failed_starts_window: Duration::from_secs(60),
+            max_deaths: 20,
+            deaths_window: Duration::from_secs(600),
+            probe_min: Duration::from_secs(15),
+            probe_max: Duration::from_secs(300),
+        }
+    }
+}
+
+/// `[supervision.actors]`: deaths of actors, each child counted by its supervisor.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ActorRestart {
+    /// More deaths than this inside `window` spend the supervisor's budget.
+    pub max_deaths: u32,
+    pub window: Duration,
+    pub backoff_min: Duration,
+    pub backoff_max: Duration,
+}
+
+impl Default for ActorRestart {
+    fn default() -> Self {
+        Self {
+            max_deaths: 5,
+            window: Duration::from_secs(10),
+            backoff_min: Duration::from_millis(50),
+            backoff_max: Duration::from_secs(1),
+        }
+    }
+}
