@@ -1,8 +1,19 @@
 //! Resolved configuration: types that cannot be invalid. `raw` mirrors the file, `resolve` turns one into the other and
 //! reports every fault at once with its place. Nothing here reads a file or the environment: the caller passes text in.
 
-pub mod raw;
-pub mod resolve;
+mod catalogue;
+mod fault;
+mod raw;
+mod resolve;
+mod section;
+mod sources;
+#[cfg(test)]
+mod tests;
+
+pub use catalogue::{Catalogue, CatalogueModel};
+pub use fault::{ConfigFaults, Fault, Warning};
+pub use resolve::load;
+pub use sources::{BUILT_IN, DemoCloud, ReadFile, Sources, default_cache_dir};
 
 use crate::domain::{Complexity, ModelName, Price, TargetName};
 use crate::gpu::frame::Sampling;

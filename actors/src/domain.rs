@@ -6,7 +6,7 @@ pub mod event;
 pub mod money;
 pub mod name;
 
-pub use chat::{ChatRequest, Input, Message, ModelChoice, Needs, RequestKind, SamplingWish};
+pub use chat::{ChatRequest, CloudBound, Input, Message, ModelChoice, Needs, RequestKind, SamplingWish};
 pub use error::{ErrorKind, GatewayError, Origin};
 pub use event::{Delta, GenerationEvent, TokenUsage};
 pub use money::{NanoUsd, Price};

@@ -1,4 +1,4 @@
-//! Where a request goes. [`plan`] is the pure decision; [`queue`] the pure order of waiting; RouterActor owns the queue
+//! Where a request goes. [`plan`] is the pure decision over the facts that [`fleet`] reads; RouterActor owns the queue
 //! and writes leases down; ClassifierActor grades and forwards to it.
 
 pub mod actor;
@@ -9,4 +9,4 @@ pub mod plan;
 pub use actor::{Decision, RouterActor, RouterMsg};
 pub use classifier::{ClassifierActor, ClassifierMsg};
 pub use fleet::Fleet;
-pub use plan::{Candidate, Grade};
+pub use plan::Candidate;

@@ -3,7 +3,7 @@
 //! The client's own fields go through untouched, but for the few that the gateway decides: model, stream, usage and the
 //! output cap. A text completion becomes a chat of one user message, because providers no longer offer the old endpoint.
 
-use crate::domain::{ChatRequest, GatewayError, Input, RequestKind};
+use crate::domain::{CloudBound, GatewayError, Input, RequestKind};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
@@ -18,11 +18,12 @@ const MAX_TOP_LOGPROBS: u64 = 20;
 /// # Errors
 /// A prompt of token ids: only the local tokenizer could read it.
 pub fn upstream_body(
-    request: &ChatRequest,
+    request: CloudBound<'_>,
     upstream_model: &str,
     output_cap: u32,
     stream: bool,
 ) -> Result<Bytes, GatewayError> {
+    let request = request.request();
     let mut body = request.body.clone();
     if request.kind == RequestKind::Completion {
         completion_to_chat(&mut body, &request.input)?;

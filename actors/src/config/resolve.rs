@@ -1,1 +1,77 @@
-//! resolve
+//! From the merged tree to types that cannot be invalid. Reads everything before it judges, so that one run shows every
+//! fault. Opens no file itself: keys and tokens come through the caller's `read`.
+
+mod cloud;
+mod limits;
+mod local;
+mod models;
+mod money;
+mod names;
+mod router;
+mod server;
+
+use super::{
+    Config,
+    fault::{ConfigFaults, Show, Warning},
+    raw::{self, Merged, Node, Texts},
+    section::{Report, Section},
+    sources::{ReadFile, Sources},
+};
+use names::Names;
+use std::sync::Arc;
+
+/// Built-in defaults < file < environment < flags, checked as a whole.
+///
+/// # Errors
+/// Every fault of every layer, or only the syntax faults when a file is not TOML.
+pub fn load(sources: &Sources, read: ReadFile<'_>) -> Result<(Config, Vec<Warning>), ConfigFaults> {
+    let mut texts = Texts::default();
+    let Merged { root, syntax, misplaced } = raw::merged(&mut texts, sources);
+    let report = Report::new(&texts);
+    let readable = syntax.is_empty();
+    for (origin, message) in syntax.into_iter().chain(misplaced) {
+        report.fault_showing(&origin, Show::Line, message);
+    }
+    let config = if readable { resolve(&root, &Context { sources, read, report: &report }) } else { None };
+    let (faults, warnings) = report.into_parts();
+    match config {
+        Some(config) if faults.is_empty() => Ok((config, warnings)),
+        _ => Err(ConfigFaults::new(faults)),
+    }
+}
+
+/// What every part of the reading may need.
+struct Context<'a> {
+    sources: &'a Sources,
+    read: ReadFile<'a>,
+    report: &'a Report<'a>,
+}
+
+fn resolve(root: &Node, context: &Context<'_>) -> Option<Config> {
+    let top = Section::new(context.report, root, "")?;
+    let mut names = Names::default();
+    let server = top.section("server").and_then(|section| server::server(section, context));
+    let locals = local::locals(&top, context, &mut names);
+    let clouds = cloud::clouds(&top, context, &mut names);
+    let all_on_cpu = !locals.is_empty() && locals.iter().all(|local| local.gpu.as_deref() == Some("cpu"));
+    let router = top.section("router").and_then(|section| router::router(section, context, &mut names, all_on_cpu));
+    let supervision = top.section("supervision").and_then(limits::supervision);
+    let ledger = top.section("ledger").and_then(|section| limits::ledger(section, context, &mut names));
+    let health = top.section("health").and_then(limits::health);
+    let chaos = top.section("chaos").and_then(limits::chaos);
+    top.finish();
+    names.warn_of_dropped(context.report);
+    if context.report.is_clean() {
+        cloud::judge(&locals, &clouds, context.report);
+    }
+    Some(Config {
+        server: server?,
+        locals: locals.into_iter().map(Arc::new).collect(),
+        clouds: clouds.into_iter().map(Arc::new).collect(),
+        router: router?,
+        supervision: supervision?,
+        ledger: ledger?,
+        health: health?,
+        chaos_enabled: chaos?,
+    })
+}

@@ -166,3 +166,18 @@ impl ChatRequest {
         }
     }
 }
+
+/// A request that may leave this machine. The cloud path takes nothing else, and a local-only request cannot become one.
+#[derive(Debug, Clone, Copy)]
+pub struct CloudBound<'a>(&'a ChatRequest);
+
+impl<'a> CloudBound<'a> {
+    /// `None` for a local-only request.
+    pub fn new(request: &'a ChatRequest) -> Option<Self> {
+        (!request.local_only).then_some(Self(request))
+    }
+
+    pub const fn request(self) -> &'a ChatRequest {
+        self.0
+    }
+}

@@ -3,10 +3,11 @@
 
 use super::{
     fleet::Fleet,
-    plan::{Ask, Candidate, Grade, LocalFacts, CloudFacts, Plan, Surroundings, plan},
+    plan::{Ask, Candidate, CloudFacts, LocalFacts, Plan, Surroundings, plan},
 };
 use crate::{
     chaos::{self, Fault},
+    classify::Classification,
     config::Config,
     domain::GatewayError,
     gpu::{EngineSlot, GpuMsg},
@@ -34,7 +35,7 @@ pub type RouteReply = RpcReplyPort<Result<Decision, GatewayError>>;
 pub enum RouterMsg {
     /// From ClassifierActor: the receiver MUST reply with a decision, at once or when a lease is free. For a local
     /// target the lease is in the job before the reply is sent.
-    Route { job: Arc<Job>, grade: Grade, reply_to: RouteReply },
+    Route { job: Arc<Job>, grade: Classification, reply_to: RouteReply },
     /// From the slot watchers: a slot changed. At most one is in the mailbox.
     SlotsChanged,
     /// From the timer, while someone waits.
@@ -69,7 +70,7 @@ pub struct RouterActor {
 
 struct Waiting {
     job: Arc<Job>,
-    grade: Grade,
+    grade: Classification,
     reply_to: RouteReply,
     since: Instant,
 }
@@ -155,7 +156,7 @@ impl RouterActor {
         }
     }
 
-    fn route(&self, state: &mut RouterState, job: Arc<Job>, grade: Grade, reply_to: RouteReply) {
+    fn route(&self, state: &mut RouterState, job: Arc<Job>, grade: Classification, reply_to: RouteReply) {
         // Asked again after a router died between granting and answering: the old lease goes back first.
         drop(job.take_lease());
         state.queue.retain(|waiting| waiting.job.seq != job.seq);

@@ -1,7 +1,7 @@
 //! ClassifierActor: grades a request and forwards it to RouterActor, so that a flight sends one message for both. It
 //! lives here and not in `classify`, which stays pure, because it must know where the router is.
 
-use super::{actor::RouterMsg, actor::RouteReply, plan::Grade};
+use super::actor::{RouteReply, RouterMsg};
 use crate::{
     chaos::{self, Fault},
     classify,
@@ -19,7 +19,7 @@ pub enum ClassifierMsg {
     Chaos(Fault),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ClassifierActor {
     pub router: Address<RouterMsg>,
 }
@@ -41,17 +41,11 @@ impl Actor for ClassifierActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             ClassifierMsg::Classify { job, reply_to } => {
-                let grade = grade(&job);
+                let grade = classify::by_keywords(&job.request);
                 self.router.cast(RouterMsg::Route { job, grade, reply_to });
             }
             ClassifierMsg::Chaos(fault) => chaos::obey(fault)?,
         }
         Ok(())
     }
-}
-
-/// Grades by the published keyword rule.
-pub fn grade(job: &Job) -> Grade {
-    let verdict = classify::keywords(job.request.last_user_text(), job.request.earlier_messages());
-    Grade { complexity: verdict.complexity, signals: verdict.signals }
 }

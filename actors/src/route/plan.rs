@@ -4,6 +4,7 @@
 //! serving, or too slow, moves behind what is). A policy reorders; only a gate removes.
 
 use crate::{
+    classify::{Basis, Classification},
     cloud::CloudView,
     config::{RouterConfig, Rule, RuleTarget},
     domain::{ChatRequest, Complexity, ErrorKind, GatewayError, ModelChoice, ModelName, NanoUsd, Price, TargetName},
@@ -18,14 +19,6 @@ const WINDOW_SHARE: f64 = 0.9;
 const EXPECTED_OUTPUT: u64 = 256;
 /// Assumed time per output token of a cloud model, before the ledger has better.
 const CLOUD_TOKEN: Duration = Duration::from_millis(10);
-
-/// What the classifier says of a request.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Grade {
-    pub complexity: Complexity,
-    /// What in the request spoke for it.
-    pub signals: Vec<String>,
-}
 
 /// A local target as it is now.
 #[derive(Debug, Clone)]
@@ -124,7 +117,7 @@ pub struct Plan {
 #[derive(Debug, Clone, Copy)]
 pub struct Ask<'a> {
     pub request: &'a ChatRequest,
-    pub grade: &'a Grade,
+    pub grade: &'a Classification,
     pub progress: &'a Progress,
 }
 
@@ -146,23 +139,13 @@ pub fn plan(ask: Ask<'_>, around: Surroundings<'_>) -> Result<Plan, GatewayError
         (TargetKey::Gpu { .. }, false, _) => 2,
         (TargetKey::Cloud { .. }, ..) => 3,
     });
-    let confidence = confidence(ask);
+    let confidence = ask.grade.confidence;
     let reasoning = reasoning(&candidates, ask, around, confidence);
     Ok(Plan { candidates, complexity: ask.grade.complexity, confidence, reasoning })
 }
 
-/// As published: 0.95 for an explicit model, 0.9 for `local`, 0.85 for budget-sensitive, else 0.8.
-fn confidence(ask: Ask<'_>) -> f64 {
-    match ask.request.model {
-        ModelChoice::Named(_) => 0.95,
-        ModelChoice::Local => 0.9,
-        ModelChoice::Auto if stays_local_for_budget(ask) => 0.85,
-        ModelChoice::Auto => 0.8,
-    }
-}
-
 fn stays_local_for_budget(ask: Ask<'_>) -> bool {
-    ask.request.budget_sensitive && matches!(ask.grade.complexity, Complexity::Trivial | Complexity::Moderate)
+    ask.grade.basis == Basis::BudgetSensitive
 }
 
 /// Everything that passes the hard gates, or why nothing does.

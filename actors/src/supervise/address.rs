@@ -3,19 +3,23 @@
 
 use arc_swap::ArcSwapOption;
 use ractor::{ActorRef, Message};
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 use tokio::{sync::watch, time::Instant};
 
-#[derive(Debug)]
 struct Inner<M: Message> {
     current: ArcSwapOption<ActorRef<M>>,
     changes: watch::Sender<u64>,
 }
 
 /// The current reference of one actor, shared by all who talk to it.
-#[derive(Debug)]
 pub struct Address<M: Message> {
     inner: Arc<Inner<M>>,
+}
+
+impl<M: Message> fmt::Debug for Address<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Address({:?})", self.get().map(|actor| actor.get_id()))
+    }
 }
 
 impl<M: Message> Clone for Address<M> {

@@ -1,0 +1,203 @@
+//! `[[cloud]]`: providers and their keys. A provider without a key stays configured and takes no traffic. Key texts are
+//! never shown: not in a fault, not in a warning.
+
+use super::{Context, Names, models, names::RESERVED};
+use crate::{
+    config::{
+        CloudConfig, CloudTimeouts, DemoCloud, LocalConfig,
+        section::{Placed, Report, Section},
+    },
+    domain::TargetName,
+};
+use reqwest::Url;
+use secrecy::SecretString;
+use std::path::Path;
+
+/// Name of a demo's provider.
+const SIMULATED: &str = "simulated";
+/// Stands for a key where a simulated provider asks for none.
+const SIMULATED_KEY: &str = "demo";
+
+pub(super) fn clouds(top: &Section<'_>, context: &Context<'_>, names: &mut Names) -> Vec<CloudConfig> {
+    let sections = top.sections("cloud");
+    let clouds: Vec<_> = sections.into_iter().filter_map(|section| cloud(section, context, names)).collect();
+    match &context.sources.demo {
+        Some(demo) => {
+            if names.is_local(SIMULATED) {
+                context
+                    .report
+                    .fault_of_whole("a demo's provider is called `simulated`: rename the [[local]] of that name");
+            }
+            vec![simulated(demo, clouds)]
+        }
+        None => clouds,
+    }
+}
+
+/// One simulated provider with the models of all configured ones.
+fn simulated(demo: &DemoCloud, clouds: Vec<CloudConfig>) -> CloudConfig {
+    let mut models: Vec<_> = clouds.into_iter().flat_map(|cloud| cloud.models).collect();
+    for model in &mut models {
+        model.upstream = "ok".to_owned();
+    }
+    CloudConfig {
+        name: TargetName::from(SIMULATED),
+        base_url: demo.base_url.trim_end_matches('/').to_owned(),
+        keys: vec![SecretString::from(SIMULATED_KEY)],
+        key_sources: Vec::new(),
+        actors: 4,
+        max_concurrency: 64,
+        timeouts: CloudTimeouts::default(),
+        models,
+        simulated: true,
+    }
+}
+
+fn cloud(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Option<CloudConfig> {
+    let name = section
+        .text("name")
+        .filter(|name| may_be_called(name, context.report) && names.add_target(name, context.report));
+    let simulated = section.flag("simulated");
+    let base_url = base_url(&section, context.report);
+    let keys = keys(&section, context, simulated == Some(true));
+    let actors = section.size("actors", 1..=64);
+    let max_concurrency = section.size("max_concurrency", 1..=10_000);
+    let timeouts = timeouts(&section);
+    let models = models::models(&section, context.report, names);
+    section.finish();
+    let (keys, key_sources) = keys?;
+    Some(CloudConfig {
+        name: TargetName::from(name?.value.as_str()),
+        base_url: base_url?,
+        keys,
+        key_sources,
+        actors: actors?,
+        max_concurrency: max_concurrency?,
+        timeouts: timeouts?,
+        models: models?,
+        simulated: simulated?,
+    })
+}
+
+fn may_be_called(name: &Placed<String>, report: &Report<'_>) -> bool {
+    let reserved = RESERVED.contains(&name.value.as_str());
+    if reserved {
+        report.fault(&name.origin, format!("a provider cannot be called `{}`", name.value));
+    }
+    !reserved
+}
+
+fn timeouts(section: &Section<'_>) -> Option<CloudTimeouts> {
+    let connect = section.millis("connect_timeout_ms", 1);
+    let first_byte = section.millis("first_byte_timeout_ms", 1);
+    let idle = section.millis("idle_timeout_ms", 1);
+    Some(CloudTimeouts { connect: connect?, first_byte: first_byte?, idle: idle? })
+}
+
+/// As written, without its trailing slash.
+fn base_url(section: &Section<'_>, report: &Report<'_>) -> Option<String> {
+    const KEY: &str = "base_url";
+    let text = section.text(KEY)?;
+    let Some(url) =
+        Url::parse(&text.value).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+    else {
+        section.refuse_unseen(KEY, &text.origin, "must be an address such as https://api.example.com/v1");
+        return None;
+    };
+    if !url.username().is_empty() || url.password().is_some() {
+        section.refuse_unseen(KEY, &text.origin, "must hold no user or password: keys come from api_keys_env");
+        return None;
+    }
+    if url.query().is_some() || url.fragment().is_some() || text.value.contains(char::is_whitespace) {
+        section.refuse_unseen(KEY, &text.origin, "must end with its path: no `?`, `#` or space");
+        return None;
+    }
+    if url.scheme() == "http" && !is_loopback(&url) {
+        let host = url.host_str().unwrap_or_default();
+        report.warn(format!("`{}` is plain http: keys and prompts travel readable to {host}", section.path_of(KEY)));
+    }
+    Some(text.value.trim_end_matches('/').to_owned())
+}
+
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
+}
+
+/// Keys, and the names of where they are looked for.
+fn keys(section: &Section<'_>, context: &Context<'_>, simulated: bool) -> Option<(Vec<SecretString>, Vec<String>)> {
+    let variables = match section.entry("api_keys_env") {
+        Some(_) => section.texts("api_keys_env")?,
+        None => Vec::new(),
+    };
+    let file = section.text("api_key_file")?;
+    if context.sources.demo.is_some() {
+        return Some((Vec::new(), Vec::new()));
+    }
+    if variables.is_empty() && file.value.is_empty() && !simulated {
+        let message = format!("`{}` or `api_key_file` is needed", section.path_of("api_keys_env"));
+        context.report.fault(section.origin(), message);
+        return None;
+    }
+    let mut keys = Vec::new();
+    for variable in &variables {
+        if let Some(key) = context.sources.variable(&variable.value) {
+            keys.push(checked(key, || section.refuse("api_keys_env", &variable.origin, unsendable(&variable.value)))?);
+        }
+    }
+    if !file.value.is_empty() {
+        keys.extend(keys_in_file(section, context, &file)?);
+    }
+    if simulated && keys.is_empty() {
+        keys.push(SecretString::from(SIMULATED_KEY));
+    }
+    Some((keys, variables.into_iter().map(|variable| variable.value).collect()))
+}
+
+fn keys_in_file(section: &Section<'_>, context: &Context<'_>, file: &Placed<String>) -> Option<Vec<SecretString>> {
+    const KEY: &str = "api_key_file";
+    let text = (context.read)(Path::new(&file.value));
+    if let Err(error) = &text {
+        section.refuse(KEY, &file.origin, format_args!("cannot be read: {error}"));
+    }
+    let text = text.ok()?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let keys = lines.map(|line| checked(line, || section.refuse(KEY, &file.origin, unsendable(&file.value))));
+    keys.collect()
+}
+
+/// A key that can be sent as a header; otherwise `refuse` is called.
+fn checked(key: &str, refuse: impl FnOnce()) -> Option<SecretString> {
+    if key.chars().all(|character| character.is_ascii_graphic()) {
+        return Some(SecretString::from(key));
+    }
+    refuse();
+    None
+}
+
+fn unsendable(place: &str) -> String {
+    format!("finds a key in {place} that no HTTP header can carry: it must be visible ASCII without spaces")
+}
+
+/// The configuration as a whole: something must be able to serve, and whoever expected the cloud hears why it is quiet.
+pub(super) fn judge(locals: &[LocalConfig], clouds: &[CloudConfig], report: &Report<'_>) {
+    let unusable = clouds.iter().filter(|cloud| !cloud.is_usable());
+    let any_usable = clouds.iter().any(CloudConfig::is_usable);
+    if locals.is_empty() && !any_usable {
+        let missing: Vec<&str> = unusable.flat_map(|cloud| &cloud.key_sources).map(String::as_str).collect();
+        let hint = if missing.is_empty() { String::new() } else { format!("; not set: {}", missing.join(", ")) };
+        report.fault_of_whole(format!("nothing can serve: there is no [[local]] and no [[cloud]] with a key{hint}"));
+        return;
+    }
+    for cloud in unusable {
+        let sources = cloud.key_sources.join(", ");
+        let missing = match cloud.key_sources.len() {
+            0 => format!("the api_key_file of `{}` holds no key", cloud.name),
+            1 => format!("{sources} is not set"),
+            _ => format!("none of {sources} is set"),
+        };
+        let then =
+            if any_usable { format!("`{}` takes no traffic", cloud.name) } else { "serving every tier locally".into() };
+        report.warn(format!("{missing}: {then}"));
+    }
+}

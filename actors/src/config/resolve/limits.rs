@@ -1,0 +1,119 @@
+//! The small sections: supervision, ledger, health, chaos.
+
+use super::{Context, Names};
+use crate::config::{
+    ActorRestart, EngineRestart, HealthConfig, LedgerConfig, SupervisionConfig,
+    section::{Report, Section},
+};
+use crate::domain::ModelName;
+use std::time::Duration;
+
+const MAX_DEATHS: u32 = 10_000;
+
+pub(super) fn supervision(section: Section<'_>) -> Option<SupervisionConfig> {
+    let gpu = section.section("gpu").and_then(engine_restart);
+    let actors = section.section("actors").and_then(actor_restart);
+    section.finish();
+    Some(SupervisionConfig { gpu: gpu?, actors: actors? })
+}
+
+fn engine_restart(section: Section<'_>) -> Option<EngineRestart> {
+    let (backoff_min, backoff_max) = span(&section, "backoff_min_ms", "backoff_max_ms");
+    let reset_after = section.millis("reset_after_ms", 1);
+    let max_failed_starts = section.small("max_failed_starts", 1..=MAX_DEATHS);
+    let failed_starts_window = section.millis("failed_starts_window_ms", 1);
+    let max_deaths = section.small("max_deaths", 1..=MAX_DEATHS);
+    let deaths_window = section.millis("deaths_window_ms", 1);
+    let (probe_min, probe_max) = span(&section, "probe_min_ms", "probe_max_ms");
+    section.finish();
+    Some(EngineRestart {
+        backoff_min: backoff_min?,
+        backoff_max: backoff_max?,
+        reset_after: reset_after?,
+        max_failed_starts: max_failed_starts?,
+        failed_starts_window: failed_starts_window?,
+        max_deaths: max_deaths?,
+        deaths_window: deaths_window?,
+        probe_min: probe_min?,
+        probe_max: probe_max?,
+    })
+}
+
+fn actor_restart(section: Section<'_>) -> Option<ActorRestart> {
+    let max_deaths = section.small("max_deaths", 1..=MAX_DEATHS);
+    let window = section.millis("window_ms", 1);
+    let (backoff_min, backoff_max) = span(&section, "backoff_min_ms", "backoff_max_ms");
+    section.finish();
+    Some(ActorRestart {
+        max_deaths: max_deaths?,
+        window: window?,
+        backoff_min: backoff_min?,
+        backoff_max: backoff_max?,
+    })
+}
+
+/// Two durations, the first not above the second.
+fn span(section: &Section<'_>, least: &'static str, most: &'static str) -> (Option<Duration>, Option<Duration>) {
+    let (low, high) = (section.millis(least, 1), section.millis(most, 1));
+    if let (Some(low), Some(high), Some(entry)) = (low, high, section.entry(least))
+        && low > high
+    {
+        section.refuse(least, &entry.node.origin, format_args!("is above {most} = {}", high.as_millis()));
+    }
+    (low, high)
+}
+
+pub(super) fn ledger(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Option<LedgerConfig> {
+    let url = url(&section, context.report);
+    let default_output_tokens = section.small("default_output_tokens", 1..=1 << 24);
+    let baseline = baseline(&section, context.report, names);
+    section.finish();
+    Some(LedgerConfig { url: url?, default_output_tokens: default_output_tokens?, baseline: baseline? })
+}
+
+/// A database address may hold a password: it is neither shown nor repeated.
+fn url(section: &Section<'_>, report: &Report<'_>) -> Option<String> {
+    let url = section.text("url")?;
+    let scheme = url.value.split(':').next().unwrap_or_default();
+    match scheme {
+        "memory" => {}
+        "sqlite" | "postgres" | "postgresql" => report.warn(format!(
+            "`ledger.url` names a {scheme} store, which this version does not write yet: usage is kept in memory and \
+             starts at zero after a restart"
+        )),
+        _ => {
+            section.refuse_unseen("url", &url.origin, "must start with memory:, sqlite: or postgres:");
+            return None;
+        }
+    }
+    Some(url.value)
+}
+
+/// `Some(None)` = off.
+fn baseline(section: &Section<'_>, report: &Report<'_>, names: &mut Names) -> Option<Option<ModelName>> {
+    const KEY: &str = "baseline_model";
+    let name = section.text(KEY)?;
+    let model = names.model(&name.value);
+    if name.value.is_empty() || model.is_some() {
+        return Some(model);
+    }
+    if report.texts.is_users(&name.origin) {
+        names.refuse_unknown(&section.path_of(KEY), &name, report);
+        return None;
+    }
+    names.drop_built_in(&name.value);
+    Some(None)
+}
+
+pub(super) fn health(section: Section<'_>) -> Option<HealthConfig> {
+    let interval = section.millis("interval_ms", 10);
+    let timeout = section.millis("timeout_ms", 1);
+    section.finish();
+    Some(HealthConfig { interval: interval?, timeout: timeout? })
+}
+
+pub(super) fn chaos(section: Section<'_>) -> Option<bool> {
+    let enabled = section.flag("enabled");
+    section.finish();
+    enabled
+}

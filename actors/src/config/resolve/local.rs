@@ -1,0 +1,183 @@
+//! `[[local]]`: one engine process each. Says where the model file should be, not whether it is there: a missing file is
+//! a target that is down, not a faulty configuration.
+
+use super::{Context, Names, names::RESERVED};
+use crate::{
+    config::{
+        LocalConfig, LocalDefaults,
+        catalogue::Catalogue,
+        raw::Value,
+        section::{Placed, Section, as_text, did_you_mean},
+    },
+    domain::{ModelName, TargetName},
+    gpu::frame::Sampling,
+};
+use std::path::{Path, PathBuf};
+
+const MAX_TOKENS: u32 = 1 << 24;
+
+pub(super) fn locals(top: &Section<'_>, context: &Context<'_>, names: &mut Names) -> Vec<LocalConfig> {
+    top.sections("local").into_iter().filter_map(|section| local(section, context, names)).collect()
+}
+
+fn local(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Option<LocalConfig> {
+    let name = section.text("name").filter(|name| names.add_target(name, context.report));
+    check_engine(&section);
+    let model = model(&section, context);
+    let engine_path = section.text("engine_path");
+    let gpu = gpu(&section);
+    let gpu_layers = section.small_or("gpu_layers", "auto", 0..=10_000);
+    let context_tokens = section.small("context_tokens", 64..=MAX_TOKENS);
+    let max_request_tokens = section.small_or("max_request_tokens", "all", 16..=MAX_TOKENS);
+    let parallel = section.small("parallel", 1..=256);
+    let threads = section.small_or("threads", "auto", 1..=1024);
+    let use_mmap = section.flag("use_mmap");
+    let use_mlock = section.flag("use_mlock");
+    let defaults = section.section("defaults").and_then(defaults);
+    check_pool(&section, context_tokens, max_request_tokens.flatten());
+    section.finish();
+    let (model, model_path) = model?;
+    let name = TargetName::from(name?.value.as_str());
+    names.add_local(name.clone(), model.clone());
+    Some(LocalConfig {
+        name,
+        model,
+        model_path,
+        engine_path: Some(engine_path?.value).filter(|path| !path.is_empty()).map(PathBuf::from),
+        gpu: gpu?,
+        gpu_layers: gpu_layers?,
+        context_tokens: context_tokens?,
+        max_request_tokens: max_request_tokens?,
+        parallel: parallel?,
+        threads: threads?,
+        use_mmap: use_mmap?,
+        use_mlock: use_mlock?,
+        defaults: defaults?,
+    })
+}
+
+fn check_engine(section: &Section<'_>) {
+    let engine = section.choice("engine", &[("llama", true), ("http", false)]);
+    if let Some(Placed { value: false, origin }) = engine {
+        section.refuse("engine", &origin, "= \"http\" is not available in this version: use \"llama\"");
+        // Its address is no second fault.
+        section.entry("base_url");
+    }
+}
+
+fn check_pool(section: &Section<'_>, context_tokens: Option<u32>, max_request_tokens: Option<u32>) {
+    if let (Some(pool), Some(request), Some(entry)) =
+        (context_tokens, max_request_tokens, section.entry("max_request_tokens"))
+        && request > pool
+    {
+        let why = format!("is larger than the whole pool (context_tokens = {pool})");
+        section.refuse("max_request_tokens", &entry.node.origin, why);
+    }
+}
+
+/// The model's name and file.
+fn model(section: &Section<'_>, context: &Context<'_>) -> Option<(ModelName, PathBuf)> {
+    let text = section.text("model")?;
+    let catalogue = Catalogue::built_in();
+    if let Some(model) = catalogue.get(&text.value) {
+        return Some((ModelName::from(text.value.as_str()), model.path(&context.sources.cache_dir)));
+    }
+    if text.value.starts_with("hf:") {
+        let why = "= \"hf:…\" is not available in this version: download the file and give its path";
+        section.refuse("model", &text.origin, why);
+        return None;
+    }
+    if !has_extension(&text.value) {
+        let known: Vec<&str> = catalogue.names().collect();
+        let hint = did_you_mean(&text.value, known.iter().copied());
+        let why = format!("must be the path of a .gguf file or one of {}{hint}", known.join(", "));
+        section.refuse("model", &text.origin, why);
+        return None;
+    }
+    let name = name_of(Path::new(&text.value));
+    if RESERVED.contains(&name.as_str()) {
+        section.refuse(
+            "model",
+            &text.origin,
+            format_args!("would be called `{name}`, which is reserved: rename the file"),
+        );
+        return None;
+    }
+    Some((ModelName::from(name.as_str()), PathBuf::from(text.value)))
+}
+
+fn has_extension(path: &str) -> bool {
+    Path::new(path).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+}
+
+/// The file's stem, with what a model name cannot hold replaced by hyphens.
+fn name_of(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let allowed = |character: char| if character.is_ascii_graphic() { character } else { '-' };
+    stem.chars().map(allowed).take(128).collect()
+}
+
+/// `Some(None)` = auto.
+fn gpu(section: &Section<'_>) -> Option<Option<String>> {
+    let node = section.need("gpu")?;
+    let text = match node.value {
+        Value::Integer(Some(index)) => Some(index.to_string()),
+        _ => as_text(node),
+    };
+    let is_device = |text: &str| {
+        let is_index = text.len() <= 4 && text.chars().all(|character| character.is_ascii_digit());
+        let is_uuid = text.len() >= 36 && text.chars().all(|c| c.is_ascii_alphanumeric() || "-/".contains(c));
+        text == "cpu" || !text.is_empty() && (is_index || is_uuid)
+    };
+    match text.as_deref() {
+        Some("auto") => Some(None),
+        Some(text) if is_device(text) => Some(Some(text.to_owned())),
+        _ => {
+            section.refuse("gpu", &node.origin, "must be auto, cpu, or the index or UUID of a device");
+            None
+        }
+    }
+}
+
+fn defaults(section: Section<'_>) -> Option<LocalDefaults> {
+    let temperature = section.decimal("temperature", 0.0..=5.0);
+    let top_p = section.decimal("top_p", 0.0..=1.0);
+    let top_k = section.small("top_k", 0..=1_000_000);
+    let min_p = section.decimal("min_p", 0.0..=1.0);
+    let repeat_penalty = section.decimal("repeat_penalty", 0.1..=5.0);
+    let max_tokens = section.small("max_tokens", 1..=MAX_TOKENS);
+    let max_output_tokens = section.small("max_output_tokens", 1..=MAX_TOKENS);
+    let completion_stop = stops(&section);
+    if let (Some(most), Some(usual), Some(entry)) = (max_output_tokens, max_tokens, section.entry("max_tokens"))
+        && usual > most
+    {
+        let why = format!("is above max_output_tokens = {most}");
+        section.refuse("max_tokens", &entry.node.origin, why);
+    }
+    section.finish();
+    Some(LocalDefaults {
+        sampling: Sampling {
+            temperature: temperature?,
+            top_p: top_p?,
+            top_k: i32::try_from(top_k?).ok()?,
+            min_p: min_p?,
+            repeat_penalty: repeat_penalty?,
+            ..Sampling::default()
+        },
+        max_tokens: max_tokens?,
+        max_output_tokens: max_output_tokens?,
+        completion_stop: completion_stop?,
+    })
+}
+
+fn stops(section: &Section<'_>) -> Option<Vec<String>> {
+    const KEY: &str = "completion_stop";
+    let stops = section.texts(KEY)?;
+    for stop in stops.iter().filter(|stop| stop.value.is_empty()) {
+        section.refuse(KEY, &stop.origin, "must not hold an empty string: it would end every answer at once");
+    }
+    if let (true, Some(entry)) = (stops.len() > 16, section.entry(KEY)) {
+        section.refuse(KEY, &entry.node.origin, "must hold at most 16 strings");
+    }
+    Some(stops.into_iter().map(|stop| stop.value).collect())
+}

@@ -1,0 +1,80 @@
+//! `[[cloud.models]]`: what a provider serves, at which price.
+
+use super::{Names, money::price};
+use crate::{
+    config::{
+        CloudModel, PrefillStyle,
+        section::{Report, Section},
+    },
+    domain::{ModelName, Price},
+};
+use std::time::Duration;
+
+const DEFAULT_CONTEXT_TOKENS: u32 = 131_072;
+const DEFAULT_LATENCY: Duration = Duration::from_millis(300);
+
+/// At least one model, or a fault.
+pub(super) fn models(cloud: &Section<'_>, report: &Report<'_>, names: &mut Names) -> Option<Vec<CloudModel>> {
+    let sections = cloud.sections("models");
+    if let (true, Some(entry)) = (sections.is_empty(), cloud.entry("models"))
+        && entry.node.array().is_some_and(<[_]>::is_empty)
+    {
+        cloud.refuse("models", &entry.node.origin, "must hold at least one model");
+    }
+    // Every model is read before the first fault ends the reading.
+    sections.into_iter().map(|section| model(section, report, names)).collect::<Vec<_>>().into_iter().collect()
+}
+
+fn model(section: Section<'_>, report: &Report<'_>, names: &mut Names) -> Option<CloudModel> {
+    let name = section.text("name").filter(|name| names.add_model(name, report));
+    let upstream = section.optional_text("upstream");
+    let context_tokens = match section.entry("context_tokens") {
+        Some(_) => section.small("context_tokens", 64..=1 << 30),
+        None => Some(DEFAULT_CONTEXT_TOKENS),
+    };
+    let prefill = prefill(&section);
+    let price = whole_price(&section);
+    let price_source = section.optional_text("source");
+    let price_as_of = section.optional_text("as_of");
+    let typical_latency = match section.entry("typical_latency_ms") {
+        Some(_) => section.millis("typical_latency_ms", 1),
+        None => Some(DEFAULT_LATENCY),
+    };
+    section.finish();
+    let name = name?.value;
+    let stated =
+        |text: Option<crate::config::section::Placed<String>>| text.map_or("not stated".into(), |text| text.value);
+    Some(CloudModel {
+        upstream: upstream?.map(|text| text.value).filter(|text| !text.is_empty()).unwrap_or_else(|| name.clone()),
+        name: ModelName::from(name.as_str()),
+        context_tokens: context_tokens?,
+        prefill: prefill?,
+        price: price?,
+        price_source: stated(price_source?),
+        price_as_of: stated(price_as_of?),
+        typical_latency: typical_latency?,
+    })
+}
+
+fn prefill(section: &Section<'_>) -> Option<PrefillStyle> {
+    const WORDS: [(&str, PrefillStyle); 3] = [
+        ("none", PrefillStyle::None),
+        ("assistant", PrefillStyle::Assistant),
+        ("deepseek_prefix", PrefillStyle::DeepseekPrefix),
+    ];
+    match section.entry("prefill_style") {
+        Some(_) => section.choice("prefill_style", &WORDS).map(|style| style.value),
+        None => Some(PrefillStyle::None),
+    }
+}
+
+/// Input and output must be stated: a forgotten price would be a free model.
+fn whole_price(section: &Section<'_>) -> Option<Price> {
+    let input = price(section, "input_usd_per_mtok");
+    let output = price(section, "output_usd_per_mtok");
+    let cached = match section.entry("cached_usd_per_mtok") {
+        Some(_) => price(section, "cached_usd_per_mtok"),
+        None => input,
+    };
+    Some(Price { input_per_mtok: input?, cached_per_mtok: cached?, output_per_mtok: output? })
+}

@@ -1,0 +1,71 @@
+//! Prices from their digits as written: 0.42 is 420,000,000 nano-dollars, with no float on the way.
+
+use crate::{
+    config::{raw::Value, section::Section},
+    domain::NanoUsd,
+};
+
+/// Highest price taken, in whole dollars per million tokens: above it, a slip of the decimal point is likelier.
+const MAX_USD: u64 = 100_000;
+
+/// A price in USD per million tokens; a fault when absent or no such number.
+pub(super) fn price(section: &Section<'_>, key: &'static str) -> Option<NanoUsd> {
+    let node = section.need(key)?;
+    let parsed = match &node.value {
+        Value::Integer(Some(dollars)) => nano_usd(&dollars.to_string()),
+        Value::Float(digits) => nano_usd(digits),
+        _ => Err("must be a number, in USD per million tokens"),
+    };
+    parsed.map_err(|why| section.refuse(key, &node.origin, why)).ok()
+}
+
+fn nano_usd(digits: &str) -> Result<NanoUsd, &'static str> {
+    const MALFORMED: &str = "must be written as a plain decimal number, such as 0.42";
+    let digits = digits.replace('_', "");
+    if digits.starts_with('-') {
+        return Err("must not be negative");
+    }
+    let digits = digits.strip_prefix('+').unwrap_or(&digits);
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let is_number = |part: &str| part.chars().all(|character| character.is_ascii_digit());
+    if whole.is_empty() || !is_number(whole) || !is_number(fraction) {
+        return Err(MALFORMED);
+    }
+    let fraction = fraction.trim_end_matches('0');
+    if fraction.len() > 9 {
+        return Err("must have at most 9 decimal places");
+    }
+    let whole: u64 = whole.parse().ok().filter(|whole| *whole <= MAX_USD).ok_or("must be at most 100000")?;
+    let nano: u64 = format!("{fraction:0<9}").parse().map_err(|_| MALFORMED)?;
+    Ok(NanoUsd::new(whole * 1_000_000_000 + nano))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn prices_are_exact() {
+        for (digits, nano) in [
+            ("0.42", 420_000_000),
+            ("0.042", 42_000_000),
+            ("15", 15_000_000_000),
+            ("8.00", 8_000_000_000),
+            ("+1_0.5", 10_500_000_000),
+        ] {
+            assert_eq!(nano_usd(digits), Ok(NanoUsd::new(nano)), "{digits}");
+        }
+        for digits in ["-1", "1e3", "inf", "nan", "0.0000000001", "100001", "", ".", "99999999999999999999"] {
+            assert!(nano_usd(digits).is_err(), "{digits}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_nano_dollar_survives(nano in 0u64..100_000_000_000_000) {
+            let digits = format!("{}.{:09}", nano / 1_000_000_000, nano % 1_000_000_000);
+            prop_assert_eq!(nano_usd(&digits), Ok(NanoUsd::new(nano)));
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! `[router]`: the classifier, other names for models, and one rule for each complexity.
+
+use super::{Context, Names, names::RESERVED};
+use crate::{
+    config::{
+        ClassifierKind, RouterConfig, Rule, RuleTarget,
+        raw::{Entry, Value},
+        section::{Placed, Report, Section},
+    },
+    domain::Complexity,
+};
+use std::collections::BTreeMap;
+
+pub(super) fn router(
+    section: Section<'_>,
+    context: &Context<'_>,
+    names: &mut Names,
+    all_on_cpu: bool,
+) -> Option<RouterConfig> {
+    let report = context.report;
+    let classifier = classifier(&section, report);
+    let aliases = aliases(&section, report, names);
+    let rules = section.section("rules").and_then(|rules| {
+        let found = Complexity::ALL.map(|complexity| {
+            let rule = rules.section(complexity.as_str())?;
+            self::rule(rule, report, names, all_on_cpu)
+        });
+        rules.finish();
+        let [trivial, moderate, complex, premium] = found;
+        Some([trivial?, moderate?, complex?, premium?])
+    });
+    section.finish();
+    Some(RouterConfig::new(classifier?, aliases?, rules?))
+}
+
+fn classifier(section: &Section<'_>, report: &Report<'_>) -> Option<ClassifierKind> {
+    let choice = section.choice("classifier", &[("keywords", true), ("learned", false)])?;
+    if !choice.value {
+        report.warn("`router.classifier` = \"learned\" is not available in this version: using \"keywords\"");
+    }
+    Some(ClassifierKind::Keywords)
+}
+
+fn aliases(section: &Section<'_>, report: &Report<'_>, names: &Names) -> Option<BTreeMap<String, String>> {
+    let entry = section.entry("aliases")?;
+    let path = section.path_of("aliases");
+    let Some(table) = entry.node.table() else {
+        report.fault(&entry.node.origin, format!("`{path}` must be a table of strings, not {}", entry.node.kind()));
+        return None;
+    };
+    let aliases = table.iter().map(|(alias, entry)| {
+        let target = alias_target(&path, alias, entry, report, names)?;
+        Some((alias.clone(), target))
+    });
+    aliases.collect::<Vec<_>>().into_iter().collect()
+}
+
+fn alias_target(path: &str, alias: &str, entry: &Entry, report: &Report<'_>, names: &Names) -> Option<String> {
+    let Value::Text(target) = &entry.node.value else {
+        report.fault(&entry.node.origin, format!("`{path}.{alias}` must be a string, not {}", entry.node.kind()));
+        return None;
+    };
+    if names.is_choice(alias) {
+        report.fault(&entry.key, format!("the alias `{alias}` is the name of something else already"));
+        return None;
+    }
+    if !names.is_choice(target) {
+        let placed = Placed { value: target.clone(), origin: entry.node.origin.clone() };
+        names.refuse_unknown(&format!("{path}.{alias}"), &placed, report);
+        return None;
+    }
+    Some(target.clone())
+}
+
+fn rule(section: Section<'_>, report: &Report<'_>, names: &mut Names, all_on_cpu: bool) -> Option<Rule> {
+    let prefer = targets(&section, "prefer", report, names);
+    let fallback = targets(&section, "fallback", report, names);
+    let stated = section.millis("max_latency_ms", 1);
+    let on_cpu = section.millis("max_latency_cpu_ms", 1);
+    let is_users = |key| section.entry(key).is_some_and(|entry| report.texts.is_users(&entry.node.origin));
+    // Who states one bound means it everywhere; who states both (a copy of the default file does) means each.
+    let for_both = is_users("max_latency_ms") && !is_users("max_latency_cpu_ms");
+    section.finish();
+    let (stated, on_cpu) = (stated?, on_cpu?);
+    let max_latency_cpu = if for_both { stated } else { on_cpu };
+    Some(Rule {
+        prefer: prefer?,
+        fallback: fallback?,
+        max_latency: if all_on_cpu { max_latency_cpu } else { stated },
+        max_latency_is_default: !for_both,
+        max_latency_cpu,
+    })
+}
+
+/// Configured targets in order. A name nobody configured is a fault in a list the user wrote; from a built-in list it is
+/// dropped.
+fn targets(
+    section: &Section<'_>,
+    key: &'static str,
+    report: &Report<'_>,
+    names: &mut Names,
+) -> Option<Vec<RuleTarget>> {
+    let list = section.texts(key)?;
+    let by_user = section.entry(key).is_some_and(|entry| report.texts.is_users(&entry.node.origin));
+    let mut targets: Vec<RuleTarget> = Vec::new();
+    for name in &list {
+        let found = names.targets_of(&name.value);
+        if found.is_empty() && by_user {
+            refuse(section, key, name, report, names);
+        } else if found.is_empty() {
+            names.drop_built_in(&name.value);
+        }
+        for target in found {
+            if !targets.contains(&target) {
+                targets.push(target);
+            }
+        }
+    }
+    Some(targets)
+}
+
+fn refuse(section: &Section<'_>, key: &str, name: &Placed<String>, report: &Report<'_>, names: &Names) {
+    let path = section.path_of(key);
+    if RESERVED.contains(&name.value.as_str()) {
+        let why = if name.value == "local" { "there is no [[local]]" } else { "a rule must name what it means" };
+        report.fault(&name.origin, format!("`{path}` names `{}`, but {why}", name.value));
+    } else {
+        names.refuse_unknown(&path, name, report);
+    }
+}

@@ -1,0 +1,217 @@
+//! What each fault says and where it points.
+
+use super::*;
+
+#[test]
+fn a_fault_shows_its_line_with_a_caret() {
+    let faults = load(&sources("[server]\n\nmax_inflite = 3\nlisten = \"here\"\n"), &no_files).unwrap_err();
+    let expected = "\
+error: unknown key `max_inflite` in `server`, did you mean `max_inflight`?
+ --> my.toml:3:1
+  |
+3 | max_inflite…
+  | ^^^^^^^^^^^
+
+error: `server.listen` must be an IP address with a port, such as 127.0.0.1:8080
+ --> my.toml:4:10
+  |
+4 | listen = \"here\"
+  |          ^^^^^^
+
+2 faults in the configuration";
+    assert_eq!(faults.to_string(), expected);
+}
+
+#[test]
+fn a_variable_at_fault_is_named_and_its_unknown_value_is_not_shown() {
+    let sources = with_env("", "SPILLWAY__CLOUD__0__API_KEY", "sk-secret");
+    let shown = load(&sources, &no_files).unwrap_err().to_string();
+    assert!(shown.contains("unknown key `api_key` in `cloud[0]`"), "{shown}");
+    assert!(shown.contains("--> environment variable SPILLWAY__CLOUD__0__API_KEY\n"), "{shown}");
+    assert!(!shown.contains("sk-secret"), "{shown}");
+}
+
+#[test]
+fn everything_wrong_is_reported_at_once() {
+    let file = "\
+sever = 1
+[server]
+max_inflight = 0
+max_body_bytes = \"big\"
+require_keys = true
+keep_alive_ms = -1
+[[local]]
+parallel = 257
+gpu = \"gpu0\"
+engine = \"http\"
+base_url = \"http://127.0.0.1:1\"
+[[local]]
+model = \"hf:owner/repo/file.gguf\"
+defaults.max_tokens = 4096
+[[local]]
+name = \"third\"
+model = \"smollm\"
+context_tokens = 100
+max_request_tokens = 101
+";
+    let expected = [
+        "1:1 unknown key `sever`, did you mean `server`?",
+        "3:16 `server.max_inflight` must be from 1 to 100000",
+        "4:18 `server.max_body_bytes` must be an integer, not a string",
+        "5:16 `server.require_keys` cannot be true: API keys are not available in this version; bind `listen` to \
+         loopback instead",
+        "6:17 `server.keep_alive_ms` must be from 0 to 315360000000",
+        "8:12 `local[0].parallel` must be from 1 to 256",
+        "9:7 `local[0].gpu` must be auto, cpu, or the index or UUID of a device",
+        "10:10 `local[0].engine` = \"http\" is not available in this version: use \"llama\"",
+        "13:9 `local[1].model` = \"hf:…\" is not available in this version: download the file and give its path",
+        "14:23 `local[1].defaults.max_tokens` is above max_output_tokens = 2048",
+        "17:9 `local[2].model` must be the path of a .gguf file or one of smollm2-135m",
+        "19:22 `local[2].max_request_tokens` is larger than the whole pool (context_tokens = 100)",
+    ];
+    let found = faults(&sources(file));
+    let in_file: Vec<&String> = found.iter().filter(|fault| !fault.contains("another target")).collect();
+    assert_eq!(in_file, expected.iter().collect::<Vec<_>>());
+    assert_eq!(found.len() - in_file.len(), 1, "two entries without a name are both called local: {found:?}");
+}
+
+#[test]
+fn listeners_beyond_loopback_need_what_protects_them() {
+    let found = faults(&sources("[server]\nlisten = '0.0.0.0:8080'\nadmin_listen = '[::]:8081'"));
+    assert_eq!(
+        found,
+        [
+            "2:10 `server.listen` is not a loopback address: that needs require_keys, and API keys are not available in \
+             this version; bind to loopback, such as 127.0.0.1:8080",
+            "3:16 `server.admin_listen` is not a loopback address: that needs admin_token_file",
+        ]
+    );
+    let found = faults(&sources("server.listen = '127.0.0.1:8081'"));
+    assert!(found[0].contains("`server.admin_listen` is the same address as `server.listen`"), "{found:?}");
+}
+
+#[test]
+fn an_unreadable_token_file_is_a_fault() {
+    let found = faults(&sources("server.admin_token_file = 'gone'"));
+    assert_eq!(found, ["1:27 `server.admin_token_file` cannot be read: no gone"]);
+}
+
+#[test]
+fn rules_and_aliases_of_the_user_must_name_what_is_configured() {
+    let file = "\
+[router.rules.complex]
+prefer = [\"deepseek-v32\", \"auto\"]
+[router.rules.extreme]
+[router.aliases]
+a = \"gpt-5\"
+\"gpt-4.1\" = \"auto\"
+b = 1
+[ledger]
+baseline_model = \"gpt-41\"
+";
+    let expected = [
+        "2:11 `router.rules.complex.prefer` names `deepseek-v32`, which is not configured, did you mean `deepseek-v3.2`?",
+        "2:27 `router.rules.complex.prefer` names `auto`, but a rule must name what it means",
+        "3:15 unknown key `extreme` in `router.rules`",
+        "5:5 `router.aliases.a` names `gpt-5`, which is not configured",
+        "6:1 the alias `gpt-4.1` is the name of something else already",
+        "7:5 `router.aliases.b` must be a string, not an integer",
+        "9:18 `ledger.baseline_model` names `gpt-41`, which is not configured, did you mean `gpt-4.1`?",
+    ];
+    assert_eq!(faults(&sources(file)), expected);
+}
+
+#[test]
+fn providers_are_checked_without_showing_secrets() {
+    let file = "\
+[[cloud]]
+name = \"local\"
+base_url = \"https://user:hunter2@x.test/v1\"
+api_keys_env = [\"BAD\"]
+[[cloud.models]]
+name = \"m\"
+input_usd_per_mtok = -1
+prefill_style = \"assistent\"
+[[cloud.models]]
+name = \"smollm2-135m\"
+input_usd_per_mtok = 0.1
+output_usd_per_mtok = 1e3
+[[cloud]]
+name = \"two\"
+base_url = \"ftp://x.test\"
+models = []
+";
+    let sources = with_env(file, "BAD", "two words");
+    let expected = [
+        "2:8 a provider cannot be called `local`",
+        "3:12 `cloud[0].base_url` must hold no user or password: keys come from api_keys_env",
+        "4:17 `cloud[0].api_keys_env` finds a key in BAD that no HTTP header can carry: it must be visible ASCII \
+         without spaces",
+        "5:1 `cloud[0].models[0].output_usd_per_mtok` is missing",
+        "7:22 `cloud[0].models[0].input_usd_per_mtok` must not be negative",
+        "8:17 `cloud[0].models[0].prefill_style` must be one of none, assistant, deepseek_prefix, did you mean \
+         `assistant`?",
+        "10:8 the model name `smollm2-135m` is the name of another model or target already",
+        "12:23 `cloud[0].models[1].output_usd_per_mtok` must be written as a plain decimal number, such as 0.42",
+        "13:1 `cloud[1].api_keys_env` or `api_key_file` is needed",
+        "15:12 `cloud[1].base_url` must be an address such as https://api.example.com/v1",
+        "16:10 `cloud[1].models` must hold at least one model",
+    ];
+    assert_eq!(faults(&sources), expected);
+    let shown = load(&sources, &no_files).unwrap_err().to_string();
+    assert!(!shown.contains("hunter2") && !shown.contains("two words"), "{shown}");
+}
+
+#[test]
+fn names_are_unique_across_targets_and_models() {
+    let model = "input_usd_per_mtok=1\noutput_usd_per_mtok=1\n";
+    let cloud = |name: &str| {
+        format!(
+            "[[cloud]]\nname='{name}'\nbase_url='https://x.test'\napi_keys_env=['K']\n[[cloud.models]]\nname='m'\n{model}"
+        )
+    };
+    let found = faults(&sources(&format!("{}{}", cloud("local"), cloud("x"))));
+    assert!(found[0].ends_with("a provider cannot be called `local`"), "{found:?}");
+    let found = faults(&sources(&format!("[[local]]\nname='x'\n{}{}", cloud("x"), cloud("y"))));
+    assert!(found[0].ends_with("the name `x` is the name of another target already"), "{found:?}");
+    assert!(found[1].ends_with("the model name `m` is the name of another model or target already"), "{found:?}");
+}
+
+#[test]
+fn text_that_is_not_toml_is_reported_alone() {
+    let found = faults(&sources("[server]\nlisten = \nmax_inflight = 0\n"));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with("2:") && found[0].contains("not TOML"), "{found:?}");
+}
+
+#[test]
+fn a_variable_that_fits_nowhere_says_why() {
+    for (name, why) in [
+        ("SPILLWAY__LOCAL__1__GPU", "`local` cannot take this: it has 1 entries, so there is no number 1"),
+        ("SPILLWAY__LOCAL__GPU", "`local` cannot take this: it is a list: a number from 0 must follow, not `gpu`"),
+        ("SPILLWAY__SERVER__LISTEN__X", "`server.listen` cannot take this: it is a single value, not a table or list"),
+        ("SPILLWAY__SERVER____X", "the name has an empty part: it must be SPILLWAY__SECTION__KEY"),
+    ] {
+        assert_eq!(faults(&with_env("", name, "x")), [format!("1:1 {why}")], "{name}");
+    }
+}
+
+#[test]
+fn nothing_that_can_serve_is_a_fault() {
+    let mut sources = sources("local = []");
+    sources.env.clear();
+    let expected = "nothing can serve: there is no [[local]] and no [[cloud]] with a key; not set: HOLYSHEEP_API_KEY";
+    assert_eq!(faults(&sources), [format!("0:0 {expected}")]);
+}
+
+#[test]
+fn a_table_where_a_list_belongs_is_explained() {
+    let found = faults(&sources("[local]\ngpu = 'cpu'"));
+    assert_eq!(found, ["1:1 `local` must be a list of tables, written [[local]]"]);
+}
+
+#[test]
+fn deep_nesting_is_refused() {
+    let found = faults(&sources(&format!("a{} = 1", ".a".repeat(50))));
+    assert!(found.iter().any(|fault| fault.contains("nested deeper than 32 levels")), "{found:?}");
+}

@@ -1,0 +1,328 @@
+//! One request's way: decision → attempt → stream → exactly one settlement. A plain task, not an actor: it owns no state
+//! that must survive it, and the JobTable settles what it leaves behind.
+
+mod cloud;
+mod decide;
+mod local;
+mod report;
+
+pub use report::{AttemptReport, FlightReport};
+
+use crate::{
+    cloud::client::{WholeAnswer, WholeChoice},
+    config::Config,
+    domain::{ChatRequest, Complexity, Delta, ErrorKind, GatewayError, ModelName, Origin, TargetName, TokenUsage},
+    gpu::slot::Death,
+    jobs::{Job, JobGuard, JobTable, Outcome, TargetKey, shutting_down},
+    ledger::Ledger,
+    observe,
+    route::{ClassifierMsg, Decision, Fleet, RouterMsg},
+    supervise::Address,
+    task,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::mpsc, time::Instant};
+
+/// Attempts of one request, the take-over not counted.
+const ATTEMPTS: usize = 3;
+/// Events between a flight and the HTTP edge.
+const EVENTS: usize = 32;
+/// How long the last word may wait for a reader that stopped reading.
+const LAST_WORD: Duration = Duration::from_secs(5);
+/// Wait before the one retry of a failed only target; a random share is added.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+/// What every flight shares.
+#[derive(Clone)]
+pub struct Services {
+    pub config: Arc<Config>,
+    pub jobs: JobTable,
+    pub fleet: Fleet,
+    pub ledger: Ledger,
+    pub classifier: Address<ClassifierMsg>,
+    pub router: Address<RouterMsg>,
+}
+
+/// What the HTTP edge hears of a request. A stream: `Started`, `Delta`s and `Finish`es, then `Done` or `Failed`.
+/// Otherwise: `Whole` then `Done`, or `Failed`. The channel closing without `Done` or `Failed` is a bug of ours.
+#[derive(Debug)]
+pub enum FlightEvent {
+    Started(Head),
+    Delta(Delta),
+    Finish { choice: u32, reason: String },
+    Whole(Box<WholeAnswer>),
+    Done(Box<FlightReport>),
+    Failed(GatewayError),
+}
+
+/// What is known when the first token arrives.
+#[derive(Debug, Clone)]
+pub struct Head {
+    pub target: TargetName,
+    pub model: ModelName,
+    pub complexity: Complexity,
+    pub attempts: usize,
+    pub simulated: bool,
+}
+
+/// Starts the flight of an admitted request. Dropping the receiver cancels it.
+pub fn launch(services: Services, guard: JobGuard) -> mpsc::Receiver<FlightEvent> {
+    let (events, outbox) = mpsc::channel(EVENTS);
+    task::detached(run(services, guard, events));
+    outbox
+}
+
+/// Why an attempt ended without an answer.
+struct Failure {
+    error: GatewayError,
+    /// The engine died under it.
+    death: Option<Death>,
+}
+
+impl From<GatewayError> for Failure {
+    fn from(error: GatewayError) -> Self {
+        Self { error, death: None }
+    }
+}
+
+struct Flight {
+    services: Services,
+    job: Arc<Job>,
+    events: mpsc::Sender<FlightEvent>,
+    attempts: Vec<AttemptReport>,
+    /// The decision of the current (or last) attempt.
+    decision: Option<Decision>,
+    first_failure: Option<GatewayError>,
+    /// The last target's death, until the next attempt's first token.
+    mourning: Option<Death>,
+    /// Generated on this request by a local engine and visible to the client.
+    sent_tokens: Vec<i32>,
+    sent_bytes: u64,
+    started: bool,
+    finished: bool,
+    taken_over: bool,
+    retried_only_target: bool,
+    usage: TokenUsage,
+    waited: Duration,
+    first_token_at: Option<Instant>,
+}
+
+enum End {
+    Landed,
+    Failed(GatewayError),
+    ClientGone,
+}
+
+async fn run(services: Services, guard: JobGuard, events: mpsc::Sender<FlightEvent>) {
+    let job = Arc::clone(guard.job());
+    let gone = events.clone();
+    let mut flight = Flight::new(services, Arc::clone(&job), events);
+    let end = tokio::select! {
+        biased;
+        () = job.cancelled() => End::Failed(shutting_down()),
+        () = gone.closed() => End::ClientGone,
+        result = flight.fly() => result.map_or_else(End::Failed, |()| End::Landed),
+        () = tokio::time::sleep_until(job.deadline) => End::Failed(flight_timeout(&job)),
+    };
+    drop(gone);
+    flight.conclude(end, guard).await;
+}
+
+fn flight_timeout(job: &Job) -> GatewayError {
+    let waited = job.deadline.duration_since(job.admitted_at);
+    let kind = if job.request.local_only { ErrorKind::LocalOnlyUnavailable } else { ErrorKind::Timeout };
+    GatewayError::gateway(kind, format!("no complete answer within {} s", waited.as_secs()))
+        .retry_after(Duration::from_secs(1))
+}
+
+impl Flight {
+    fn new(services: Services, job: Arc<Job>, events: mpsc::Sender<FlightEvent>) -> Self {
+        Self {
+            services,
+            job,
+            events,
+            attempts: Vec::new(),
+            decision: None,
+            first_failure: None,
+            mourning: None,
+            sent_tokens: Vec::new(),
+            sent_bytes: 0,
+            started: false,
+            finished: false,
+            taken_over: false,
+            retried_only_target: false,
+            usage: TokenUsage::default(),
+            waited: Duration::ZERO,
+            first_token_at: None,
+        }
+    }
+
+    fn request(&self) -> &ChatRequest {
+        &self.job.request
+    }
+
+    /// Decides and attempts until one attempt lands or nothing is left to try.
+    async fn fly(&mut self) -> Result<(), GatewayError> {
+        loop {
+            let decision = match self.decide().await {
+                Ok(decision) => decision,
+                Err(error) => return Err(self.first_failure.take().unwrap_or(error)),
+            };
+            self.waited += decision.waited;
+            let key = decision.candidate.key;
+            self.decision = Some(decision.clone());
+            if let Some(last) = self.attempts.last() {
+                observe::failover(&last.target, decision.candidate.target.as_str(), last.outcome);
+            }
+            let result = match key {
+                TargetKey::Gpu { .. } => self.fly_local(&decision).await,
+                TargetKey::Cloud { provider, model } => self.fly_cloud(&decision, provider, model).await,
+            };
+            let Err(failure) = result else { return Ok(()) };
+            self.after_failure(failure, &decision).await?;
+        }
+    }
+
+    /// Returns if another attempt may be made; else the error that the client reads.
+    async fn after_failure(&mut self, failure: Failure, decision: &Decision) -> Result<(), GatewayError> {
+        let Failure { error, death } = failure;
+        let first = self.first_failure.get_or_insert_with(|| error.clone()).clone();
+        if self.finished || !error.may_try_elsewhere() {
+            return Err(error);
+        }
+        if self.started {
+            return match death {
+                Some(death) if self.may_take_over() => {
+                    self.taken_over = true;
+                    self.mourning = Some(death);
+                    self.job.tried(decision.candidate.key);
+                    self.job.begin_take_over(decision.candidate.model.clone());
+                    Ok(())
+                }
+                _ => Err(error),
+            };
+        }
+        if self.attempts.len() >= ATTEMPTS {
+            return Err(first);
+        }
+        self.mourning = death;
+        if self.is_only_target(decision) && !self.retried_only_target && error.kind == ErrorKind::Upstream {
+            self.retried_only_target = true;
+            tokio::time::sleep(RETRY_PAUSE + RETRY_PAUSE.mul_f64(rand::random())).await;
+        } else {
+            self.job.tried(decision.candidate.key);
+        }
+        Ok(())
+    }
+
+    /// A stream cut by an engine's death goes on where the same model serves: once, and only if every byte the client has
+    /// came from a local engine, whose tokens can be replayed.
+    fn may_take_over(&self) -> bool {
+        !self.taken_over && !self.sent_tokens.is_empty()
+    }
+
+    fn is_only_target(&self, decision: &Decision) -> bool {
+        let tried = self.job.progress().tried;
+        !decision.plan.candidates.iter().any(|other| other.key != decision.candidate.key && !tried.contains(&other.key))
+    }
+
+    /// Sends one event; a client that has gone ends the flight from outside.
+    async fn emit(&self, event: FlightEvent) {
+        let _ = self.events.send(event).await;
+    }
+
+    /// The first visible token of the whole request.
+    async fn start_stream(&mut self, decision: &Decision) {
+        if self.started {
+            return;
+        }
+        self.started = true;
+        self.first_token_at = Some(Instant::now());
+        let simulated = matches!(decision.candidate.key, TargetKey::Cloud { provider, .. }
+            if self.services.fleet.providers.get(provider).is_some_and(|provider| provider.config().simulated));
+        let head = Head {
+            target: decision.candidate.target.clone(),
+            model: decision.candidate.model.clone(),
+            complexity: decision.plan.complexity,
+            attempts: self.attempts.len() + 1,
+            simulated,
+        };
+        self.emit(FlightEvent::Started(head)).await;
+    }
+
+    fn note_first_token(&mut self, decision: &Decision, began: Instant) {
+        observe::time_to_first_token(decision.candidate.target.as_str(), began.elapsed());
+        if let Some(death) = self.mourning.take() {
+            observe::failover_stage("first_token", death.at.elapsed());
+            if self.taken_over {
+                observe::stream_resumed("replay");
+            }
+        }
+    }
+
+    fn note_dispatch(&self) {
+        if let Some(death) = &self.mourning {
+            observe::failover_stage("redispatch", death.at.elapsed());
+        }
+    }
+
+    async fn conclude(mut self, end: End, guard: JobGuard) {
+        let outcome = match end {
+            End::Landed => {
+                let report = self.report();
+                self.emit(FlightEvent::Done(Box::new(report))).await;
+                if self.events.is_closed() { Outcome::ClientGone } else { Outcome::Completed }
+            }
+            End::ClientGone => Outcome::ClientGone,
+            End::Failed(error) => {
+                let outcome = Outcome::Failed(error.kind);
+                if self.started {
+                    observe::stream_broken(error.kind.label());
+                }
+                let origin = match &error.origin {
+                    Origin::Target(name) => name.as_str(),
+                    Origin::Client | Origin::Gateway => "",
+                };
+                tracing::warn!(request = %self.job.id(), kind = error.kind.label(), origin, "request failed");
+                let last_word = self.events.send(FlightEvent::Failed(error));
+                let _ = tokio::time::timeout(LAST_WORD, last_word).await;
+                outcome
+            }
+        };
+        self.observe_end(outcome);
+        guard.settle(outcome);
+    }
+
+    fn observe_end(&mut self, outcome: Outcome) {
+        let took = self.job.admitted_at.elapsed();
+        let inside: Duration = self.attempts.iter().map(|attempt| attempt.took).sum();
+        let decision = self.decision.as_ref();
+        observe::request_ended(&observe::RequestEnd {
+            id: &self.job.id(),
+            target: decision.map_or("none", |decision| decision.candidate.target.as_str()),
+            model: decision.map_or("none", |decision| decision.candidate.model.as_str()),
+            complexity: decision.map_or("none", |decision| decision.plan.complexity.as_str()),
+            outcome: outcome.label(),
+            took,
+            elsewhere: inside + self.waited,
+            attempts: self.attempts.len(),
+        });
+    }
+
+    /// What the same tokens would have cost on the configured baseline model.
+    fn baseline(&self, usage: TokenUsage) -> crate::domain::NanoUsd {
+        let Some(name) = &self.services.config.ledger.baseline else { return crate::domain::NanoUsd::ZERO };
+        let mut models = self.services.config.clouds.iter().flat_map(|cloud| &cloud.models);
+        let price = models.find(|model| model.name == *name).map(|model| model.price).unwrap_or_default();
+        price.cost(usage.prompt_tokens, 0, usage.completion_tokens)
+    }
+}
+
+/// An answer of one choice, as a local engine gives it.
+fn whole_text(text: String, finish_reason: &str) -> WholeAnswer {
+    let mut message = serde_json::Map::new();
+    message.insert("role".into(), "assistant".into());
+    message.insert("content".into(), text.into());
+    let choice = WholeChoice { index: 0, message, finish_reason: finish_reason.to_owned(), logprobs: None };
+    WholeAnswer { choices: vec![choice], raw: serde_json::Map::new(), usage: None }
+}

@@ -1,0 +1,227 @@
+//! One attempt at a provider: permission from a CloudActor, money reserved, the call made, its stream passed on.
+
+use super::{AttemptReport, Failure, Flight, FlightEvent};
+use crate::{
+    cloud::{Answer, CallEnd, CloudMsg, EventStream, Grant, Provider, upstream_body},
+    domain::{CloudBound, Delta, ErrorKind, GatewayError, GenerationEvent, NanoUsd, TokenUsage},
+    ledger::{AttemptRow, Reservation},
+    observe,
+    route::Decision,
+};
+use ractor::RpcReplyPort;
+use std::{sync::Arc, time::Duration};
+use tokio::{sync::oneshot, time::Instant};
+
+/// How long a flight looks for a living CloudActor before it tries another target.
+const POOL_PATIENCE: Duration = Duration::from_secs(2);
+/// Pause between two looks while a pool restarts.
+const POOL_LOOK: Duration = Duration::from_millis(5);
+
+/// One attempt's running state.
+struct Progress {
+    began: Instant,
+    first_token: Option<Duration>,
+    /// Bytes of text received, for the estimate when no usage comes.
+    text_bytes: u64,
+    usage: Option<TokenUsage>,
+}
+
+impl Flight {
+    pub(super) async fn fly_cloud(
+        &mut self,
+        decision: &Decision,
+        provider: usize,
+        model: usize,
+    ) -> Result<(), Failure> {
+        let gone = || GatewayError::target(&decision.candidate.target, ErrorKind::Internal, "no such provider");
+        let provider = self.services.fleet.providers.get(provider).map(Arc::clone).ok_or_else(gone)?;
+        let began = Instant::now();
+        let mut progress = Progress { began, first_token: None, text_bytes: 0, usage: None };
+        let grant = match acquire(&provider, model, self.job.deadline).await {
+            Ok(grant) => grant,
+            Err(error) => {
+                self.record_cloud(decision, &progress, error.kind.label(), NanoUsd::ZERO);
+                return Err(error.into());
+            }
+        };
+        let reservation = self.reserve(decision);
+        let result = self.call(&grant, model, decision, &mut progress).await;
+        let end = match &result {
+            Ok(()) => CallEnd::Success { first_token: progress.first_token },
+            Err(failure) => CallEnd::of(&failure.error),
+        };
+        grant.report(end, Instant::now());
+        self.settle(decision, reservation, &progress, &result);
+        result
+    }
+
+    async fn call(
+        &mut self,
+        grant: &Grant,
+        model: usize,
+        decision: &Decision,
+        progress: &mut Progress,
+    ) -> Result<(), Failure> {
+        let internal = |what| GatewayError::target(&decision.candidate.target, ErrorKind::Internal, what);
+        let job = Arc::clone(&self.job);
+        let bound = CloudBound::new(&job.request).ok_or_else(|| internal("a local-only request"))?;
+        let upstream = grant.provider().model(model).ok_or_else(|| internal("no such model"))?.upstream.clone();
+        let key = grant.key().ok_or_else(|| internal("no such key"))?;
+        let stream = job.request.stream;
+        let body = upstream_body(bound, &upstream, decision.candidate.output_cap.max(1), stream)?;
+        self.note_dispatch();
+        let answer = grant.provider().client().start(body, job.id(), key, stream, job.deadline).await?;
+        match answer {
+            Answer::Stream(events) => self.pass_stream(*events, decision, progress).await,
+            Answer::Body(whole) => {
+                progress.first_token = Some(progress.began.elapsed());
+                self.note_first_token(decision, progress.began);
+                progress.usage = whole.usage;
+                let text = |choice: &crate::cloud::client::WholeChoice| {
+                    choice.message.get("content").and_then(serde_json::Value::as_str).map_or(0, str::len) as u64
+                };
+                progress.text_bytes = whole.choices.iter().map(text).sum();
+                self.usage = self.counted(progress);
+                self.finished = true;
+                self.emit(FlightEvent::Whole(Box::new(whole))).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn pass_stream(
+        &mut self,
+        mut events: EventStream,
+        decision: &Decision,
+        progress: &mut Progress,
+    ) -> Result<(), Failure> {
+        loop {
+            let event = match events.next().await {
+                Ok(event) => event,
+                Err(error) => {
+                    progress.usage = events.usage_so_far();
+                    return Err(error.into());
+                }
+            };
+            match event {
+                Some(GenerationEvent::Delta(delta)) => self.pass_delta(delta, decision, progress).await,
+                Some(GenerationEvent::Finish { choice, reason }) => {
+                    self.start_stream(decision).await;
+                    self.emit(FlightEvent::Finish { choice, reason }).await;
+                }
+                Some(GenerationEvent::Usage(usage)) => progress.usage = Some(usage),
+                None => {
+                    self.usage = self.counted(progress);
+                    self.finished = true;
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    async fn pass_delta(&mut self, delta: Delta, decision: &Decision, progress: &mut Progress) {
+        if !delta.is_visible() {
+            return;
+        }
+        if progress.first_token.is_none() {
+            progress.first_token = Some(progress.began.elapsed());
+            self.note_first_token(decision, progress.began);
+        }
+        progress.text_bytes += delta.content.as_ref().map_or(0, |text| text.len() as u64);
+        self.start_stream(decision).await;
+        self.emit(FlightEvent::Delta(delta)).await;
+    }
+
+    /// The provider's usage, or our own count marked as estimated.
+    fn counted(&self, progress: &Progress) -> TokenUsage {
+        progress.usage.unwrap_or_else(|| TokenUsage {
+            prompt_tokens: self.request().estimated_prompt_tokens(),
+            completion_tokens: progress.text_bytes.div_ceil(4),
+            cached_tokens: 0,
+            estimated: true,
+        })
+    }
+
+    /// Prompt estimate × input price + output cap × output price.
+    fn reserve(&self, decision: &Decision) -> Reservation {
+        let candidate = &decision.candidate;
+        let usage = TokenUsage {
+            prompt_tokens: self.request().estimated_prompt_tokens(),
+            completion_tokens: u64::from(candidate.output_cap),
+            cached_tokens: 0,
+            estimated: true,
+        };
+        self.services.ledger.reserve(AttemptRow {
+            request: self.job.id(),
+            target: candidate.target.to_string(),
+            model: candidate.model.to_string(),
+            outcome: "reserved",
+            usage,
+            cost: candidate.price.cost(usage.prompt_tokens, 0, usage.completion_tokens),
+            baseline: NanoUsd::ZERO,
+        })
+    }
+
+    fn settle(
+        &mut self,
+        decision: &Decision,
+        reservation: Reservation,
+        progress: &Progress,
+        result: &Result<(), Failure>,
+    ) {
+        let price = decision.candidate.price;
+        let usage = self.counted(progress);
+        let cost = price.cost(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens);
+        match result {
+            Ok(()) => {
+                reservation.settle("ok", usage, cost, self.baseline(usage));
+                self.record_cloud(decision, progress, "ok", cost);
+            }
+            // Tokens were generated before it failed: they are billed.
+            Err(failure) if progress.first_token.is_some() => {
+                reservation.settle(failure.error.kind.label(), usage, cost, NanoUsd::ZERO);
+                self.record_cloud(decision, progress, failure.error.kind.label(), cost);
+            }
+            // A timeout may hide a generation that the provider bills all the same.
+            Err(failure) if failure.error.kind == ErrorKind::Timeout => {
+                drop(reservation);
+                self.record_cloud(decision, progress, failure.error.kind.label(), NanoUsd::ZERO);
+            }
+            Err(failure) => {
+                reservation.settle(failure.error.kind.label(), TokenUsage::default(), NanoUsd::ZERO, NanoUsd::ZERO);
+                self.record_cloud(decision, progress, failure.error.kind.label(), NanoUsd::ZERO);
+            }
+        }
+    }
+
+    fn record_cloud(&mut self, decision: &Decision, progress: &Progress, outcome: &'static str, cost: NanoUsd) {
+        let (target, model) = (decision.candidate.target.to_string(), decision.candidate.model.to_string());
+        observe::attempt(&target, outcome);
+        let nothing = progress.first_token.is_none() && progress.usage.is_none();
+        let usage = if nothing { TokenUsage::default() } else { self.counted(progress) };
+        let (first_token, took) = (progress.first_token, progress.began.elapsed());
+        self.attempts.push(AttemptReport { target, model, outcome, first_token, took, usage, cost });
+    }
+}
+
+/// Asks the least loaded CloudActor for permission. One that dies with the question is replaced by another.
+async fn acquire(provider: &Arc<Provider>, model: usize, deadline: Instant) -> Result<Grant, GatewayError> {
+    let patience = deadline.min(Instant::now() + POOL_PATIENCE);
+    loop {
+        if let Some(actor) = provider.least_loaded().and_then(|seat| seat.address.get()) {
+            let (sender, answer) = oneshot::channel();
+            let reply_to = RpcReplyPort::from(sender);
+            if actor.cast(CloudMsg::Acquire { model, reply_to }).is_ok() {
+                if let Ok(granted) = answer.await {
+                    return granted;
+                }
+            }
+        }
+        if Instant::now() >= patience {
+            let message = "no connection actor is alive";
+            return Err(GatewayError::target(&provider.config().name, ErrorKind::Unavailable, message)
+                .retry_after(Duration::from_secs(1)));
+        }
+        tokio::time::sleep(POOL_LOOK).await;
+    }
+}

@@ -1,0 +1,201 @@
+//! One attempt at a local engine: lease in hand, job submitted, its outputs passed on.
+
+use super::{AttemptReport, Failure, Flight, FlightEvent, whole_text};
+use crate::{
+    config::LocalConfig,
+    domain::{ChatRequest, Delta, ErrorKind, GatewayError, Input, NanoUsd, RequestKind, TokenUsage},
+    gpu::{
+        JobStream, Lease,
+        frame::{JobEvent, JobFailure, JobFailureKind, JobSpec, Prompt, StopReason},
+    },
+    ledger::AttemptRow,
+    observe,
+    route::Decision,
+};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+/// One attempt's running state.
+struct Progress {
+    began: Instant,
+    first_token: Option<std::time::Duration>,
+    /// Text of a non-streaming answer so far.
+    text: String,
+    usage: TokenUsage,
+}
+
+impl Flight {
+    pub(super) async fn fly_local(&mut self, decision: &Decision) -> Result<(), Failure> {
+        let began = Instant::now();
+        let mut progress = Progress { began, first_token: None, text: String::new(), usage: TokenUsage::default() };
+        let result = match self.job.take_lease() {
+            Some(lease) => self.run_job(&lease, decision, &mut progress).await,
+            None => Err(engine_gone(decision).into()),
+        };
+        let outcome = match &result {
+            Ok(()) => "ok",
+            Err(failure) if failure.death.is_some() => "engine_died",
+            Err(failure) => failure.error.kind.label(),
+        };
+        self.record_local(decision, &progress, outcome);
+        result
+    }
+
+    async fn run_job(&mut self, lease: &Lease, decision: &Decision, progress: &mut Progress) -> Result<(), Failure> {
+        let spec = self.job_spec(lease.slot().config(), decision);
+        self.note_dispatch();
+        let Some(mut outputs) = lease.submit(spec) else { return Err(died(lease, decision)) };
+        let result = self.pass_on(&mut outputs, lease, decision, progress).await;
+        if result.is_ok() {
+            lease.slot().record_service(progress.began.elapsed().as_secs_f64());
+        }
+        result
+    }
+
+    async fn pass_on(
+        &mut self,
+        outputs: &mut JobStream,
+        lease: &Lease,
+        decision: &Decision,
+        progress: &mut Progress,
+    ) -> Result<(), Failure> {
+        loop {
+            match outputs.next().await {
+                Some(JobEvent::Accepted { prompt_tokens, cached_tokens }) => {
+                    progress.usage.prompt_tokens = u64::from(prompt_tokens);
+                    progress.usage.cached_tokens = u64::from(cached_tokens);
+                }
+                Some(JobEvent::Piece { text, tokens }) => self.piece(text, tokens, decision, progress).await,
+                Some(JobEvent::Finished { reason, prompt_tokens, completion_tokens, cached_tokens }) => {
+                    progress.usage = TokenUsage {
+                        prompt_tokens: u64::from(prompt_tokens),
+                        completion_tokens: u64::from(completion_tokens),
+                        cached_tokens: u64::from(cached_tokens),
+                        estimated: false,
+                    };
+                    self.land_local(reason, decision, progress).await;
+                    return Ok(());
+                }
+                Some(JobEvent::Failed(failure)) => return Err(refused(decision, failure).into()),
+                None => return Err(died(lease, decision)),
+            }
+        }
+    }
+
+    async fn piece(&mut self, text: String, tokens: Vec<i32>, decision: &Decision, progress: &mut Progress) {
+        progress.usage.completion_tokens += tokens.len() as u64;
+        if progress.first_token.is_none() {
+            progress.first_token = Some(progress.began.elapsed());
+            self.note_first_token(decision, progress.began);
+        }
+        if !self.request().stream {
+            progress.text.push_str(&text);
+            return;
+        }
+        self.sent_tokens.extend_from_slice(&tokens);
+        if text.is_empty() {
+            return;
+        }
+        self.start_stream(decision).await;
+        self.sent_bytes += text.len() as u64;
+        self.emit(FlightEvent::Delta(Delta { content: Some(text), tokens, ..Delta::default() })).await;
+    }
+
+    async fn land_local(&mut self, reason: StopReason, decision: &Decision, progress: &mut Progress) {
+        let reason = match reason {
+            StopReason::Stop => "stop",
+            StopReason::Length => "length",
+        };
+        self.usage = progress.usage;
+        self.finished = true;
+        if self.request().stream {
+            self.start_stream(decision).await;
+            self.emit(FlightEvent::Finish { choice: 0, reason: reason.to_owned() }).await;
+        } else {
+            let answer = whole_text(std::mem::take(&mut progress.text), reason);
+            self.emit(FlightEvent::Whole(Box::new(answer))).await;
+        }
+    }
+
+    fn job_spec(&self, config: &LocalConfig, decision: &Decision) -> JobSpec {
+        let request = self.request();
+        let stop = match (&request.stop, request.kind) {
+            (Some(stop), _) => stop.clone(),
+            (None, RequestKind::Completion) => config.defaults.completion_stop.clone(),
+            (None, RequestKind::Chat) => Vec::new(),
+        };
+        JobSpec {
+            job: 0,
+            prompt: prompt(request),
+            sampling: request.sampling.or(config.defaults.sampling),
+            max_tokens: decision.candidate.output_cap.max(1),
+            stop,
+            replay: self.sent_tokens.clone(),
+            sent_bytes: self.sent_bytes,
+            canary: false,
+        }
+    }
+
+    fn record_local(&mut self, decision: &Decision, progress: &Progress, outcome: &'static str) {
+        let (target, model) = (decision.candidate.target.to_string(), decision.candidate.model.to_string());
+        observe::attempt(&target, outcome);
+        self.services.ledger.post(AttemptRow {
+            request: self.job.id(),
+            target: target.clone(),
+            model: model.clone(),
+            outcome,
+            usage: progress.usage,
+            cost: NanoUsd::ZERO,
+            baseline: self.baseline(progress.usage),
+        });
+        self.attempts.push(AttemptReport {
+            target,
+            model,
+            outcome,
+            first_token: progress.first_token,
+            took: progress.began.elapsed(),
+            usage: progress.usage,
+            cost: NanoUsd::ZERO,
+        });
+    }
+}
+
+/// The request's input as the engine takes it: roles and text only, because local templates know nothing else.
+fn prompt(request: &ChatRequest) -> Prompt {
+    match &request.input {
+        Input::Messages(messages) => {
+            let plain: Vec<Value> = messages
+                .iter()
+                .map(|message| {
+                    let role = if message.role == "developer" { "system" } else { &message.role };
+                    json!({"role": role, "content": message.content})
+                })
+                .collect();
+            Prompt::Chat { messages_json: Value::Array(plain).to_string() }
+        }
+        Input::Text(text) => Prompt::Text(text.clone()),
+        Input::Tokens(tokens) => Prompt::Tokens(tokens.clone()),
+    }
+}
+
+fn engine_gone(decision: &Decision) -> GatewayError {
+    GatewayError::target(&decision.candidate.target, ErrorKind::Unavailable, "the local engine went away")
+        .retry_after(std::time::Duration::from_secs(1))
+}
+
+fn died(lease: &Lease, decision: &Decision) -> Failure {
+    let death = lease.slot().death_of(lease.epoch());
+    if let Some(death) = &death {
+        observe::failover_stage("detect", death.at.elapsed());
+    }
+    Failure { error: engine_gone(decision), death }
+}
+
+fn refused(decision: &Decision, failure: JobFailure) -> GatewayError {
+    let kind = match failure.kind {
+        JobFailureKind::ContextLength => ErrorKind::ContextLengthExceeded,
+        JobFailureKind::Invalid => ErrorKind::InvalidRequest,
+        JobFailureKind::Decode => ErrorKind::Upstream,
+    };
+    GatewayError::target(&decision.candidate.target, kind, failure.message)
+}
