@@ -1,0 +1,50 @@
+# Everything a developer or a machine runs. `make` alone lists the targets.
+#
+#   GPU=cuda|vulkan|metal|rocm   build the engine for that kind of GPU (its toolkit must be installed); default: CPU
+#   CARGO_TARGET_DIR=DIR         where build artefacts go; may be shared between checkouts
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run test check build model deps clean
+
+GPU ?=
+CONFIG ?= config/spillway.toml
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+FEATURES := $(if $(GPU),--features spillway-engine/$(GPU))
+# One profile for everything: llama.cpp is compiled once for each profile, and it is the slow part.
+CARGO_FLAGS := --release --locked --workspace $(FEATURES)
+
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+
+run: deps model build ## install what is missing, fetch the model, build, and serve on 127.0.0.1:8080
+	@exec "$(TARGET_DIR)/release/spillway" serve --config "$(CONFIG)"
+
+test: ## install what tests need, build, run every test and every check
+	@scripts/deps.sh test
+	@$(MAKE) --no-print-directory model build
+	@if cargo nextest --version >/dev/null 2>&1; then \
+		cargo nextest run $(CARGO_FLAGS) --no-fail-fast; \
+		cargo test $(CARGO_FLAGS) --doc; \
+	else \
+		cargo test $(CARGO_FLAGS) --no-fail-fast; \
+	fi
+	@$(MAKE) --no-print-directory check
+
+check: ## formatting, lints, and (with cargo-deny installed) licences and banned crates
+	cargo fmt --all --check
+	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny check bans licenses sources; fi
+
+build: ## build the gateway and its engine
+	cargo build $(CARGO_FLAGS) --bins
+
+model: ## fetch the default model into the cache
+	@python3 scripts/fetch-model.py
+
+deps: ## install missing system packages (apt)
+	@scripts/deps.sh
+
+clean: ## remove build artefacts; the model cache stays
+	cargo clean
