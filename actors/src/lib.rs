@@ -1,6 +1,30 @@
-//! The deciding half of Spillway.
+//! The deciding half of Spillway: everything that grades, routes, supervises and accounts. It knows no HTTP server and
+//! no llama.cpp.
+//!
+//! # The tree that runs
+//!
+//! ```text
+//! root
+//!   ledger
+//!   cloud-supervisor
+//!     cloud/<provider>/<n>
+//!   gpu-supervisor
+//!     gpu/<name>
+//!   health
+//!   classifier
+//!   router
+//! ```
+//!
+//! Every supervisor is one_for_one. What must survive an actor lives outside all of them: open requests in the
+//! [`jobs::JobTable`], engine children and leases in the [`gpu::EngineSlot`], provider knowledge in
+//! [`cloud::Provider`], money in the [`ledger::Ledger`].
+//!
+//! # The way of a request
+//!
+//! admitted by [`jobs`] → graded by [`classify`] → sent somewhere by [`route`] → carried by a [`flight`] to a
+//! [`gpu`] or the [`cloud`] → settled once in [`jobs`] and [`ledger`]. [`supervise`] and [`runtime`] see all of it.
 
-#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods))]
 
 pub mod chaos;
 pub mod classify;
@@ -14,5 +38,6 @@ pub mod jobs;
 pub mod ledger;
 pub mod observe;
 pub mod route;
+pub mod runtime;
 pub mod supervise;
 pub mod task;

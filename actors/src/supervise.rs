@@ -3,7 +3,9 @@
 pub mod address;
 pub mod children;
 pub mod policy;
+pub mod supervisor;
 pub mod tree;
 
 pub use address::Address;
+pub use supervisor::{Supervisor, SupervisorMsg};
 pub use tree::{ActorRecord, Tree};

@@ -3,7 +3,7 @@
 
 use parking_lot::Mutex;
 use serde::Serialize;
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 use tokio::time::Instant;
 
 /// One actor's line in the tree.
@@ -33,13 +33,14 @@ pub enum ActorState {
 /// Shared record of all actors.
 #[derive(Debug, Clone, Default)]
 pub struct Tree {
-    records: Arc<Mutex<BTreeMap<String, ActorRecord>>>,
+    /// In order of first start.
+    records: Arc<Mutex<Vec<ActorRecord>>>,
 }
 
 impl Tree {
     pub fn started(&self, name: &str, parent: Option<&str>, now: Instant) {
         let mut records = self.records.lock();
-        match records.get_mut(name) {
+        match records.iter_mut().find(|record| record.name == name) {
             Some(record) => {
                 record.state = ActorState::Running;
                 record.restarts += 1;
@@ -54,24 +55,24 @@ impl Tree {
                     since: now,
                     last_exit_cause: None,
                 };
-                records.insert(name.to_owned(), record);
+                records.push(record);
             }
         }
     }
 
     pub fn ended(&self, name: &str, cause: &str, state: ActorState) {
-        if let Some(record) = self.records.lock().get_mut(name) {
+        if let Some(record) = self.records.lock().iter_mut().find(|record| record.name == name) {
             record.state = state;
             record.last_exit_cause = Some(cause.to_owned());
         }
     }
 
-    /// All records, ordered by name.
+    /// All records, in order of first start.
     pub fn snapshot(&self) -> Vec<ActorRecord> {
-        self.records.lock().values().cloned().collect()
+        self.records.lock().clone()
     }
 
-    /// The tree as indented lines, children in order of name, as drawn in the crate's documentation.
+    /// The tree as indented lines, children in start order, as drawn in the crate's documentation.
     pub fn drawing(&self) -> String {
         let records = self.snapshot();
         let mut out = String::new();

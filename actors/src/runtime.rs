@@ -1,0 +1,387 @@
+//! The running gateway without its HTTP edge: what lives outside actors, the tree of actors, chaos, and shutdown.
+
+use crate::{
+    chaos::Fault,
+    cloud::{CloudActor, CloudMsg, Provider},
+    config::Config,
+    domain::GatewayError,
+    flight::Services,
+    gpu::{
+        EngineSlot, GpuModelActor, GpuMsg,
+        frame::EngineChaos,
+        process::Spawner,
+    },
+    health::{HealthActor, HealthMsg, NvmlProbe, Vitals},
+    jobs::JobTable,
+    ledger::{Ledger, LedgerActor, LedgerMsg},
+    observe,
+    route::{ClassifierActor, ClassifierMsg, Fleet, RouterActor, RouterMsg},
+    supervise::{
+        Address, Supervisor, SupervisorMsg, Tree,
+        children::ChildSpec,
+        supervisor::{child, leaf},
+    },
+};
+use ractor::{Actor, ActorCell, ActorRef, Message, SpawnErr};
+use rustix::process::Signal;
+use std::{fmt, io, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use tokio::{task::JoinHandle, time::Instant};
+
+/// How long an engine may take to stop in good order before it is killed.
+const ENGINE_STOP: Duration = Duration::from_secs(2);
+/// How long the whole tree may take to stop.
+const TREE_STOP: Duration = Duration::from_secs(10);
+
+/// Names of the fixed actors, as `/admin/actors` and the chaos endpoint use them.
+pub mod names {
+    pub const ROOT: &str = "root";
+    pub const LEDGER: &str = "ledger";
+    pub const CLOUD_SUPERVISOR: &str = "cloud-supervisor";
+    pub const GPU_SUPERVISOR: &str = "gpu-supervisor";
+    pub const HEALTH: &str = "health";
+    pub const CLASSIFIER: &str = "classifier";
+    pub const ROUTER: &str = "router";
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("a thread could not be started: {0}")]
+    Thread(#[from] io::Error),
+    #[error("{0}")]
+    Provider(#[from] GatewayError),
+    #[error("the actors could not be started: {0}")]
+    Actors(#[from] SpawnErr),
+}
+
+/// Where each actor lives. Held outside all of them.
+#[derive(Clone, Default)]
+struct Directory {
+    root: Address<SupervisorMsg>,
+    cloud_supervisor: Address<SupervisorMsg>,
+    gpu_supervisor: Address<SupervisorMsg>,
+    ledger: Address<LedgerMsg>,
+    health: Address<HealthMsg>,
+    classifier: Address<ClassifierMsg>,
+    router: Address<RouterMsg>,
+    gpus: Arc<[Address<GpuMsg>]>,
+}
+
+/// The gateway, running.
+pub struct Runtime {
+    pub services: Services,
+    pub tree: Tree,
+    pub vitals: Vitals,
+    directory: Directory,
+    root_ended: JoinHandle<()>,
+}
+
+impl Runtime {
+    /// Starts everything. Models load in the background: this returns within milliseconds.
+    ///
+    /// `engine` is the engine binary for local targets without an `engine_path`, or where it was looked for.
+    ///
+    /// # Errors
+    /// Threads or actors cannot be started, or a provider's client cannot be built.
+    pub async fn start(config: Arc<Config>, engine: Result<PathBuf, String>) -> Result<Self, StartError> {
+        let slots: Arc<[Arc<EngineSlot>]> =
+            config.locals.iter().map(|local| EngineSlot::new(Arc::clone(local), config.supervision.gpu)).collect();
+        let providers: Arc<[Arc<Provider>]> =
+            config.clouds.iter().map(|cloud| Provider::new(Arc::clone(cloud))).collect::<Result<_, _>>()?;
+        let ledger = Ledger::default();
+        let directory = Directory {
+            ledger: ledger.address.clone(),
+            gpus: slots.iter().map(|_| Address::default()).collect(),
+            ..Directory::default()
+        };
+        let services = Services {
+            jobs: JobTable::new(config.server.max_inflight),
+            fleet: Fleet { slots, providers },
+            ledger,
+            classifier: directory.classifier.clone(),
+            router: directory.router.clone(),
+            config,
+        };
+        let (tree, vitals) = (Tree::default(), Vitals::default());
+        let parts = Parts {
+            services: &services,
+            directory: &directory,
+            tree: &tree,
+            vitals: &vitals,
+            spawner: Spawner::start()?,
+            probe: NvmlProbe::start()?,
+            engine,
+        };
+        let root = parts.supervisor(names::ROOT, parts.children());
+        tree.started(names::ROOT, None, Instant::now());
+        observe::actor_started(names::ROOT);
+        let (reference, root_ended) = Actor::spawn(None, root, ()).await?;
+        directory.root.set(reference);
+        Ok(Self { services, tree, vitals, directory, root_ended })
+    }
+
+    /// Resolves when Root has died: its restart budget is spent, or it was killed. The caller fails what is open and
+    /// exits non-zero.
+    pub async fn root_ended(&mut self) {
+        let _ = (&mut self.root_ended).await;
+        self.directory.root.clear();
+        self.tree.ended(names::ROOT, "ended", crate::supervise::tree::ActorState::Stopped);
+    }
+
+    /// Requests waiting for a lease. `None` while no router lives.
+    pub async fn queued(&self) -> Option<usize> {
+        let router = self.directory.router.get()?;
+        let asked = router.call(RouterMsg::GetSnapshot, Some(Duration::from_secs(1))).await.ok()?;
+        match asked {
+            ractor::rpc::CallResult::Success(snapshot) => Some(snapshot.queued),
+            _ => None,
+        }
+    }
+
+    /// Stops the actors in reverse start order, then the engines.
+    pub async fn stop(self) {
+        if let Some(root) = self.directory.root.get() {
+            let stopped = root.call(|reply_to| SupervisorMsg::Shutdown { reply_to }, Some(TREE_STOP)).await;
+            drop(stopped);
+            let _ = root.stop_and_wait(Some("shutdown".to_owned()), Some(TREE_STOP)).await;
+        }
+        self.stop_engines().await;
+    }
+
+    /// Ends every engine child, in good order if it obeys.
+    pub async fn stop_engines(&self) {
+        let links: Vec<_> = self.services.fleet.slots.iter().filter_map(|slot| slot.shut_down()).collect();
+        for link in links {
+            if !link.reaped(ENGINE_STOP).await {
+                link.kill();
+                link.reaped(ENGINE_STOP).await;
+            }
+        }
+    }
+
+    /// Does to an actor, or to a GPU actor's engine child, what a chaos test asks for.
+    ///
+    /// # Errors
+    /// The name or the way is unknown, or the actor or engine is not alive.
+    pub fn kill(&self, actor: &str, how: KillWay) -> Result<(), ChaosError> {
+        if let Some(order) = how.on_engine() {
+            let slot = actor.strip_prefix("gpu/").and_then(|name| self.slot(name));
+            let slot = slot.ok_or_else(|| ChaosError::NoEngine(actor.to_owned()))?;
+            let link = slot.link().ok_or_else(|| ChaosError::NotAlive(actor.to_owned()))?;
+            match order {
+                EngineOrder::Signal(signal) => {
+                    link.signal(signal).map_err(|_| ChaosError::NotAlive(actor.to_owned()))?;
+                }
+                EngineOrder::Frame(chaos) => link.chaos(chaos),
+            }
+            return Ok(());
+        }
+        let Some(handle) = self.find(actor)? else { return Err(ChaosError::NotAlive(actor.to_owned())) };
+        match how {
+            KillWay::Kill => handle.cell.kill(),
+            KillWay::Stop => handle.cell.stop(Some("chaos stop".to_owned())),
+            KillWay::Panic => (handle.fault)(Fault::Panic),
+            _ => (handle.fault)(Fault::Error),
+        }
+        Ok(())
+    }
+
+    fn slot(&self, name: &str) -> Option<&Arc<EngineSlot>> {
+        self.services.fleet.slots.iter().find(|slot| slot.name() == name)
+    }
+
+    /// `Ok(None)`: the name is right, but nobody lives there now.
+    fn find(&self, actor: &str) -> Result<Option<Handle>, ChaosError> {
+        let directory = &self.directory;
+        Ok(match actor {
+            names::ROOT => handle(&directory.root, SupervisorMsg::Chaos),
+            names::CLOUD_SUPERVISOR => handle(&directory.cloud_supervisor, SupervisorMsg::Chaos),
+            names::GPU_SUPERVISOR => handle(&directory.gpu_supervisor, SupervisorMsg::Chaos),
+            names::LEDGER => handle(&directory.ledger, LedgerMsg::Chaos),
+            names::HEALTH => handle(&directory.health, HealthMsg::Chaos),
+            names::CLASSIFIER => handle(&directory.classifier, ClassifierMsg::Chaos),
+            names::ROUTER => handle(&directory.router, RouterMsg::Chaos),
+            other => return self.find_member(other),
+        })
+    }
+
+    fn find_member(&self, actor: &str) -> Result<Option<Handle>, ChaosError> {
+        let unknown = || ChaosError::UnknownActor(actor.to_owned());
+        if let Some(name) = actor.strip_prefix("gpu/") {
+            let at = self.services.fleet.slots.iter().position(|slot| slot.name() == name).ok_or_else(unknown)?;
+            return Ok(self.directory.gpus.get(at).and_then(|address| handle(address, GpuMsg::Chaos)));
+        }
+        let (provider, seat) = actor.strip_prefix("cloud/").and_then(|rest| rest.rsplit_once('/')).ok_or_else(unknown)?;
+        let mut providers = self.services.fleet.providers.iter();
+        let provider = providers.find(|p| p.config().name.as_str() == provider).ok_or_else(unknown)?;
+        let seat = seat.parse().ok().and_then(|seat: usize| provider.seats().get(seat)).ok_or_else(unknown)?;
+        Ok(handle(&seat.address, CloudMsg::Chaos))
+    }
+}
+
+/// A living actor, whatever its message type.
+struct Handle {
+    cell: ActorCell,
+    fault: Box<dyn Fn(Fault) + Send>,
+}
+
+fn handle<M: Message>(address: &Address<M>, make: fn(Fault) -> M) -> Option<Handle> {
+    let actor: ActorRef<M> = address.get()?;
+    let cell = actor.get_cell();
+    Some(Handle { cell, fault: Box::new(move |fault| drop(actor.cast(make(fault)))) })
+}
+
+/// A way to end an actor or an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KillWay {
+    Kill,
+    Panic,
+    Error,
+    Stop,
+    Sigkill,
+    Sigabrt,
+    Sigstop,
+    Exit,
+    Garbage,
+    HalfFrame,
+    HangDecode,
+}
+
+enum EngineOrder {
+    Signal(Signal),
+    Frame(EngineChaos),
+}
+
+impl KillWay {
+    const ALL: [(&'static str, Self); 11] = [
+        ("kill", Self::Kill),
+        ("panic", Self::Panic),
+        ("error", Self::Error),
+        ("stop", Self::Stop),
+        ("sigkill", Self::Sigkill),
+        ("sigabrt", Self::Sigabrt),
+        ("sigstop", Self::Sigstop),
+        ("exit", Self::Exit),
+        ("garbage", Self::Garbage),
+        ("half-frame", Self::HalfFrame),
+        ("hang-decode", Self::HangDecode),
+    ];
+
+    fn on_engine(self) -> Option<EngineOrder> {
+        Some(match self {
+            Self::Sigkill => EngineOrder::Signal(Signal::KILL),
+            Self::Sigabrt => EngineOrder::Signal(Signal::ABORT),
+            Self::Sigstop => EngineOrder::Signal(Signal::STOP),
+            Self::Exit => EngineOrder::Frame(EngineChaos::Exit),
+            Self::Garbage => EngineOrder::Frame(EngineChaos::Garbage),
+            Self::HalfFrame => EngineOrder::Frame(EngineChaos::HalfFrame),
+            Self::HangDecode => EngineOrder::Frame(EngineChaos::HangDecode),
+            Self::Kill | Self::Panic | Self::Error | Self::Stop => return None,
+        })
+    }
+}
+
+impl FromStr for KillWay {
+    type Err = ChaosError;
+
+    fn from_str(text: &str) -> Result<Self, ChaosError> {
+        let known = Self::ALL.iter().find(|(name, _)| *name == text);
+        known.map(|(_, way)| *way).ok_or_else(|| ChaosError::UnknownWay(text.to_owned()))
+    }
+}
+
+impl fmt::Display for KillWay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::ALL.iter().find(|(_, way)| way == self).map_or("", |(name, _)| name);
+        f.write_str(name)
+    }
+}
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ChaosError {
+    #[error("no actor is called {0}; /admin/actors lists them")]
+    UnknownActor(String),
+    #[error("{0} is no way to end an actor; known: kill, panic, error, stop, and for a GPU's engine sigkill, sigabrt, sigstop, exit, garbage, half-frame, hang-decode")]
+    UnknownWay(String),
+    #[error("{0} has no engine child: signals and frames go to gpu/<name>")]
+    NoEngine(String),
+    #[error("{0} is not alive right now")]
+    NotAlive(String),
+}
+
+/// What the tree is built from.
+struct Parts<'a> {
+    services: &'a Services,
+    directory: &'a Directory,
+    tree: &'a Tree,
+    vitals: &'a Vitals,
+    spawner: Spawner,
+    probe: NvmlProbe,
+    engine: Result<PathBuf, String>,
+}
+
+impl Parts<'_> {
+    fn supervisor(&self, name: &str, children: Vec<ChildSpec>) -> Supervisor {
+        Supervisor {
+            name: name.to_owned(),
+            tree: self.tree.clone(),
+            limits: self.services.config.supervision.actors,
+            children: children.into(),
+        }
+    }
+
+    /// Root's children, in start order: the ledger is first up and last down.
+    fn children(&self) -> Vec<ChildSpec> {
+        let (services, directory) = (self.services, self.directory);
+        let config = &services.config;
+        let ledger = LedgerActor { ledger: services.ledger.clone() };
+        let health = HealthActor { config: config.health, probe: self.probe.clone(), vitals: self.vitals.clone() };
+        let classifier = ClassifierActor { router: directory.router.clone() };
+        let router = RouterActor {
+            config: Arc::clone(config),
+            fleet: services.fleet.clone(),
+            gpus: Arc::clone(&directory.gpus),
+        };
+        vec![
+            leaf(names::LEDGER, ledger, &directory.ledger),
+            self.cloud_supervisor(),
+            self.gpu_supervisor(),
+            leaf(names::HEALTH, health, &directory.health),
+            leaf(names::CLASSIFIER, classifier, &directory.classifier),
+            leaf(names::ROUTER, router, &directory.router),
+        ]
+    }
+
+    fn cloud_supervisor(&self) -> ChildSpec {
+        let mut members = Vec::new();
+        for provider in self.services.fleet.providers.iter().filter(|provider| provider.config().is_usable()) {
+            for (at, seat) in provider.seats().iter().enumerate() {
+                let actor = CloudActor { provider: Arc::clone(provider), seat: Arc::clone(seat) };
+                members.push(leaf(format!("cloud/{}/{at}", provider.config().name), actor, &seat.address));
+            }
+        }
+        self.middle(names::CLOUD_SUPERVISOR, members, &self.directory.cloud_supervisor)
+    }
+
+    fn gpu_supervisor(&self) -> ChildSpec {
+        let slots = self.services.fleet.slots.iter().zip(self.directory.gpus.iter());
+        let members = slots.map(|(slot, address)| {
+            let engine = slot.config().engine_path.clone().map_or_else(|| self.engine.clone(), Ok);
+            let actor = GpuModelActor {
+                slot: Arc::clone(slot),
+                spawner: self.spawner.clone(),
+                engine,
+                chaos_enabled: self.services.config.chaos_enabled,
+            };
+            leaf(format!("gpu/{}", slot.name()), actor, address)
+        });
+        self.middle(names::GPU_SUPERVISOR, members.collect(), &self.directory.gpu_supervisor)
+    }
+
+    /// A supervisor below Root: its death clears its children's addresses, because they die with it.
+    fn middle(&self, name: &str, members: Vec<ChildSpec>, address: &Address<SupervisorMsg>) -> ChildSpec {
+        let supervisor = self.supervisor(name, members);
+        let below = Arc::clone(&supervisor.children);
+        let clear = move || below.iter().for_each(|member| (member.on_death)());
+        child(name, supervisor, address, Arc::new(clear))
+    }
+}

@@ -1,0 +1,127 @@
+//! The supervising actor: Root, GpuSupervisor and CloudSupervisor are this one with other children. one_for_one: no
+//! child's death takes another along. A child that dies too often takes its supervisor along, and so up to Root.
+
+use super::{
+    address::Address,
+    children::{ChildSpec, Children, OnChildDown, wait_for_restart},
+    tree::Tree,
+};
+use crate::{
+    chaos::{self, Fault},
+    config::ActorRestart,
+    task::{self, Owned},
+};
+use futures_util::FutureExt;
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use std::{collections::HashMap, sync::Arc, time::Duration};
+use tokio::time::Instant;
+
+/// How long each child may take to stop in good order.
+const STOP: Duration = Duration::from_secs(2);
+
+#[derive(Debug)]
+pub enum SupervisorMsg {
+    /// From a restart task: backoff and remains are over, start child `index` again.
+    Restart { index: usize },
+    /// From the runtime at shutdown: the receiver MUST stop its children in reverse start order, then reply.
+    Shutdown { reply_to: RpcReplyPort<()> },
+    /// From the chaos endpoint: end as told.
+    Chaos(Fault),
+}
+
+#[derive(Clone)]
+pub struct Supervisor {
+    pub name: String,
+    pub tree: Tree,
+    pub limits: ActorRestart,
+    pub children: Arc<[ChildSpec]>,
+}
+
+pub struct SupervisorState {
+    children: Children,
+    restarts: HashMap<usize, Owned>,
+}
+
+impl Actor for Supervisor {
+    type Msg = SupervisorMsg;
+    type State = SupervisorState;
+    type Arguments = ();
+
+    async fn pre_start(&self, myself: ActorRef<SupervisorMsg>, (): ()) -> Result<SupervisorState, ActorProcessingErr> {
+        let mut children = Children::new(&self.name, self.tree.clone(), self.limits, self.children.to_vec());
+        children.start_all(&myself.get_cell()).await?;
+        Ok(SupervisorState { children, restarts: HashMap::new() })
+    }
+
+    async fn handle(
+        &self,
+        myself: ActorRef<SupervisorMsg>,
+        message: SupervisorMsg,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            SupervisorMsg::Restart { index } => {
+                state.restarts.remove(&index);
+                state.children.start(index, &myself.get_cell()).await?;
+            }
+            SupervisorMsg::Shutdown { reply_to } => {
+                state.restarts.clear();
+                state.children.stop_all(STOP).await;
+                let _ = reply_to.send(());
+            }
+            SupervisorMsg::Chaos(fault) => chaos::obey(fault)?,
+        }
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        myself: ActorRef<SupervisorMsg>,
+        event: SupervisionEvent,
+        state: &mut SupervisorState,
+    ) -> Result<(), ActorProcessingErr> {
+        match state.children.on_child_down(&event, Instant::now(), rand::random()) {
+            OnChildDown::Nothing => {}
+            OnChildDown::RestartLater { index, delay, remains } => {
+                let order = async move {
+                    wait_for_restart(delay, remains).await;
+                    let _ = myself.cast(SupervisorMsg::Restart { index });
+                };
+                state.restarts.insert(index, task::owned(order));
+            }
+            OnChildDown::GiveUp(why) => return Err(why.into()),
+        }
+        Ok(())
+    }
+}
+
+/// A child whose current reference is kept in `address`. `below` are the addresses of its own children, which die with it.
+pub fn child<A>(name: impl Into<String>, actor: A, address: &Address<A::Msg>, below: Arc<dyn Fn() + Send + Sync>) -> ChildSpec
+where
+    A: Actor<Arguments = ()> + Clone + Sync,
+{
+    let at = address.clone();
+    let start = move |supervisor| {
+        let (actor, address) = (actor.clone(), at.clone());
+        async move {
+            let (reference, handle) = Actor::spawn_linked(None, actor, (), supervisor).await?;
+            address.set(reference.clone());
+            Ok((reference.get_cell(), handle))
+        }
+        .boxed()
+    };
+    let at = address.clone();
+    let on_death = move || {
+        at.clear();
+        below();
+    };
+    ChildSpec { name: name.into(), start: Arc::new(start), on_death: Arc::new(on_death) }
+}
+
+/// For actors without children.
+pub fn leaf<A>(name: impl Into<String>, actor: A, address: &Address<A::Msg>) -> ChildSpec
+where
+    A: Actor<Arguments = ()> + Clone + Sync,
+{
+    child(name, actor, address, Arc::new(|| {}))
+}
