@@ -18,8 +18,8 @@ pub mod engine;
 pub mod gguf;
 pub mod job;
 pub mod link;
-//#[cfg(feature = "llama")]
-//pub mod llama;
+#[cfg(feature = "llama")]
+pub mod llama;
 pub mod process;
 pub mod sampling;
 pub mod scheduler;
