@@ -53,7 +53,13 @@ impl Job {
     }
 
     /// Adds a sampled token. Returns why the job ends with it, if it does.
-    pub fn sampled(&mut self, token: Token, piece: &[u8], is_end: bool, max_request_tokens: usize) -> Option<StopReason> {
+    pub fn sampled(
+        &mut self,
+        token: Token,
+        piece: &[u8],
+        is_end: bool,
+        max_request_tokens: usize,
+    ) -> Option<StopReason> {
         let end = self.add(token, piece, is_end);
         end.or_else(|| (self.tokens.len() >= max_request_tokens).then_some(StopReason::Length))
     }
@@ -163,7 +169,8 @@ mod tests {
         let mut job = job(9, &[]);
         assert_eq!(job.sampled(0, b"", true, 100), Some(StopReason::Stop));
         let events: Vec<JobEvent> = job.finished(StopReason::Stop).into_iter().map(|output| output.event).collect();
-        let end = JobEvent::Finished { reason: StopReason::Stop, prompt_tokens: 2, completion_tokens: 0, cached_tokens: 0 };
+        let end =
+            JobEvent::Finished { reason: StopReason::Stop, prompt_tokens: 2, completion_tokens: 0, cached_tokens: 0 };
         assert_eq!(events, [end]);
     }
 

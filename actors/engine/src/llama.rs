@@ -59,8 +59,7 @@ impl Llama {
     }
 
     fn chat_tokens(&self, messages_json: &str) -> Result<Vec<Token>, JobFailure> {
-        let template =
-            self.template.as_ref().map_err(|reason| failure(JobFailureKind::Invalid, reason.clone()))?;
+        let template = self.template.as_ref().map_err(|reason| failure(JobFailureKind::Invalid, reason.clone()))?;
         let text = template.render(messages_json)?;
         // Many templates write the BOS themselves: a second one would change every answer.
         let has_bos = !self.bos.is_empty() && text.starts_with(&self.bos);

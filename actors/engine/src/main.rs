@@ -3,11 +3,7 @@
 //! stdin is one end of a Unix stream socketpair that carries frames both ways; stdout and stderr are for llama.cpp's logs
 //! and short notes to the operator.
 
-use spillway_engine::{
-    llama, process,
-    process::exit,
-    session,
-};
+use spillway_engine::{llama, process, process::exit, session};
 use std::{
     os::{fd::AsFd, unix::net::UnixStream},
     process::ExitCode,

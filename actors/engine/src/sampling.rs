@@ -9,7 +9,11 @@ use spillway_actors::gpu::frame::Sampling;
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Stage {
     /// Over all generated tokens of the job, replayed ones included.
-    Penalties { repeat: f32, frequency: f32, presence: f32 },
+    Penalties {
+        repeat: f32,
+        frequency: f32,
+        presence: f32,
+    },
     TopK(i32),
     TopP(f32),
     MinP(f32),
@@ -21,7 +25,9 @@ pub enum Stage {
 pub enum Pick {
     Greedy,
     /// `None`: the shell chooses a random seed.
-    Draw { seed: Option<u32> },
+    Draw {
+        seed: Option<u32>,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -111,10 +117,21 @@ mod tests {
 
     #[test]
     fn stages_come_in_the_order_of_llama_cpp() {
-        let all = Sampling { temperature: 0.7, top_p: 0.9, top_k: 40, min_p: 0.05, presence_penalty: 0.5, seed: Some(3), ..off() };
+        let all = Sampling {
+            temperature: 0.7,
+            top_p: 0.9,
+            top_k: 40,
+            min_p: 0.05,
+            presence_penalty: 0.5,
+            seed: Some(3),
+            ..off()
+        };
         let plan = plan(&all).unwrap();
         let penalties = Stage::Penalties { repeat: 1.0, frequency: 0.0, presence: 0.5 };
-        assert_eq!(plan.stages, [penalties, Stage::TopK(40), Stage::TopP(0.9), Stage::MinP(0.05), Stage::Temperature(0.7)]);
+        assert_eq!(
+            plan.stages,
+            [penalties, Stage::TopK(40), Stage::TopP(0.9), Stage::MinP(0.05), Stage::Temperature(0.7)]
+        );
         assert_eq!(plan.pick, Pick::Draw { seed: Some(3) });
     }
 
@@ -138,6 +155,9 @@ mod tests {
         ] {
             assert!(plan(&bad).is_err(), "{bad:?}");
         }
-        assert_eq!(plan(&Sampling { top_p: 1.5, ..off() }).unwrap_err().to_string(), "top_p must be between 0 and 1, not 1.5");
+        assert_eq!(
+            plan(&Sampling { top_p: 1.5, ..off() }).unwrap_err().to_string(),
+            "top_p must be between 0 and 1, not 1.5"
+        );
     }
 }

@@ -135,8 +135,10 @@ impl Scheduler {
 
     /// The next batch: every decoding sequence, then the canary's prompt, then prompts in fair shares.
     pub fn plan(&self) -> Vec<Chunk> {
-        let (decoding, prompts): (Vec<_>, Vec<_>) =
-            self.running().filter(|(_, running)| running.pending() > 0).partition(|(_, running)| running.pending() == 1);
+        let (decoding, prompts): (Vec<_>, Vec<_>) = self
+            .running()
+            .filter(|(_, running)| running.pending() > 0)
+            .partition(|(_, running)| running.pending() == 1);
         let mut budget = self.limits.batch_tokens.saturating_sub(decoding.len());
         if !decoding.is_empty() {
             budget = budget.min(self.limits.mixed_prompt_tokens);

@@ -55,8 +55,8 @@ impl ChatTemplate {
     pub fn render(&self, messages_json: &str) -> Result<String, JobFailure> {
         let messages = serde_json::from_str::<Vec<Value>>(messages_json).ok();
         let messages = messages.filter(|messages| messages.iter().all(|message| message.kind() == ValueKind::Map));
-        let messages = messages
-            .ok_or_else(|| failure(JobFailureKind::Invalid, "messages are not a JSON array of objects"))?;
+        let messages =
+            messages.ok_or_else(|| failure(JobFailureKind::Invalid, "messages are not a JSON array of objects"))?;
         let template = self.environment.get_template(NAME).map_err(|error| self.refusal(&error))?;
         let rendered = template.render(context! {
             messages => messages,
@@ -148,7 +148,8 @@ mod tests {
     #[test]
     fn without_a_template_chatml_is_spoken() {
         let text = ChatTemplate::new(None, "", "").unwrap().render(MESSAGES).unwrap();
-        let expected = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi <b><|im_end|>\n<|im_start|>assistant\n";
+        let expected =
+            "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi <b><|im_end|>\n<|im_start|>assistant\n";
         assert_eq!(text, expected);
     }
 
@@ -178,7 +179,11 @@ mod tests {
 
     #[test]
     fn a_failure_never_quotes_the_messages() {
-        for source in ["{{ raise_exception('no: ' ~ messages[0].content) }}", "{{ messages[0].content + 1 }}", "{{ messages[0].content.nope() }}"] {
+        for source in [
+            "{{ raise_exception('no: ' ~ messages[0].content) }}",
+            "{{ messages[0].content + 1 }}",
+            "{{ messages[0].content.nope() }}",
+        ] {
             let error = render(source, r#"[{"role":"user","content":"secret-words"}]"#).unwrap_err();
             assert!(!error.contains("secret"), "{error}");
         }

@@ -15,18 +15,23 @@ impl Heard {
         for output in outputs {
             let events = self.0.entry(output.job).or_default();
             assert_eq!(output.seq as usize, events.len(), "outputs of job {} have a gap", output.job);
-            assert!(!matches!(events.last(), Some(JobEvent::Finished { .. } | JobEvent::Failed(_))), "spoke after its end");
+            assert!(
+                !matches!(events.last(), Some(JobEvent::Finished { .. } | JobEvent::Failed(_))),
+                "spoke after its end"
+            );
             events.push(output.event);
         }
     }
 
     fn text(&self, job: JobId) -> String {
-        let text = |event: &JobEvent| if let JobEvent::Piece { text, .. } = event { text.clone() } else { String::new() };
+        let text =
+            |event: &JobEvent| if let JobEvent::Piece { text, .. } = event { text.clone() } else { String::new() };
         self.0[&job].iter().map(text).collect()
     }
 
     fn tokens(&self, job: JobId) -> Vec<Token> {
-        let tokens = |event: &JobEvent| if let JobEvent::Piece { tokens, .. } = event { tokens.clone() } else { vec![] };
+        let tokens =
+            |event: &JobEvent| if let JobEvent::Piece { tokens, .. } = event { tokens.clone() } else { vec![] };
         self.0[&job].iter().flat_map(tokens).collect()
     }
 
@@ -134,7 +139,9 @@ fn requests_that_cannot_be_served_fail_with_their_reason() {
     engine.submit(&JobSpec { sampling: Sampling { top_p: 2.0, ..Sampling::default() }, ..spec(5, "a", 1) });
     engine.submit(&JobSpec { replay: vec![1; 18], ..spec(6, "abc", 50) });
     let heard = drain(&mut engine);
-    let kind = |job| if let JobEvent::Failed(failure) = heard.end(job) { failure.kind } else { panic!("job {job} did not fail") };
+    let kind = |job| {
+        if let JobEvent::Failed(failure) = heard.end(job) { failure.kind } else { panic!("job {job} did not fail") }
+    };
     assert_eq!([1, 2, 4, 5].map(kind), [JobFailureKind::Invalid; 4]);
     assert_eq!([3, 6].map(kind), [JobFailureKind::ContextLength; 2]);
     let JobEvent::Failed(JobFailure { message, .. }) = heard.end(3) else { unreachable!() };

@@ -30,7 +30,10 @@ const MAX_PARALLEL: u32 = 255;
 enum Device {
     Cpu,
     /// All of them, or the one at this index of llama.cpp's device list.
-    Gpu { name: String, only: Option<usize> },
+    Gpu {
+        name: String,
+        only: Option<usize>,
+    },
 }
 
 /// Loads the model and makes its context.
@@ -172,7 +175,8 @@ fn choose_device(spec: &LoadSpec) -> Result<Device, LoadFailure> {
         (None, _) => Ok(gpus.first().map_or(Device::Cpu, |gpu| Device::Gpu { name: name(gpu), only: None })),
         (Some(wanted), _) => {
             let found = wanted.parse::<usize>().ok().and_then(|index| gpus.get(index));
-            let gpu = found.ok_or_else(|| other(format!("there is no device {wanted:?}; {} GPUs found", gpus.len())))?;
+            let gpu =
+                found.ok_or_else(|| other(format!("there is no device {wanted:?}; {} GPUs found", gpus.len())))?;
             Ok(Device::Gpu { name: name(gpu), only: Some(gpu.index) })
         }
     }

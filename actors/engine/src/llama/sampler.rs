@@ -95,9 +95,10 @@ fn pick_sampler(pick: Pick) -> LlamaSampler {
 
 fn argmax(logits: &[f32]) -> Option<Token> {
     let numbers = (0..).zip(logits).filter(|(_, logit)| logit.is_finite());
-    numbers.fold(None, |best: Option<(Token, f32)>, (token, &logit)| match best {
-        Some((_, largest)) if largest >= logit => best,
-        _ => Some((token, logit)),
-    })
-    .map(|(token, _)| token)
+    numbers
+        .fold(None, |best: Option<(Token, f32)>, (token, &logit)| match best {
+            Some((_, largest)) if largest >= logit => best,
+            _ => Some((token, logit)),
+        })
+        .map(|(token, _)| token)
 }

@@ -2,9 +2,7 @@
 
 use super::*;
 use crate::backend::counting::{Counting, spec};
-use spillway_actors::gpu::frame::{
-    self, FromEngine, JobEvent, LoadFailureKind, StopReason, ToEngine,
-};
+use spillway_actors::gpu::frame::{self, FromEngine, JobEvent, LoadFailureKind, StopReason, ToEngine};
 use std::{io::Write, thread::JoinHandle, time::Duration};
 
 struct Peer {
@@ -94,7 +92,8 @@ fn a_job_is_answered_between_announced_steps() {
         assert_eq!(step, ended);
         events.extend(outputs.into_iter().map(|output| output.event));
     }
-    let end = JobEvent::Finished { reason: StopReason::Length, prompt_tokens: 3, completion_tokens: 2, cached_tokens: 0 };
+    let end =
+        JobEvent::Finished { reason: StopReason::Length, prompt_tokens: 3, completion_tokens: 2, cached_tokens: 0 };
     assert_eq!(events.last(), Some(&end));
 }
 
