@@ -48,22 +48,21 @@ pub struct Llama {
 }
 
 impl Llama {
-    fn text_tokens(&self, text: &str, add_special: bool) -> Result<Vec<Token>, JobFailure> {
+    /// With BOS if the model wants one, but not a second one: many templates write it themselves.
+    fn text_tokens(&self, text: &str) -> Result<Vec<Token>, JobFailure> {
         let limit = self.limits.max_request_tokens;
         if text.len() / MAX_BYTES_PER_TOKEN > limit {
             let message = format!("a prompt of {} bytes does not fit the model's {limit} tokens", text.len());
             return Err(failure(JobFailureKind::ContextLength, message));
         }
-        let tokens = self.model.vocab().tokenize(text.as_bytes(), add_special, true);
+        let has_bos = !self.bos.is_empty() && text.starts_with(&self.bos);
+        let tokens = self.model.vocab().tokenize(text.as_bytes(), !has_bos, true);
         Ok(tokens.into_iter().map(|LlamaToken(token)| token).collect())
     }
 
     fn chat_tokens(&self, messages_json: &str) -> Result<Vec<Token>, JobFailure> {
         let template = self.template.as_ref().map_err(|reason| failure(JobFailureKind::Invalid, reason.clone()))?;
-        let text = template.render(messages_json)?;
-        // Many templates write the BOS themselves: a second one would change every answer.
-        let has_bos = !self.bos.is_empty() && text.starts_with(&self.bos);
-        self.text_tokens(&text, !has_bos)
+        self.text_tokens(&template.render(messages_json)?)
     }
 
     fn fill(&mut self, batch: &[BatchToken]) -> Result<(), DecodeFault> {
@@ -103,7 +102,7 @@ impl Backend for Llama {
         match prompt {
             Prompt::Chat { messages_json } => self.chat_tokens(messages_json),
             Prompt::Text(text) if text.is_empty() => Ok(Vec::new()),
-            Prompt::Text(text) => self.text_tokens(text, true),
+            Prompt::Text(text) => self.text_tokens(text),
             Prompt::Tokens(tokens) => Ok(tokens.clone()),
         }
     }

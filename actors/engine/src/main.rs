@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         process::say(&reason);
         return ExitCode::from(exit::WRONG_PARENT);
     }
+    process::bound_spinning(std::env::args_os().skip(1));
     log_to_stderr();
     // A close-on-exec copy: whatever llama.cpp may start inherits no socket.
     let stream = match std::io::stdin().as_fd().try_clone_to_owned() {

@@ -282,6 +282,11 @@ fn chaos_is_obeyed_only_when_it_was_allowed() {
     let mut engine = Engine::greeted(&["--chaos"]);
     engine.say(&ToEngine::Chaos(EngineChaos::Exit));
     assert_eq!(engine.exit_code(), Some(1));
+    let (mut engine, _) = Engine::loaded(1, 512, &["--chaos"]);
+    engine.submit(greedy(1, "Write a very long story.", 400));
+    while !matches!(engine.hear(), FromEngine::StepBegin { .. }) {}
+    engine.say(&ToEngine::Chaos(EngineChaos::Exit));
+    assert_eq!(engine.exit_code(), Some(1), "while it decodes");
     for chaos in [EngineChaos::Garbage, EngineChaos::HalfFrame] {
         let mut engine = Engine::greeted(&["--chaos"]);
         engine.say(&ToEngine::Chaos(chaos));

@@ -19,6 +19,9 @@ use std::{num::NonZeroU32, path::Path, time::Instant};
 
 /// Tokens of one decode.
 const BATCH_TOKENS: u32 = 512;
+/// On a CPU a decode of 512 prompt tokens takes seconds, in which nothing is cancelled and no canary answered. Still room
+/// for every sequence at once.
+const BATCH_TOKENS_CPU: usize = 256;
 /// On a CPU a prompt token costs as much time as a generated one, so prompts get less room beside running jobs.
 const MIXED_PROMPT_TOKENS_CPU: usize = 128;
 /// Cells the canary has for itself.
@@ -127,10 +130,10 @@ fn context_params(spec: &LoadSpec, device: &Device, pool: u32) -> LlamaContextPa
 }
 
 fn limits(spec: &LoadSpec, device: &Device, pool: u32, trained: u32, batch: u32, vocab: i32) -> Limits {
-    let batch_tokens = as_usize(batch.min(BATCH_TOKENS));
-    let mixed_prompt_tokens = match device {
-        Device::Cpu => MIXED_PROMPT_TOKENS_CPU,
-        Device::Gpu { .. } => batch_tokens,
+    let most = as_usize(batch.min(BATCH_TOKENS));
+    let (batch_tokens, mixed_prompt_tokens) = match device {
+        Device::Cpu => (most.min(BATCH_TOKENS_CPU), MIXED_PROMPT_TOKENS_CPU),
+        Device::Gpu { .. } => (most, most),
     };
     Limits {
         batch_tokens,
