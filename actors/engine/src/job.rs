@@ -1,0 +1,198 @@
+//! One request inside the engine: its tokens, its text, its end, and the numbering of what is said about it.
+//!
+//! Pure. A token that ends generation (EOG) is not part of the output: it is neither counted in `completion_tokens` nor
+//! listed in a piece. A token that completes a stop string is both, though its text is not sent.
+
+use crate::{backend::Token, text::GeneratedText};
+use spillway_actors::gpu::frame::{JobEvent, JobFailure, JobFailureKind, JobId, JobOutput, JobSpec, StopReason};
+
+#[derive(Debug)]
+pub struct Job {
+    id: JobId,
+    /// Prompt, then generated tokens.
+    tokens: Vec<Token>,
+    prompt_len: usize,
+    max_tokens: usize,
+    text: GeneratedText,
+    /// Sampled, not yet in a piece.
+    unsent: Vec<Token>,
+    next_output: u32,
+    accepted: bool,
+}
+
+impl Job {
+    /// A job before its replay.
+    pub fn new(spec: &JobSpec, prompt: Vec<Token>) -> Self {
+        Self {
+            id: spec.job,
+            prompt_len: prompt.len(),
+            tokens: prompt,
+            max_tokens: usize::try_from(spec.max_tokens).unwrap_or(usize::MAX),
+            text: GeneratedText::new(&spec.stop, spec.sent_bytes),
+            unsent: Vec::new(),
+            next_output: 0,
+            accepted: false,
+        }
+    }
+
+    /// Prompt and generated tokens, in the order of their positions.
+    pub fn tokens(&self) -> &[Token] {
+        &self.tokens
+    }
+
+    /// Generated tokens, replayed ones included.
+    pub fn generated(&self) -> usize {
+        self.tokens.len() - self.prompt_len
+    }
+
+    /// Adds a token generated before this engine had the job: part of the text, but of no piece.
+    pub fn replay(&mut self, token: Token, piece: &[u8], is_end: bool) -> Option<StopReason> {
+        let end = self.add(token, piece, is_end);
+        self.unsent.clear();
+        end
+    }
+
+    /// Adds a sampled token. Returns why the job ends with it, if it does.
+    pub fn sampled(
+        &mut self,
+        token: Token,
+        piece: &[u8],
+        is_end: bool,
+        max_request_tokens: usize,
+    ) -> Option<StopReason> {
+        let end = self.add(token, piece, is_end);
+        end.or_else(|| (self.tokens.len() >= max_request_tokens).then_some(StopReason::Length))
+    }
+
+    fn add(&mut self, token: Token, piece: &[u8], is_end: bool) -> Option<StopReason> {
+        if is_end {
+            return Some(StopReason::Stop);
+        }
+        self.tokens.push(token);
+        self.unsent.push(token);
+        if self.text.push(piece) {
+            return Some(StopReason::Stop);
+        }
+        (self.generated() >= self.max_tokens).then_some(StopReason::Length)
+    }
+
+    /// Says, once, that a sequence was given. Later calls (a job that was preempted) say nothing.
+    pub fn accepted(&mut self) -> Option<JobOutput> {
+        if std::mem::replace(&mut self.accepted, true) {
+            return None;
+        }
+        let prompt_tokens = count(self.prompt_len);
+        Some(self.output(JobEvent::Accepted { prompt_tokens, cached_tokens: 0 }))
+    }
+
+    /// What is new since the last piece, if anything is.
+    pub fn piece(&mut self) -> Option<JobOutput> {
+        let (text, tokens) = (self.text.take(), std::mem::take(&mut self.unsent));
+        if text.is_empty() && tokens.is_empty() {
+            return None;
+        }
+        Some(self.output(JobEvent::Piece { text, tokens }))
+    }
+
+    /// The last words of a job that ended well: the held-back text, then the end.
+    pub fn finished(mut self, reason: StopReason) -> Vec<JobOutput> {
+        self.text.finish();
+        let piece = self.piece();
+        let event = JobEvent::Finished {
+            reason,
+            prompt_tokens: count(self.prompt_len),
+            completion_tokens: count(self.generated()),
+            cached_tokens: 0,
+        };
+        let end = self.output(event);
+        piece.into_iter().chain([end]).collect()
+    }
+
+    /// The last word of a job that did not. Held-back text is not sent: it may be the beginning of a stop string, and the
+    /// job may go on elsewhere.
+    pub fn failed(mut self, failure: JobFailure) -> JobOutput {
+        self.output(JobEvent::Failed(failure))
+    }
+
+    fn output(&mut self, event: JobEvent) -> JobOutput {
+        let seq = self.next_output;
+        self.next_output = self.next_output.saturating_add(1);
+        JobOutput { job: self.id, seq, event }
+    }
+}
+
+/// A failure and its text, which must not contain prompt text.
+pub fn failure(kind: JobFailureKind, message: impl Into<String>) -> JobFailure {
+    JobFailure { kind, message: message.into() }
+}
+
+fn count(tokens: usize) -> u32 {
+    u32::try_from(tokens).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use spillway_actors::gpu::frame::{Prompt, Sampling};
+
+    fn spec(max_tokens: u32, stop: &[&str]) -> JobSpec {
+        JobSpec {
+            job: 4,
+            prompt: Prompt::Tokens(vec![1, 2]),
+            sampling: Sampling::default(),
+            max_tokens,
+            stop: stop.iter().map(|stop| (*stop).to_owned()).collect(),
+            replay: vec![],
+            sent_bytes: 0,
+            canary: false,
+        }
+    }
+
+    fn job(max_tokens: u32, stop: &[&str]) -> Job {
+        Job::new(&spec(max_tokens, stop), vec![1, 2])
+    }
+
+    #[test]
+    fn the_last_allowed_token_ends_the_job() {
+        let mut job = job(2, &[]);
+        assert_eq!(job.sampled(7, b"a", false, 100), None);
+        assert_eq!(job.sampled(8, b"b", false, 100), Some(StopReason::Length));
+    }
+
+    #[test]
+    fn a_full_context_ends_the_job() {
+        assert_eq!(job(50, &[]).sampled(7, b"a", false, 3), Some(StopReason::Length));
+    }
+
+    #[test]
+    fn an_end_token_is_neither_counted_nor_listed() {
+        let mut job = job(9, &[]);
+        assert_eq!(job.sampled(0, b"", true, 100), Some(StopReason::Stop));
+        let events: Vec<JobEvent> = job.finished(StopReason::Stop).into_iter().map(|output| output.event).collect();
+        let end =
+            JobEvent::Finished { reason: StopReason::Stop, prompt_tokens: 2, completion_tokens: 0, cached_tokens: 0 };
+        assert_eq!(events, [end]);
+    }
+
+    #[test]
+    fn outputs_are_numbered_without_gaps_and_held_text_comes_before_the_end() {
+        let mut job = job(9, &["xyz"]);
+        let mut outputs = vec![job.accepted().unwrap()];
+        assert_eq!(job.accepted(), None);
+        job.sampled(7, b"axy", false, 100);
+        outputs.extend(job.piece());
+        outputs.extend(job.finished(StopReason::Length));
+        assert_eq!(outputs.iter().map(|output| output.seq).collect::<Vec<_>>(), [0, 1, 2, 3]);
+        assert_eq!(outputs[1].event, JobEvent::Piece { text: "a".into(), tokens: vec![7] });
+        assert_eq!(outputs[2].event, JobEvent::Piece { text: "xy".into(), tokens: vec![] });
+    }
+
+    #[test]
+    fn a_token_that_completes_a_stop_string_counts_and_its_text_is_not_sent() {
+        let mut job = job(9, &["b"]);
+        assert_eq!(job.sampled(7, b"ab", false, 100), Some(StopReason::Stop));
+        let outputs = job.finished(StopReason::Stop);
+        assert_eq!(outputs[0].event, JobEvent::Piece { text: "a".into(), tokens: vec![7] });
+        assert!(matches!(outputs[1].event, JobEvent::Finished { completion_tokens: 1, .. }));
+    }
+}

@@ -1,0 +1,214 @@
+//! Frames over the socket on fd 0, and the two threads that never touch the model: one reads, one beats.
+//!
+//! The reader turns frames into [`Command`]s on a bounded channel. It is also who notices that the gateway has gone: it
+//! asks the engine to end, and ends the process itself when the engine does not answer in time. Chaos that must work
+//! while the engine computes is done here too.
+
+use crate::process::{exit, kill_self};
+use spillway_actors::gpu::frame::{
+    self, EngineChaos, FrameError, FromEngine, HEARTBEAT_MS, Heartbeat, JobId, JobSpec, LoadSpec, PREFIX_BYTES,
+    ToEngine,
+};
+use std::{
+    io::{self, Read, Write},
+    net::Shutdown,
+    os::unix::net::UnixStream,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+        mpsc::SyncSender,
+    },
+    time::Duration,
+};
+
+/// Commands that may wait for the engine thread: two per job of the largest model, and some control.
+pub const COMMAND_BOUND: usize = 1024;
+
+/// How long the engine thread may take to end after the gateway has gone.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What the engine thread is told.
+#[derive(Debug)]
+pub enum Command {
+    Load(LoadSpec),
+    Submit(Box<JobSpec>),
+    Cancel(JobId),
+    /// Chaos: block for ever.
+    Hang,
+    /// [`Shared::closing`] is set; sent only to wake a thread that waits.
+    Close,
+}
+
+/// Why nothing more can be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The peer has closed its end, perhaps inside a frame.
+    #[error("the socket has ended")]
+    End,
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+}
+
+/// Reads one payload, whole.
+pub fn read_payload(reader: &mut impl Read) -> Result<Vec<u8>, ReadError> {
+    let mut prefix = [0; PREFIX_BYTES];
+    reader.read_exact(&mut prefix).map_err(|_| ReadError::End)?;
+    let mut payload = vec![0; frame::payload_len(prefix)?];
+    reader.read_exact(&mut payload).map_err(|_| ReadError::End)?;
+    Ok(payload)
+}
+
+/// Version and epoch of a `Hello`, read so that a peer of another version is still understood as one: the version is the
+/// first field whatever follows it. `None` for anything that is no `Hello`.
+pub fn read_hello(payload: &[u8]) -> Option<(u32, u64)> {
+    // postcard: the variant's index, then the fields.
+    let ((0, version), _) = postcard::take_from_bytes::<(u32, u32)>(payload).ok()? else { return None };
+    match frame::decode(payload) {
+        Ok(ToEngine::Hello { version, epoch }) => Some((version, epoch)),
+        _ => Some((version, 0)),
+    }
+}
+
+/// What the threads share.
+pub struct Shared {
+    writer: Mutex<Outgoing>,
+    gauges: Mutex<Heartbeat>,
+    /// 0 = open, else exit code + 1.
+    closing: AtomicU32,
+    /// The engine thread has let go of the model: nothing is left that could hang.
+    ended: AtomicBool,
+}
+
+struct Outgoing {
+    stream: UnixStream,
+    buffer: Vec<u8>,
+}
+
+impl Shared {
+    pub fn new(stream: UnixStream) -> Self {
+        let gauges = Heartbeat { steps: 0, running: 0, waiting: 0, kv_used: 0, kv_total: 0 };
+        let writer = Outgoing { stream, buffer: Vec::new() };
+        Self {
+            writer: Mutex::new(writer),
+            gauges: Mutex::new(gauges),
+            closing: AtomicU32::new(0),
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    /// Writes one whole frame. An error means that the gateway has gone.
+    pub fn send(&self, frame: &FromEngine) -> io::Result<()> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let Outgoing { stream, buffer } = &mut *writer;
+        buffer.clear();
+        frame::encode(frame, buffer).map_err(io::Error::other)?;
+        stream.write_all(buffer)
+    }
+
+    fn send_raw(&self, bytes: &[u8]) {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = writer.stream.write_all(bytes);
+    }
+
+    /// The engine thread's last act. Lets the peer see the end even while another thread still holds the socket.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let _ = writer.stream.shutdown(Shutdown::Both);
+    }
+
+    pub fn set_gauges(&self, gauges: Heartbeat) {
+        *self.gauges.lock().unwrap_or_else(PoisonError::into_inner) = gauges;
+    }
+
+    /// The exit code with which the engine thread must end now, if it must.
+    pub fn closing(&self) -> Option<u8> {
+        self.closing.load(Ordering::Acquire).checked_sub(1).and_then(|code| u8::try_from(code).ok())
+    }
+
+    fn close(&self, code: u8) {
+        let _ = self.closing.compare_exchange(0, u32::from(code) + 1, Ordering::AcqRel, Ordering::Acquire);
+    }
+}
+
+/// The heartbeat thread: beats whatever the engine thread does, until the gateway has gone.
+pub fn beat(shared: &Shared) {
+    loop {
+        let gauges = *shared.gauges.lock().unwrap_or_else(PoisonError::into_inner);
+        if shared.closing().is_some() || shared.send(&FromEngine::Heartbeat(gauges)).is_err() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(HEARTBEAT_MS));
+    }
+}
+
+/// The reader thread: runs until the socket ends, `Stop`, or garbage.
+pub fn read_commands(mut reader: impl Read, commands: &SyncSender<Command>, shared: &Arc<Shared>, chaos: bool) {
+    let code = loop {
+        let command = match next_frame(&mut reader) {
+            Ok(ToEngine::Load(spec)) => Command::Load(spec),
+            Ok(ToEngine::Submit(spec)) => Command::Submit(spec),
+            Ok(ToEngine::Cancel { job }) => Command::Cancel(job),
+            Ok(ToEngine::Chaos(EngineChaos::HangDecode)) if chaos => Command::Hang,
+            Ok(ToEngine::Chaos(chosen)) if chaos => {
+                misbehave(chosen, shared);
+                continue;
+            }
+            Ok(ToEngine::Chaos(_)) => continue,
+            Ok(ToEngine::Stop) | Err(ReadError::End) => break 0,
+            Ok(ToEngine::Hello { .. }) | Err(ReadError::Frame(_)) => break exit::PROTOCOL,
+        };
+        if commands.send(command).is_err() {
+            return;
+        }
+    };
+    shared.close(code);
+    // Full means busy: the engine sees `closing` at its next turn.
+    let _ = commands.try_send(Command::Close);
+    std::thread::sleep(GRACE);
+    if !shared.ended.load(Ordering::Acquire) {
+        kill_self();
+    }
+}
+
+fn next_frame(reader: &mut impl Read) -> Result<ToEngine, ReadError> {
+    Ok(frame::decode(&read_payload(reader)?)?)
+}
+
+fn misbehave(chaos: EngineChaos, shared: &Shared) {
+    match chaos {
+        EngineChaos::Exit => std::process::exit(i32::from(exit::LOAD_FAILED)),
+        EngineChaos::Garbage => shared.send_raw(&[0xff; 64]),
+        EngineChaos::HalfFrame => {
+            shared.send_raw(&[200, 0, 0, 0, 6, 1, 2]);
+            std::process::exit(i32::from(exit::LOAD_FAILED));
+        }
+        // The engine thread's own affair.
+        EngineChaos::HangDecode => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hello_of_another_version_is_understood_whatever_follows() {
+        let ours = postcard::to_allocvec(&ToEngine::Hello { version: 1, epoch: 9 }).unwrap();
+        assert_eq!(read_hello(&ours), Some((1, 9)));
+        let longer = postcard::to_allocvec(&(0u32, 2u32, "more", 17u64)).unwrap();
+        assert_eq!(read_hello(&longer), Some((2, 0)));
+        assert_eq!(read_hello(&postcard::to_allocvec(&ToEngine::Stop).unwrap()), None);
+        assert_eq!(read_hello(&[]), None);
+    }
+
+    #[test]
+    fn payloads_are_read_whole_and_too_long_ones_refused_unread() {
+        let mut wire = Vec::new();
+        frame::encode(&ToEngine::Cancel { job: 3 }, &mut wire).unwrap();
+        let cut = wire.len() - 1;
+        assert!(matches!(next_frame(&mut wire.as_slice()), Ok(ToEngine::Cancel { job: 3 })));
+        assert!(matches!(next_frame(&mut &wire[..cut]), Err(ReadError::End)));
+        assert!(matches!(next_frame(&mut &[0xff_u8; 9][..]), Err(ReadError::Frame(FrameError::TooLarge(_)))));
+    }
+}

@@ -1,0 +1,151 @@
+//! The [`Backend`] that is llama.cpp: one model, one context, one thread.
+//!
+//! llama.cpp ends the process with `abort()` when it is asked for what it does not expect. Every such call is guarded
+//! here and nowhere else: a batch longer than `n_batch`, a sequence id past the last, a token outside the vocabulary,
+//! logits of a row that has none.
+
+mod load;
+mod sampler;
+
+pub use load::load;
+
+use crate::{
+    backend::{Backend, BatchToken, DecodeFault, Limits, Sequence, Token},
+    job::failure,
+    sampling::SamplingPlan,
+    template::ChatTemplate,
+};
+use llama_cpp_2::{
+    DecodeError,
+    context::LlamaContext,
+    llama_backend::LlamaBackend,
+    llama_batch::LlamaBatch,
+    model::LlamaModel,
+    token::{LlamaToken, data_array::LlamaTokenDataArray},
+};
+use sampler::JobSampler;
+use spillway_actors::gpu::frame::{JobFailure, JobFailureKind, Prompt};
+
+/// No token of any vocabulary spells more bytes, so a text this many times longer than the context need not be tokenised
+/// to know that it does not fit.
+const MAX_BYTES_PER_TOKEN: usize = 512;
+
+pub struct Llama {
+    /// Dropped before the library it was made with.
+    context: LlamaContext<'static>,
+    /// Leaked by `load`: a process has one model, for its whole life.
+    model: &'static LlamaModel,
+    batch: LlamaBatch<'static>,
+    /// Rows of the last batch that have logits.
+    rows: Vec<bool>,
+    limits: Limits,
+    /// `Err`: why the model's own template cannot be used.
+    template: Result<ChatTemplate, String>,
+    bos: String,
+    /// Reused for every sampled token: a vocabulary's worth of candidates.
+    candidates: LlamaTokenDataArray,
+    _library: LlamaBackend,
+}
+
+impl Llama {
+    /// With BOS if the model wants one, but not a second one: many templates write it themselves.
+    fn text_tokens(&self, text: &str) -> Result<Vec<Token>, JobFailure> {
+        let limit = self.limits.max_request_tokens;
+        if text.len() / MAX_BYTES_PER_TOKEN > limit {
+            let message = format!("a prompt of {} bytes does not fit the model's {limit} tokens", text.len());
+            return Err(failure(JobFailureKind::ContextLength, message));
+        }
+        let has_bos = !self.bos.is_empty() && text.starts_with(&self.bos);
+        let tokens = self.model.vocab().tokenize(text.as_bytes(), !has_bos, true);
+        Ok(tokens.into_iter().map(|LlamaToken(token)| token).collect())
+    }
+
+    fn chat_tokens(&self, messages_json: &str) -> Result<Vec<Token>, JobFailure> {
+        let template = self.template.as_ref().map_err(|reason| failure(JobFailureKind::Invalid, reason.clone()))?;
+        self.text_tokens(&template.render(messages_json)?)
+    }
+
+    fn fill(&mut self, batch: &[BatchToken]) -> Result<(), DecodeFault> {
+        let refuse = |what: &str| Err(DecodeFault::Failed(format!("the engine built a bad batch: {what}")));
+        if batch.is_empty() || batch.len() > self.limits.batch_tokens {
+            return refuse("length");
+        }
+        self.batch.clear();
+        self.rows.clear();
+        for entry in batch {
+            if entry.sequence > self.limits.parallel {
+                return refuse("sequence");
+            }
+            if !(0..self.limits.vocab).contains(&entry.token) {
+                return refuse("token");
+            }
+            let (Ok(position), Ok(sequence)) = (i32::try_from(entry.position), i32::try_from(entry.sequence)) else {
+                return refuse("position");
+            };
+            if self.batch.add(LlamaToken(entry.token), position, &[sequence], entry.wants_logits).is_err() {
+                return refuse("room");
+            }
+            self.rows.push(entry.wants_logits);
+        }
+        Ok(())
+    }
+}
+
+impl Backend for Llama {
+    type Sampler = JobSampler;
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn tokenize(&mut self, prompt: &Prompt) -> Result<Vec<Token>, JobFailure> {
+        match prompt {
+            Prompt::Chat { messages_json } => self.chat_tokens(messages_json),
+            Prompt::Text(text) if text.is_empty() => Ok(Vec::new()),
+            Prompt::Text(text) => self.text_tokens(text),
+            Prompt::Tokens(tokens) => Ok(tokens.clone()),
+        }
+    }
+
+    fn piece(&self, token: Token) -> Vec<u8> {
+        if !(0..self.limits.vocab).contains(&token) {
+            return Vec::new();
+        }
+        self.model.vocab().token_to_piece(LlamaToken(token), false, None)
+    }
+
+    fn is_end(&self, token: Token) -> bool {
+        (0..self.limits.vocab).contains(&token) && self.model.vocab().is_eog(LlamaToken(token))
+    }
+
+    fn sampler(&mut self, plan: &SamplingPlan, max_tokens: usize, replay: &[Token]) -> JobSampler {
+        JobSampler::new(plan, self.limits.vocab, max_tokens, replay)
+    }
+
+    fn decode(&mut self, batch: &[BatchToken]) -> Result<(), DecodeFault> {
+        self.fill(batch)?;
+        let outcome = self.context.decode(&mut self.batch).map_err(|error| match error {
+            DecodeError::NoKvCacheSlot => DecodeFault::NoSlot,
+            other => DecodeFault::Failed(other.to_string()),
+        });
+        if outcome.is_err() {
+            self.rows.clear();
+        }
+        outcome
+    }
+
+    fn sample(&mut self, sampler: &mut JobSampler, row: usize) -> Option<Token> {
+        if !self.rows.get(row).copied().unwrap_or(false) {
+            return None;
+        }
+        let row = i32::try_from(row).ok()?;
+        sampler.sample(self.context.get_logits_ith(row), &mut self.candidates)
+    }
+
+    fn clear(&mut self, sequence: Sequence) {
+        if sequence <= self.limits.parallel {
+            // The whole sequence: only removing a part of one can be refused.
+            let _ = self.context.clear_kv_cache_seq(Some(sequence), None, None);
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! Which samplers a job needs, in which order, checked before any of them is built.
+//!
+//! Pure: the llama.cpp objects are built from the plan by the shell. The order is llama.cpp's own: penalties, top-k,
+//! top-p, min-p, temperature, then the draw.
+
+use spillway_actors::gpu::frame::Sampling;
+
+/// One stage that narrows or reshapes the candidates.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Stage {
+    /// Over all generated tokens of the job, replayed ones included.
+    Penalties {
+        repeat: f32,
+        frequency: f32,
+        presence: f32,
+    },
+    TopK(i32),
+    TopP(f32),
+    MinP(f32),
+    Temperature(f32),
+}
+
+/// How the token is taken from what is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pick {
+    Greedy,
+    /// `None`: the shell chooses a random seed.
+    Draw {
+        seed: Option<u32>,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct SamplingPlan {
+    pub stages: Vec<Stage>,
+    pub pick: Pick,
+}
+
+impl SamplingPlan {
+    /// Greedy with nothing before it: the shell needs no candidate list, only the largest logit.
+    pub fn is_argmax(&self) -> bool {
+        self.stages.is_empty() && self.pick == Pick::Greedy
+    }
+}
+
+/// A parameter outside what sampling is defined for. The text names the parameter and its value.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{name} must be {must}, not {value}")]
+pub struct BadSampling {
+    name: &'static str,
+    must: &'static str,
+    value: f32,
+}
+
+/// Refuses parameters outside their range and leaves out the stages that would change nothing.
+pub fn plan(sampling: &Sampling) -> Result<SamplingPlan, BadSampling> {
+    check(sampling)?;
+    let greedy = sampling.temperature == 0.0;
+    let mut stages = Vec::new();
+    let (repeat, frequency, presence) =
+        (sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty);
+    if repeat != 1.0 || frequency != 0.0 || presence != 0.0 {
+        stages.push(Stage::Penalties { repeat, frequency, presence });
+    }
+    if greedy {
+        // The most likely token survives every filter, so none is needed.
+        return Ok(SamplingPlan { stages, pick: Pick::Greedy });
+    }
+    if sampling.top_k > 0 {
+        stages.push(Stage::TopK(sampling.top_k));
+    }
+    if sampling.top_p < 1.0 {
+        stages.push(Stage::TopP(sampling.top_p));
+    }
+    if sampling.min_p > 0.0 {
+        stages.push(Stage::MinP(sampling.min_p));
+    }
+    if sampling.temperature != 1.0 {
+        stages.push(Stage::Temperature(sampling.temperature));
+    }
+    Ok(SamplingPlan { stages, pick: Pick::Draw { seed: sampling.seed } })
+}
+
+fn check(sampling: &Sampling) -> Result<(), BadSampling> {
+    // NaN fails every comparison, so it is refused by each of these.
+    let rules = [
+        ("temperature", "between 0 and 100", sampling.temperature, (0.0..=100.0).contains(&sampling.temperature)),
+        ("top_p", "between 0 and 1", sampling.top_p, (0.0..=1.0).contains(&sampling.top_p)),
+        ("min_p", "between 0 and 1", sampling.min_p, (0.0..=1.0).contains(&sampling.min_p)),
+        ("presence_penalty", "finite", sampling.presence_penalty, sampling.presence_penalty.is_finite()),
+        ("frequency_penalty", "finite", sampling.frequency_penalty, sampling.frequency_penalty.is_finite()),
+        (
+            "repeat_penalty",
+            "above 0 and at most 100",
+            sampling.repeat_penalty,
+            sampling.repeat_penalty > 0.0 && sampling.repeat_penalty <= 100.0,
+        ),
+    ];
+    match rules.into_iter().find(|(_, _, _, holds)| !holds) {
+        Some((name, must, value, _)) => Err(BadSampling { name, must, value }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn off() -> Sampling {
+        Sampling { temperature: 1.0, ..Sampling::default() }
+    }
+
+    #[test]
+    fn stages_that_change_nothing_are_left_out() {
+        assert_eq!(plan(&off()).unwrap(), SamplingPlan { stages: vec![], pick: Pick::Draw { seed: None } });
+    }
+
+    #[test]
+    fn stages_come_in_the_order_of_llama_cpp() {
+        let all = Sampling {
+            temperature: 0.7,
+            top_p: 0.9,
+            top_k: 40,
+            min_p: 0.05,
+            presence_penalty: 0.5,
+            seed: Some(3),
+            ..off()
+        };
+        let plan = plan(&all).unwrap();
+        let penalties = Stage::Penalties { repeat: 1.0, frequency: 0.0, presence: 0.5 };
+        assert_eq!(
+            plan.stages,
+            [penalties, Stage::TopK(40), Stage::TopP(0.9), Stage::MinP(0.05), Stage::Temperature(0.7)]
+        );
+        assert_eq!(plan.pick, Pick::Draw { seed: Some(3) });
+    }
+
+    #[test]
+    fn temperature_zero_is_greedy_whatever_else_is_set() {
+        let greedy = Sampling { temperature: 0.0, top_p: 0.1, top_k: 3, seed: Some(1), ..off() };
+        assert!(plan(&greedy).unwrap().is_argmax());
+        let with_penalty = Sampling { temperature: 0.0, repeat_penalty: 1.1, ..off() };
+        assert!(!plan(&with_penalty).unwrap().is_argmax());
+    }
+
+    #[test]
+    fn values_outside_their_range_are_refused_by_name() {
+        for bad in [
+            Sampling { temperature: -1.0, ..off() },
+            Sampling { temperature: f32::NAN, ..off() },
+            Sampling { top_p: 1.5, ..off() },
+            Sampling { min_p: -0.1, ..off() },
+            Sampling { presence_penalty: f32::INFINITY, ..off() },
+            Sampling { repeat_penalty: 0.0, ..off() },
+        ] {
+            assert!(plan(&bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(
+            plan(&Sampling { top_p: 1.5, ..off() }).unwrap_err().to_string(),
+            "top_p must be between 0 and 1, not 1.5"
+        );
+    }
+}

@@ -1,0 +1,164 @@
+//! One engine's life on its socket: handshake, load, jobs, end.
+//!
+//! Runs on the thread that will own the model. Knows the order of frames; how to load and decode is the [`Backend`]'s.
+
+use crate::{
+    backend::Backend,
+    engine::Engine,
+    link::{self, COMMAND_BOUND, Command, Shared},
+    process::{exit, say},
+};
+use spillway_actors::gpu::frame::{FromEngine, LoadFailure, LoadSpec, LoadedInfo, PROTOCOL_VERSION};
+use std::{
+    io::{self, BufReader},
+    os::unix::net::UnixStream,
+    sync::{
+        Arc,
+        mpsc::{Receiver, sync_channel},
+    },
+};
+
+/// Called with the ratio loaded so far; `false` asks to give up.
+pub type Progress = Box<dyn FnMut(f32) -> bool>;
+
+/// Serves the gateway on `stream` until an end that has an exit code.
+pub fn serve<B: Backend>(
+    stream: UnixStream,
+    chaos: bool,
+    load: impl FnOnce(&LoadSpec, Progress) -> Result<(B, LoadedInfo), LoadFailure>,
+) -> u8 {
+    let Ok(read_half) = stream.try_clone() else { return exit::PROTOCOL };
+    let shared = Arc::new(Shared::new(stream));
+    let mut reader = BufReader::new(read_half);
+    let epoch = match shake_hands(&mut reader, &shared) {
+        Ok(epoch) => epoch,
+        Err(code) => return code,
+    };
+    let (sender, commands) = sync_channel(COMMAND_BOUND);
+    let (beating, reading) = (Arc::clone(&shared), Arc::clone(&shared));
+    let threads = [
+        std::thread::Builder::new().name("heartbeat".into()).spawn(move || link::beat(&beating)),
+        std::thread::Builder::new()
+            .name("reader".into())
+            .spawn(move || link::read_commands(reader, &sender, &reading, chaos)),
+    ];
+    if threads.iter().any(io::Result::is_err) {
+        say("cannot start a thread");
+        return exit::LOAD_FAILED;
+    }
+    let code = load_and_run(&shared, &commands, epoch, load);
+    shared.end();
+    code
+}
+
+/// Returns the epoch, or the exit code for a peer that is not of our version.
+fn shake_hands(reader: &mut impl io::Read, shared: &Shared) -> Result<u64, u8> {
+    let payload = match link::read_payload(reader) {
+        Ok(payload) => payload,
+        Err(link::ReadError::End) => return Err(0),
+        Err(link::ReadError::Frame(_)) => return Err(exit::PROTOCOL),
+    };
+    let (version, epoch) = link::read_hello(&payload).ok_or(exit::PROTOCOL)?;
+    let hello = FromEngine::Hello { version: PROTOCOL_VERSION, epoch, pid: std::process::id() };
+    shared.send(&hello).map_err(|_| 0)?;
+    if version == PROTOCOL_VERSION {
+        return Ok(epoch);
+    }
+    say(&format!("the gateway speaks protocol {version}, this engine {PROTOCOL_VERSION}"));
+    Err(exit::WRONG_VERSION)
+}
+
+fn load_and_run<B: Backend>(
+    shared: &Arc<Shared>,
+    commands: &Receiver<Command>,
+    epoch: u64,
+    load: impl FnOnce(&LoadSpec, Progress) -> Result<(B, LoadedInfo), LoadFailure>,
+) -> u8 {
+    let spec = match commands.recv() {
+        Ok(Command::Load(spec)) => spec,
+        _ => return shared.closing().unwrap_or(exit::PROTOCOL),
+    };
+    match load(&spec, progress(Arc::clone(shared))) {
+        Ok((backend, info)) => {
+            let mut engine = Engine::new(backend, epoch);
+            shared.set_gauges(engine.heartbeat());
+            match shared.send(&FromEngine::Loaded(info)) {
+                Ok(()) => run(&mut engine, commands, shared),
+                Err(_) => 0,
+            }
+        }
+        Err(failure) => {
+            if let Some(code) = shared.closing() {
+                return code;
+            }
+            say(&format!("load failed: {}", failure.message));
+            let _ = shared.send(&FromEngine::LoadFailed(failure));
+            exit::LOAD_FAILED
+        }
+    }
+}
+
+/// Reports every hundredth, and gives up when the gateway has gone.
+fn progress(shared: Arc<Shared>) -> Progress {
+    let mut last = f32::NEG_INFINITY;
+    Box::new(move |ratio| {
+        if ratio - last >= 0.01 {
+            last = ratio;
+            if shared.send(&FromEngine::LoadProgress { ratio }).is_err() {
+                return false;
+            }
+        }
+        shared.closing().is_none()
+    })
+}
+
+/// Turns until the end. Sleeps on the channel when there is nothing to decode.
+fn run<B: Backend>(engine: &mut Engine<B>, commands: &Receiver<Command>, shared: &Shared) -> u8 {
+    loop {
+        if engine.is_idle() {
+            match commands.recv() {
+                Ok(command) => obey(engine, command),
+                Err(_) => return shared.closing().unwrap_or(0),
+            }
+        }
+        while let Ok(command) = commands.try_recv() {
+            obey(engine, command);
+        }
+        if let Some(code) = shared.closing() {
+            return code;
+        }
+        // The gateway has gone; the reader sees it too and needs no word from here.
+        if turn(engine, shared).is_err() {
+            return 0;
+        }
+    }
+}
+
+fn turn<B: Backend>(engine: &mut Engine<B>, shared: &Shared) -> io::Result<()> {
+    if let Some(said) = engine.flush() {
+        shared.send(&said)?;
+    }
+    if let Some((announcement, plan)) = engine.begin() {
+        shared.set_gauges(engine.heartbeat());
+        shared.send(&announcement)?;
+        let frame = engine.run(&plan);
+        shared.set_gauges(engine.heartbeat());
+        shared.send(&frame)?;
+    }
+    Ok(())
+}
+
+fn obey<B: Backend>(engine: &mut Engine<B>, command: Command) {
+    match command {
+        Command::Submit(spec) => engine.submit(&spec),
+        Command::Cancel(job) => engine.cancel(job),
+        Command::Hang => loop {
+            std::thread::park();
+        },
+        Command::Load(_) => say("a second load was asked for and ignored"),
+        Command::Close => {}
+    }
+}
+
+#[cfg(test)]
+mod tests;

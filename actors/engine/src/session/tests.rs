@@ -1,0 +1,133 @@
+//! The order of frames on a real socket, with a model that only counts.
+
+use super::*;
+use crate::backend::counting::{Counting, spec};
+use spillway_actors::gpu::frame::{self, FromEngine, JobEvent, LoadFailureKind, StopReason, ToEngine};
+use std::{io::Write, thread::JoinHandle, time::Duration};
+
+struct Peer {
+    stream: UnixStream,
+    engine: JoinHandle<u8>,
+}
+
+fn load_spec() -> LoadSpec {
+    LoadSpec {
+        model_path: "counting".into(),
+        gpu_layers: None,
+        device: None,
+        context_tokens: 100,
+        parallel: 2,
+        threads: None,
+        use_mmap: true,
+        use_mlock: false,
+    }
+}
+
+fn info() -> LoadedInfo {
+    LoadedInfo {
+        name: "counting".into(),
+        device: "cpu".into(),
+        on_gpu: false,
+        context_tokens: 100,
+        max_request_tokens: 60,
+        parallel: 2,
+        has_chat_template: false,
+        load_ms: 1,
+    }
+}
+
+impl Peer {
+    fn start(load_succeeds: bool) -> Self {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        let engine = std::thread::spawn(move || {
+            serve(theirs, false, |_, mut progress| {
+                assert!(progress(0.5));
+                if load_succeeds {
+                    Ok((Counting::new(2, 100), info()))
+                } else {
+                    Err(LoadFailure { kind: LoadFailureKind::Corrupt, message: "no".into() })
+                }
+            })
+        });
+        Self { stream: ours, engine }
+    }
+
+    fn say(&mut self, frame: &ToEngine) {
+        let mut bytes = Vec::new();
+        frame::encode(frame, &mut bytes).unwrap();
+        self.stream.write_all(&bytes).unwrap();
+    }
+
+    /// The next frame that is no heartbeat.
+    fn hear(&mut self) -> FromEngine {
+        loop {
+            let payload = link::read_payload(&mut self.stream).unwrap();
+            match frame::decode(&payload).unwrap() {
+                FromEngine::Heartbeat(_) => {}
+                frame => return frame,
+            }
+        }
+    }
+
+    fn loaded() -> Self {
+        let mut peer = Self::start(true);
+        peer.say(&ToEngine::Hello { version: PROTOCOL_VERSION, epoch: 5 });
+        assert!(matches!(peer.hear(), FromEngine::Hello { version: PROTOCOL_VERSION, epoch: 5, .. }));
+        peer.say(&ToEngine::Load(load_spec()));
+        assert_eq!(peer.hear(), FromEngine::LoadProgress { ratio: 0.5 });
+        assert_eq!(peer.hear(), FromEngine::Loaded(info()));
+        peer
+    }
+}
+
+#[test]
+fn a_job_is_answered_between_announced_steps() {
+    let mut peer = Peer::loaded();
+    peer.say(&ToEngine::Submit(Box::new(spec(7, "abc", 2))));
+    let mut events = Vec::new();
+    while !matches!(events.last(), Some(JobEvent::Finished { .. })) {
+        let FromEngine::StepBegin { step, .. } = peer.hear() else { panic!("a step was not announced") };
+        let FromEngine::Step { step: ended, epoch: 5, outputs } = peer.hear() else { panic!("a step did not end") };
+        assert_eq!(step, ended);
+        events.extend(outputs.into_iter().map(|output| output.event));
+    }
+    let end =
+        JobEvent::Finished { reason: StopReason::Length, prompt_tokens: 3, completion_tokens: 2, cached_tokens: 0 };
+    assert_eq!(events.last(), Some(&end));
+}
+
+#[test]
+fn an_idle_engine_ends_with_code_0_on_stop() {
+    let mut peer = Peer::loaded();
+    peer.say(&ToEngine::Stop);
+    assert_eq!(peer.engine.join().unwrap(), 0);
+}
+
+#[test]
+fn a_failed_load_is_reported_and_ends_with_code_1() {
+    let mut peer = Peer::start(false);
+    peer.say(&ToEngine::Hello { version: PROTOCOL_VERSION, epoch: 5 });
+    peer.hear();
+    peer.say(&ToEngine::Load(load_spec()));
+    peer.hear();
+    assert!(matches!(peer.hear(), FromEngine::LoadFailed(LoadFailure { kind: LoadFailureKind::Corrupt, .. })));
+    assert_eq!(peer.engine.join().unwrap(), exit::LOAD_FAILED);
+}
+
+#[test]
+fn another_version_is_told_ours_and_refused() {
+    let mut peer = Peer::start(true);
+    peer.say(&ToEngine::Hello { version: PROTOCOL_VERSION + 1, epoch: 5 });
+    assert!(matches!(peer.hear(), FromEngine::Hello { version: PROTOCOL_VERSION, .. }));
+    assert_eq!(peer.engine.join().unwrap(), exit::WRONG_VERSION);
+}
+
+#[test]
+fn a_job_before_the_load_breaks_the_protocol() {
+    let mut peer = Peer::start(true);
+    peer.say(&ToEngine::Hello { version: PROTOCOL_VERSION, epoch: 5 });
+    peer.hear();
+    peer.say(&ToEngine::Submit(Box::new(spec(7, "abc", 2))));
+    assert_eq!(peer.engine.join().unwrap(), exit::PROTOCOL);
+}
