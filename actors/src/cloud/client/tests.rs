@@ -5,7 +5,7 @@ use crate::domain::{Delta, GenerationEvent, Origin, TokenUsage};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -16,7 +16,7 @@ const LONG: Duration = Duration::from_secs(20);
 struct Responder {
     client: ProviderClient,
     requests: mpsc::Receiver<String>,
-    served: JoinHandle<()>,
+    served: JoinSet<()>,
 }
 
 /// Answers each request of each connection with the next of `answers`, then waits for the client to close (an answer that
@@ -25,7 +25,8 @@ async fn responder(answers: Vec<Vec<u8>>, timeouts: Timeouts) -> Responder {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/v1/", listener.local_addr().unwrap());
     let (tell, requests) = mpsc::channel(8);
-    let served = tokio::spawn(async move {
+    let mut served = JoinSet::new();
+    served.spawn(async move {
         let (mut socket, _) = listener.accept().await.unwrap();
         for answer in answers {
             let Some(request) = read_request(&mut socket).await else { return };
@@ -277,11 +278,11 @@ async fn a_whole_answer_above_its_bound_is_a_failure() {
 
 #[tokio::test]
 async fn dropping_the_stream_or_the_call_closes_the_socket() {
-    let hang = responder(vec![chunked(&[A], false)], Timeouts::default()).await;
+    let mut hang = responder(vec![chunked(&[A], false)], Timeouts::default()).await;
     let mut stream = hang.stream().await;
     assert!(matches!(stream.next().await, Ok(Some(_))));
     drop(stream);
-    timeout(LONG, hang.served).await.unwrap().unwrap();
+    timeout(LONG, hang.served.join_next()).await.unwrap().unwrap().unwrap();
 
     let mut hang = responder(vec![vec![]], Timeouts::default()).await;
     let (_, nothing) = mpsc::channel(1);
@@ -290,7 +291,7 @@ async fn dropping_the_stream_or_the_call_closes_the_socket() {
         answer = hang.ask(true) => panic!("{answer:?}"),
         _ = requests.recv() => {}
     }
-    timeout(LONG, hang.served).await.unwrap().unwrap();
+    timeout(LONG, hang.served.join_next()).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test]

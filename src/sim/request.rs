@@ -1,0 +1,157 @@
+//! The part of an OpenAI request that the simulation looks at. Pure.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+const MAX_CHOICES: u32 = 8;
+
+#[derive(Debug, Deserialize)]
+struct Raw {
+    #[serde(default)]
+    model: String,
+    messages: Option<Vec<RawMessage>>,
+    prompt: Option<Value>,
+    stream: Option<bool>,
+    stream_options: Option<StreamOptions>,
+    max_tokens: Option<u32>,
+    max_completion_tokens: Option<u32>,
+    n: Option<u32>,
+}
+
+#[derive(Debug, Deserialize)]
+struct RawMessage {
+    role: String,
+    #[serde(default)]
+    content: Value,
+}
+
+#[derive(Debug, Deserialize)]
+struct StreamOptions {
+    include_usage: Option<bool>,
+}
+
+/// Which endpoint was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Endpoint {
+    Chat,
+    Completion,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SimRequest {
+    pub endpoint: Endpoint,
+    pub model: String,
+    /// Everything said before the answer, without `prefix`.
+    pub prompt: String,
+    /// The last message, if it is the assistant's.
+    pub prefix: Option<String>,
+    pub prompt_tokens: u64,
+    pub stream: bool,
+    pub include_usage: bool,
+    pub max_tokens: Option<u32>,
+    pub choices: u32,
+}
+
+impl SimRequest {
+    /// # Errors
+    /// What is wrong with the body, for its sender.
+    pub(super) fn parse(endpoint: Endpoint, body: &[u8]) -> Result<Self, String> {
+        let raw: Raw = serde_json::from_slice(body).map_err(|error| format!("invalid body: {error}"))?;
+        let (prompt, prefix, prompt_tokens) = match endpoint {
+            Endpoint::Chat => read_messages(raw.messages.as_deref().unwrap_or_default())?,
+            Endpoint::Completion => {
+                let prompt = text_of(raw.prompt.as_ref().ok_or("prompt is missing")?);
+                let tokens = tokens_of(&prompt);
+                (prompt, None, tokens)
+            }
+        };
+        Ok(Self {
+            endpoint,
+            model: raw.model,
+            prompt,
+            prefix,
+            prompt_tokens,
+            stream: raw.stream.unwrap_or(false),
+            include_usage: raw.stream_options.and_then(|options| options.include_usage).unwrap_or(false),
+            max_tokens: raw.max_completion_tokens.or(raw.max_tokens),
+            choices: raw.n.unwrap_or(1).clamp(1, MAX_CHOICES),
+        })
+    }
+}
+
+fn read_messages(messages: &[RawMessage]) -> Result<(String, Option<String>, u64), String> {
+    let (last, before) = messages.split_last().ok_or("messages is missing or empty")?;
+    let mut tokens = 0;
+    let mut prompt = String::new();
+    let mut take = |message: &RawMessage| {
+        let text = text_of(&message.content);
+        tokens += tokens_of(&text) + 4;
+        for part in [message.role.as_str(), "\n", text.as_str(), "\n"] {
+            prompt.push_str(part);
+        }
+    };
+    before.iter().for_each(&mut take);
+    if last.role != "assistant" {
+        take(last);
+        return Ok((prompt, None, tokens));
+    }
+    let prefix = text_of(&last.content);
+    let tokens = tokens + tokens_of(&prefix) + 4;
+    Ok((prompt, Some(prefix), tokens))
+}
+
+/// A text, or the texts of a list of parts, prompts or token ids.
+fn text_of(content: &Value) -> String {
+    match content {
+        Value::String(text) => text.clone(),
+        Value::Array(parts) => parts.iter().map(text_of).collect::<Vec<_>>().join("\n"),
+        Value::Object(part) => part.get("text").and_then(Value::as_str).unwrap_or_default().to_owned(),
+        Value::Number(token) => token.to_string(),
+        Value::Null | Value::Bool(_) => String::new(),
+    }
+}
+
+/// Four bytes each: it must be counted the same on every run, not rightly.
+fn tokens_of(text: &str) -> u64 {
+    text.len().div_ceil(4) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn parse(endpoint: Endpoint, body: Value) -> Result<SimRequest, String> {
+        SimRequest::parse(endpoint, body.to_string().as_bytes())
+    }
+
+    #[test]
+    fn an_assistants_last_message_is_the_prefix_and_no_prompt() {
+        let user = json!({"role": "user", "content": [{"type": "text", "text": "four"}, {"type": "image_url"}]});
+        let without = parse(Endpoint::Chat, json!({"model": "m", "messages": [user]})).unwrap();
+        let with = parse(
+            Endpoint::Chat,
+            json!({"messages": [user, {"role": "assistant", "content": "so far"}], "n": 99, "max_tokens": 1, "max_completion_tokens": 2}),
+        )
+        .unwrap();
+        assert_eq!(with.prompt, without.prompt);
+        assert_eq!((without.prefix, with.prefix.as_deref()), (None, Some("so far")));
+        assert_eq!((without.prompt_tokens, with.prompt_tokens), (6, 12));
+        assert_eq!((with.choices, with.max_tokens), (MAX_CHOICES, Some(2)));
+    }
+
+    #[test]
+    fn wrong_bodies_are_told() {
+        for (endpoint, body) in [
+            (Endpoint::Chat, json!([])),
+            (Endpoint::Chat, json!({"model": "m"})),
+            (Endpoint::Chat, json!({"messages": []})),
+            (Endpoint::Chat, json!({"messages": [{"content": "x"}]})),
+            (Endpoint::Chat, json!({"messages": "x"})),
+            (Endpoint::Completion, json!({"model": "m"})),
+        ] {
+            assert!(parse(endpoint, body.clone()).is_err(), "{body}");
+        }
+        assert_eq!(parse(Endpoint::Completion, json!({"prompt": ["a", "b"]})).unwrap().prompt, "a\nb");
+    }
+}
