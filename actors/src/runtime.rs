@@ -20,12 +20,15 @@ use crate::{
         Address, Supervisor, SupervisorMsg, Tree,
         children::ChildSpec,
         supervisor::{child, leaf},
+        tree::ActorState,
     },
+    task,
 };
 use ractor::{Actor, ActorCell, ActorRef, Message, SpawnErr};
 use rustix::process::Signal;
 use std::{fmt, io, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 use tokio::{task::JoinHandle, time::Instant};
+use tokio_util::sync::CancellationToken;
 
 /// How long an engine may take to stop in good order before it is killed.
 const ENGINE_STOP: Duration = Duration::from_secs(2);
@@ -72,7 +75,7 @@ pub struct Runtime {
     pub tree: Tree,
     pub vitals: Vitals,
     directory: Directory,
-    root_ended: JoinHandle<()>,
+    root_ended: CancellationToken,
 }
 
 impl Runtime {
@@ -114,17 +117,17 @@ impl Runtime {
         let root = parts.supervisor(names::ROOT, parts.children());
         tree.started(names::ROOT, None, Instant::now());
         observe::actor_started(names::ROOT);
-        let (reference, root_ended) = Actor::spawn(None, root, ()).await?;
+        let (reference, ended) = Actor::spawn(None, root, ()).await?;
         directory.root.set(reference);
+        let root_ended = CancellationToken::new();
+        task::detached(tell_end(ended, root_ended.clone(), directory.root.clone(), tree.clone()));
         Ok(Self { services, tree, vitals, directory, root_ended })
     }
 
     /// Resolves when Root has died: its restart budget is spent, or it was killed. The caller fails what is open and
     /// exits non-zero.
-    pub async fn root_ended(&mut self) {
-        let _ = (&mut self.root_ended).await;
-        self.directory.root.clear();
-        self.tree.ended(names::ROOT, "ended", crate::supervise::tree::ActorState::Stopped);
+    pub async fn root_ended(&self) {
+        self.root_ended.cancelled().await;
     }
 
     /// Requests waiting for a lease. `None` while no router lives.
@@ -138,7 +141,7 @@ impl Runtime {
     }
 
     /// Stops the actors in reverse start order, then the engines.
-    pub async fn stop(self) {
+    pub async fn stop(&self) {
         if let Some(root) = self.directory.root.get() {
             let stopped = root.call(|reply_to| SupervisorMsg::Shutdown { reply_to }, Some(TREE_STOP)).await;
             drop(stopped);
@@ -216,6 +219,13 @@ impl Runtime {
         let seat = seat.parse().ok().and_then(|seat: usize| provider.seats().get(seat)).ok_or_else(unknown)?;
         Ok(handle(&seat.address, CloudMsg::Chaos))
     }
+}
+
+async fn tell_end(root: JoinHandle<()>, ended: CancellationToken, address: Address<SupervisorMsg>, tree: Tree) {
+    let _ = root.await;
+    address.clear();
+    tree.ended(names::ROOT, "ended", ActorState::Stopped);
+    ended.cancel();
 }
 
 /// A living actor, whatever its message type.

@@ -91,6 +91,7 @@ fn set_output_cap(body: &mut Map<String, Value>, output_cap: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::ChatRequest;
     use crate::domain::{ErrorKind, ModelChoice, Needs, RequestId, SamplingWish};
 
     fn request(kind: RequestKind, input: Input, body: Value) -> ChatRequest {
@@ -114,7 +115,7 @@ mod tests {
     }
 
     fn translated(kind: RequestKind, input: Input, body: Value, stream: bool) -> Value {
-        let bytes = upstream_body(&request(kind, input, body), "up-1", 256, stream).unwrap();
+        let bytes = upstream_body(CloudBound::new(&request(kind, input, body)).unwrap(), "up-1", 256, stream).unwrap();
         serde_json::from_slice(&bytes).unwrap()
     }
 
@@ -177,6 +178,6 @@ mod tests {
     #[test]
     fn token_ids_never_go_to_a_provider() {
         let request = request(RequestKind::Completion, Input::Tokens(vec![1]), json!({}));
-        assert_eq!(upstream_body(&request, "m", 1, false).unwrap_err().kind, ErrorKind::InvalidRequest);
+        assert_eq!(upstream_body(CloudBound::new(&request).unwrap(), "m", 1, false).unwrap_err().kind, ErrorKind::InvalidRequest);
     }
 }

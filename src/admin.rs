@@ -1,0 +1,251 @@
+//! The admin listener: metrics, status, the live tree, health, chaos. Reads what is published; asks no actor but the
+//! router for its queue.
+
+use crate::http::error::respond;
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{Request, State},
+    http::{HeaderMap, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use metrics_exporter_prometheus::PrometheusHandle;
+use secrecy::ExposeSecret;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use spillway_actors::{
+    domain::{ErrorKind, GatewayError},
+    gpu::EngineSlot,
+    health::nvml::Reading,
+    runtime::{ChaosError, KillWay, Runtime},
+};
+use std::{sync::Arc, time::UNIX_EPOCH};
+use tokio::time::Instant;
+
+#[derive(Clone)]
+pub struct AdminState {
+    pub runtime: Arc<Runtime>,
+    pub metrics: PrometheusHandle,
+}
+
+pub fn router(state: AdminState) -> Router {
+    let mut router = Router::new()
+        .route("/health", get(|| async { Json(json!({"status": "ok"})) }))
+        .route("/metrics", get(metrics))
+        .route("/admin/status", get(status))
+        .route("/admin/actors", get(actors))
+        .route("/admin/health/gpu", get(gpu_health))
+        .route("/admin/usage", get(usage));
+    if state.runtime.services.config.chaos_enabled {
+        router = router.route("/admin/chaos/kill", post(kill));
+    }
+    router
+        .fallback(|| async { respond(&not_found()) })
+        .method_not_allowed_fallback(|| async {
+            let error = GatewayError::invalid(None, "this path does not take that method");
+            (StatusCode::METHOD_NOT_ALLOWED, respond(&error).into_body()).into_response()
+        })
+        .layer(middleware::from_fn_with_state(state.clone(), guard))
+        .with_state(state)
+}
+
+fn not_found() -> GatewayError {
+    GatewayError::gateway(ErrorKind::ModelNotFound, "no such path on the admin listener (chaos needs [chaos] enabled = true)")
+}
+
+/// Host and token, before anything else: a web page that rebinds its name to loopback gets nothing.
+async fn guard(State(state): State<AdminState>, request: Request, next: Next) -> Response {
+    let server = &state.runtime.services.config.server;
+    if !host_is_known(request.headers(), &server.admin_hosts) {
+        let message = "this Host is not in [server] admin_hosts";
+        return respond(&GatewayError::gateway(ErrorKind::Forbidden, message));
+    }
+    if let Some(token) = &server.admin_token {
+        if !carries_token(request.headers(), token.expose_secret()) {
+            let message = "the admin listener needs `Authorization: Bearer <admin token>`";
+            return respond(&GatewayError::gateway(ErrorKind::Unauthorized, message));
+        }
+    }
+    next.run(request).await
+}
+
+fn host_is_known(headers: &HeaderMap, known: &[String]) -> bool {
+    let Some(host) = headers.get(header::HOST).and_then(|host| host.to_str().ok()) else { return false };
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let name = name.trim_start_matches('[').trim_end_matches(']');
+    known.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
+/// Compares digests, so that neither length nor content of the token shows in the time it takes.
+fn carries_token(headers: &HeaderMap, token: &str) -> bool {
+    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    given.is_some_and(|given| blake3::hash(given) == blake3::hash(token.as_bytes()))
+}
+
+async fn metrics(State(state): State<AdminState>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.render())
+}
+
+async fn status(State(state): State<AdminState>) -> Json<Value> {
+    let services = &state.runtime.services;
+    let now = Instant::now();
+    let gpus: Vec<Value> = services.fleet.slots.iter().map(gpu_status).collect();
+    let leases: usize = services.fleet.slots.iter().map(|slot| slot.view().leases).sum();
+    let breakers: Vec<Value> = services
+        .fleet
+        .providers
+        .iter()
+        .flat_map(|provider| {
+            let name = provider.config().name.clone();
+            provider.breakers(now).into_iter().map(move |(model, state, open_ms)| {
+                json!({"target": name.as_str(), "model": model, "state": state, "open_ms": open_ms})
+            })
+        })
+        .collect();
+    Json(json!({
+        "gpus": gpus,
+        "queue": state.runtime.queued().await,
+        "leases": leases,
+        "breakers": breakers,
+        "requests": services.jobs.totals(),
+        "draining": services.jobs.is_closed(),
+        "ledger": services.ledger.snapshot(),
+    }))
+}
+
+fn gpu_status(slot: &Arc<EngineSlot>) -> Value {
+    let view = slot.view();
+    json!({
+        "name": slot.name(),
+        "model": slot.config().model.as_str(),
+        "state": view.state.name(),
+        "cause": view.state.cause().map(ToString::to_string),
+        "last_death": slot.last_death().map(|death| json!({
+            "epoch": death.epoch,
+            "cause": death.cause.to_string(),
+            "ago_ms": death.at.elapsed().as_millis() as u64,
+        })),
+        "epoch": view.epoch,
+        "serving": view.serving,
+        "engine_pid": view.engine_pid,
+        "device": view.info.as_ref().map(|info| info.device.clone()),
+        "leases": view.leases,
+        "parallel": view.parallel,
+    })
+}
+
+async fn actors(State(state): State<AdminState>) -> Json<Value> {
+    Json(json!({"actors": state.runtime.tree.snapshot()}))
+}
+
+async fn gpu_health(State(state): State<AdminState>) -> Json<Value> {
+    let health = state.runtime.vitals.read();
+    let interval = state.runtime.services.config.health.interval;
+    let stale = health.at.elapsed() > interval * 3;
+    let (status, detail, gpus) = match &health.gpus {
+        None => ("unknown", "not looked at yet".to_owned(), None),
+        Some(_) if stale => ("unknown", "the last look is too old".to_owned(), None),
+        Some(Reading::NoGpu(why)) => ("no GPU", why.clone(), None),
+        Some(Reading::Error(why)) => ("error", why.clone(), None),
+        Some(Reading::Stuck) => ("degraded", "the driver does not answer".to_owned(), None),
+        Some(Reading::Gpus(gpus)) => ("ok", String::new(), Some(gpus)),
+    };
+    let sum = |read: fn(&spillway_actors::health::nvml::GpuReading) -> Option<u64>| {
+        gpus.map(|gpus| gpus.iter().filter_map(read).sum::<u64>())
+    };
+    let (used, total) = (sum(|gpu| gpu.memory_used_bytes), sum(|gpu| gpu.memory_total_bytes));
+    let ratio = |used: Option<u64>, total: Option<u64>| Some(used? as f64 / total.filter(|total| *total > 0)? as f64);
+    let system = health.system_memory;
+    let timestamp = health.wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    Json(json!({
+        "status": status,
+        "detail": detail,
+        "gpu_available": gpus.is_some(),
+        "memory_used_bytes": used,
+        "memory_total_bytes": total,
+        "memory_utilization_ratio": ratio(used, total),
+        "gpus": gpus,
+        "system_memory": {
+            "used_bytes": system.map(|(used, _)| used),
+            "total_bytes": system.map(|(_, total)| total),
+            "utilization_ratio": ratio(system.map(|(used, _)| used), system.map(|(_, total)| total)),
+        },
+        "timestamp": timestamp,
+    }))
+}
+
+async fn usage(State(state): State<AdminState>) -> Json<Value> {
+    Json(json!(state.runtime.services.ledger.snapshot()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KillOrder {
+    actor: String,
+    how: String,
+}
+
+async fn kill(State(state): State<AdminState>, body: Bytes) -> Response {
+    let order: KillOrder = match serde_json::from_slice(&body) {
+        Ok(order) => order,
+        Err(error) => return respond(&GatewayError::invalid(None, format!("want {{\"actor\", \"how\"}}: {error}"))),
+    };
+    let done = order.how.parse::<KillWay>().and_then(|how| state.runtime.kill(&order.actor, how));
+    match done {
+        Ok(()) => {
+            let at = std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+            let at = u64::try_from(at).unwrap_or(u64::MAX);
+            tracing::warn!(actor = order.actor, how = order.how, "chaos");
+            Json(json!({"ok": true, "actor": order.actor, "how": order.how, "unix_ns": at})).into_response()
+        }
+        Err(error @ ChaosError::NotAlive(_)) => {
+            let mut response = respond(&GatewayError::invalid("actor", error.to_string()));
+            *response.status_mut() = StatusCode::CONFLICT;
+            response
+        }
+        Err(error) => {
+            let param = if matches!(error, ChaosError::UnknownWay(_)) { "how" } else { "actor" };
+            respond(&GatewayError::invalid(param, error.to_string()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_known_hosts_pass_with_or_without_port() {
+        let known = ["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+        let passes = |host: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::HOST, host.parse().unwrap());
+            host_is_known(&headers, &known)
+        };
+        for good in ["localhost", "LOCALHOST:8081", "127.0.0.1:8081", "[::1]:8081", "[::1]"] {
+            assert!(passes(good), "{good}");
+        }
+        for bad in ["evil.example", "localhost.evil.example:8081", "127.0.0.2", ""] {
+            assert!(!passes(bad), "{bad}");
+        }
+        assert!(!host_is_known(&HeaderMap::new(), &known));
+    }
+
+    #[test]
+    fn the_token_must_be_exact() {
+        let carries = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::AUTHORIZATION, value.parse().unwrap());
+            carries_token(&headers, "secret")
+        };
+        assert!(carries("Bearer secret"));
+        for bad in ["Bearer secre", "Bearer secrets", "Basic secret", "secret"] {
+            assert!(!carries(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The command line: which command, with what exit code. 0 ok, 1 failed, 2 usage, 3 unhealthy. Data goes to stdout, logs
+//! and complaints to stderr.
+
+use crate::{
+    serve::{self, ServeError},
+    sim::{Sim, SimArgs},
+};
+use clap::{Args, Parser, Subcommand};
+use spillway_actors::config::{self, Config, DemoCloud, Sources, Warning};
+use std::{
+    fmt::Display,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+use tokio_util::sync::CancellationToken;
+
+/// A hybrid LLM inference gateway: easy requests on the local GPU, hard ones in the cloud, none lost.
+#[derive(Debug, Parser)]
+#[command(name = "spillway", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve the API and the admin listener.
+    Serve(ServeArgs),
+    /// Check a configuration and report every fault at once.
+    Check(CheckArgs),
+    /// Run the simulated provider: for tests, demo and benchmarks, never for answers.
+    Sim(SimArgs),
+}
+
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// Configuration file; the built-in defaults apply where it is silent.
+    #[arg(long, env = "SPILLWAY_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Put a simulated cloud provider (labelled as such) on loopback in place of the configured ones.
+    #[arg(long)]
+    demo: bool,
+}
+
+#[derive(Debug, Args)]
+struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command that the arguments name.
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&format!("no runtime: {error}")),
+    };
+    let code = runtime.block_on(async {
+        match cli.command {
+            Command::Serve(args) => serve(args).await,
+            Command::Check(args) => check(&args),
+            Command::Sim(args) => simulate(&args).await,
+        }
+    });
+    // Threads that wait for children or the driver must not hold up the exit.
+    runtime.shutdown_background();
+    code
+}
+
+fn failed(why: &dyn Display) -> ExitCode {
+    let _ = writeln!(io::stderr(), "spillway: {why}");
+    ExitCode::FAILURE
+}
+
+/// Prints a line of data; a closed stdout is nobody's fault.
+pub(crate) fn say(line: &dyn Display) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+async fn serve(args: ServeArgs) -> ExitCode {
+    serve::init_logs();
+    let outcome = if args.demo { serve_demo(&args).await } else { serve_configured(&args.config, None).await };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(&error),
+    }
+}
+
+/// Starts the simulated provider beside the gateway, for as long as it serves.
+async fn serve_demo(args: &ServeArgs) -> Result<(), ServeError> {
+    let sim = serve::demo_provider().await?;
+    let base_url = format!("http://{}/v1", sim.local_addr);
+    let stop = CancellationToken::new();
+    let serving = spillway_actors::task::detached(sim.serve(stop.clone()));
+    say(&"demo: cloud answers come from a SIMULATED provider on this machine");
+    let outcome = serve_configured(&args.config, Some(DemoCloud { base_url })).await;
+    stop.cancel();
+    let _ = serving.await;
+    outcome
+}
+
+async fn serve_configured(args: &ConfigArgs, demo: Option<DemoCloud>) -> Result<(), ServeError> {
+    let (config, warnings) = load(args, demo)?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    serve::run(config).await
+}
+
+fn load(args: &ConfigArgs, demo: Option<DemoCloud>) -> Result<(Config, Vec<Warning>), ServeError> {
+    let file = match &args.config {
+        None => None,
+        Some(path) => {
+            let text = std::fs::read_to_string(path)
+                .map_err(|error| ServeError::Config(format!("cannot read {}: {error}", path.display())))?;
+            Some((path.clone(), text))
+        }
+    };
+    let env: Vec<(String, String)> = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
+    let cache_dir = config::default_cache_dir(&env);
+    let sources = Sources { file, env, overrides: Vec::new(), cache_dir, demo };
+    let read = |path: &Path| std::fs::read_to_string(path);
+    config::load(&sources, &read).map_err(|faults| ServeError::Config(faults.to_string()))
+}
+
+fn check(args: &CheckArgs) -> ExitCode {
+    match (load(&args.config, None), args.json) {
+        (Ok((_, warnings)), true) => {
+            say(&serde_json::json!({"ok": true, "warnings": warnings}));
+            ExitCode::SUCCESS
+        }
+        (Ok((_, warnings)), false) => {
+            for warning in warnings {
+                say(&format!("warning: {warning}"));
+            }
+            say(&"the configuration is good");
+            ExitCode::SUCCESS
+        }
+        (Err(error), true) => {
+            say(&serde_json::json!({"ok": false, "faults": error.to_string()}));
+            ExitCode::FAILURE
+        }
+        (Err(error), false) => failed(&error),
+    }
+}
+
+async fn simulate(args: &SimArgs) -> ExitCode {
+    let sim = match Sim::bind(args.listen, args.options()).await {
+        Ok(sim) => sim,
+        Err(error) => return failed(&format!("cannot listen on {}: {error}", args.listen)),
+    };
+    say(&format!("SIMULATED provider on http://{}/v1 (no model answers here)", sim.local_addr));
+    let stop = CancellationToken::new();
+    let signalled = stop.clone();
+    let waiting = spillway_actors::task::owned(async move {
+        serve::stop_signal().await;
+        signalled.cancel();
+    });
+    sim.serve(stop).await;
+    drop(waiting);
+    ExitCode::SUCCESS
+}

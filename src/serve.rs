@@ -1,0 +1,200 @@
+//! One run of the gateway: listeners, recorder, actors, and the orderly end. Holds the order of start and stop, nothing
+//! else.
+
+use crate::{
+    admin::{self, AdminState},
+    cli::say,
+    http::{
+        listen::{self, Limits},
+        routes::{EdgeState, api_router},
+    },
+    sim::{Sim, SimOptions},
+};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use spillway_actors::{
+    config::{Config, ServerConfig},
+    observe,
+    runtime::{Runtime, StartError},
+    task,
+};
+use std::{
+    io::{self, IsTerminal},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+use tokio::{
+    net::TcpListener,
+    signal::unix::{SignalKind, signal},
+};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+/// How long flights may take to say their last word once they were told to end.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+/// How long connections may take to close after the last request.
+const CLOSE: Duration = Duration::from_secs(2);
+/// Histograms are condensed this often.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// Upper bounds of every `_seconds` histogram; 0.2 and 0.005 are the promised failover and overhead.
+const SECONDS_BUCKETS: [f64; 18] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 120.0,
+];
+
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("{0}")]
+    Config(String),
+    #[error("cannot listen on {address} ([server] {key}): {source}; is another instance running?")]
+    Listen { key: &'static str, address: SocketAddr, source: io::Error },
+    #[error("the simulated provider cannot listen on loopback: {0}")]
+    Demo(io::Error),
+    #[error("metrics: {0}")]
+    Metrics(#[from] BuildError),
+    #[error("{0}")]
+    Start(#[from] StartError),
+    #[error("the root actor died; open requests were ended with an error")]
+    RootDied,
+}
+
+/// Logs go to stderr; `SPILLWAY_LOG` filters them, `SPILLWAY_LOG_FORMAT=json` changes their form.
+pub fn init_logs() {
+    let filter = EnvFilter::try_from_env("SPILLWAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    // A second call, in tests, keeps the first subscriber.
+    let _ = if std::env::var("SPILLWAY_LOG_FORMAT").is_ok_and(|format| format == "json") {
+        builder.json().try_init()
+    } else {
+        builder.with_ansi(io::stderr().is_terminal()).try_init()
+    };
+}
+
+/// The provider behind `--demo`, on a free loopback port, at a speed that can be watched.
+pub async fn demo_provider() -> Result<Sim, ServeError> {
+    let options = SimOptions {
+        ttft: Duration::from_millis(40),
+        tokens_per_second: Some(60.0),
+        ..SimOptions::default()
+    };
+    Sim::bind(SocketAddr::from(([127, 0, 0, 1], 0)), options).await.map_err(ServeError::Demo)
+}
+
+/// Serves until a signal or Root's death.
+///
+/// # Errors
+/// An address is taken, actors cannot start, or Root died.
+pub async fn run(config: Config) -> Result<(), ServeError> {
+    let config = Arc::new(config);
+    let api = bind("listen", config.server.listen).await?;
+    let admin = bind("admin_listen", config.server.admin_listen).await?;
+    let metrics = install_metrics()?;
+    let _upkeep = task::owned(upkeep(metrics.clone()));
+    let runtime = Runtime::start(Arc::clone(&config), find_engine()).await?;
+    let services = runtime.services.clone();
+    let jobs = services.jobs.clone();
+    let stop = CancellationToken::new();
+    let (api_addr, admin_addr) = (local(&api, config.server.listen), local(&admin, config.server.admin_listen));
+    let runtime = Arc::new(runtime);
+    let admin_state = AdminState { runtime: Arc::clone(&runtime), metrics };
+    let serving_api =
+        task::detached(listen::serve(api, api_router(EdgeState { services }), stop.clone(), Limits::default()));
+    let serving_admin =
+        task::detached(listen::serve(admin, admin::router(admin_state), stop.clone(), Limits::default()));
+    greet(&config, api_addr, admin_addr);
+
+    let outcome = tokio::select! {
+        () = stop_signal() => {
+            tracing::info!("draining: no new requests are admitted");
+            jobs.close();
+            drain(&jobs, &config.server).await;
+            Ok(())
+        }
+        () = runtime.root_ended() => {
+            tracing::error!("the root actor died: ending every open request with an error");
+            Err(ServeError::RootDied)
+        }
+    };
+    jobs.fail_all();
+    jobs.drained(LAST_WORDS).await;
+    stop.cancel();
+    let _ = tokio::time::timeout(CLOSE, serving_api).await;
+    runtime.stop().await;
+    let _ = tokio::time::timeout(CLOSE, serving_admin).await;
+    outcome
+}
+
+/// Waits for open requests; a second signal cuts the wait short.
+async fn drain(jobs: &spillway_actors::jobs::JobTable, server: &ServerConfig) {
+    tokio::select! {
+        _ = jobs.drained(server.drain_timeout) => {}
+        () = stop_signal() => tracing::warn!("second signal: not waiting any longer"),
+    }
+}
+
+async fn bind(key: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|source| ServeError::Listen { key, address, source })
+}
+
+/// The address really bound: differs from the configured one for port 0.
+fn local(listener: &TcpListener, configured: SocketAddr) -> SocketAddr {
+    listener.local_addr().unwrap_or(configured)
+}
+
+fn install_metrics() -> Result<PrometheusHandle, ServeError> {
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)?
+        .build_recorder();
+    let handle = recorder.handle();
+    if metrics::set_global_recorder(recorder).is_err() {
+        tracing::warn!("a metrics recorder is installed already");
+    }
+    observe::describe();
+    observe::build_info(env!("CARGO_PKG_VERSION"));
+    Ok(handle)
+}
+
+async fn upkeep(metrics: PrometheusHandle) {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    loop {
+        ticks.tick().await;
+        metrics.run_upkeep();
+    }
+}
+
+/// The engine beside this executable (or one folder up, where test binaries live).
+fn find_engine() -> Result<PathBuf, String> {
+    let own = std::env::current_exe().map_err(|error| format!("own path unknown: {error}"))?;
+    let folders = own.ancestors().skip(1).take(2);
+    let mut candidates = folders.map(|folder| folder.join("spillway-engine"));
+    candidates.find(|path| path.is_file()).ok_or_else(|| {
+        let folder = own.parent().map_or_else(|| ".".into(), |folder| folder.display().to_string());
+        format!("spillway-engine is not in {folder}; build it with `make build` or set engine_path in [[local]]")
+    })
+}
+
+/// Resolves at SIGTERM or SIGINT.
+pub async fn stop_signal() {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
+        tracing::error!("signals cannot be caught");
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
+fn greet(config: &Config, api: SocketAddr, admin: SocketAddr) {
+    say(&format!("spillway serves http://{api}/v1 · admin and metrics on http://{admin}"));
+    if !config.clouds.iter().any(|cloud| cloud.is_usable()) {
+        say(&"no cloud provider has a key: serving every tier locally");
+    }
+    say(&"try:");
+    say(&format!(
+        "  curl http://{api}/v1/chat/completions -H 'content-type: application/json' \
+         -d '{{\"messages\":[{{\"role\":\"user\",\"content\":\"Say hello\"}}]}}'"
+    ));
+    say(&format!("status: http://{admin}/admin/status"));
+}
