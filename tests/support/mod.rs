@@ -1,0 +1,24 @@
+//! The harness of every black-box test: the real gateway binary with its real engine, a simulated provider in this
+//! process, clients that write down what they saw, and the rules that the record must keep. Waiting means polling with a
+//! deadline; nothing here sleeps and hopes.
+
+#![allow(dead_code, reason = "each binary that shares the harness uses its own part")]
+
+pub mod checks;
+pub mod client;
+pub mod cloud;
+pub mod gateway;
+pub mod history;
+pub mod load;
+pub mod poll;
+pub mod process;
+pub mod setup;
+
+pub use checks::continuity;
+pub use client::{Ask, Client, Outcome, Record, unix_ns};
+pub use cloud::Cloud;
+pub use gateway::{Gateway, Kill};
+pub use history::History;
+pub use load::{Load, Mix};
+pub use poll::{eventually, until};
+pub use setup::Setup;
