@@ -1,7 +1,11 @@
 //! One provider as all its CloudActors share it: keys, breakers, seats, rolling latencies. Kept outside the actors, so
 //! that what was learned about a provider survives an actor's death.
 
-use super::{actor::CloudMsg, breaker::{Breaker, BreakerState}, client::{ProviderClient, Timeouts}};
+use super::{
+    actor::CloudMsg,
+    breaker::{Breaker, BreakerState},
+    client::{ProviderClient, Timeouts},
+};
 use crate::{
     config::{CloudConfig, CloudModel},
     domain::{ErrorKind, GatewayError},
@@ -80,11 +84,15 @@ pub struct CloudView {
 /// How an attempt ended, as far as breaker and keys care.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallEnd {
-    Success { first_token: Option<Duration> },
+    Success {
+        first_token: Option<Duration>,
+    },
     /// The provider failed: counts against its breaker.
     Fault,
     /// 429: the key rests; the breaker is untouched.
-    Limited { retry_after: Option<Duration> },
+    Limited {
+        retry_after: Option<Duration>,
+    },
     /// 401, 402, 403, spent credit.
     KeyRefused,
     /// Says nothing about the provider's health (client gone, request refused).
@@ -164,8 +172,9 @@ impl Provider {
         }
         let mut inner = self.inner.lock();
         let count = inner.keys.len();
-        let Some(key) =
-            (0..count).map(|step| (inner.next_key + step) % count).find(|&key| inner.keys.get(key).is_some_and(|key| !key.rests(now)))
+        let Some(key) = (0..count)
+            .map(|step| (inner.next_key + step) % count)
+            .find(|&key| inner.keys.get(key).is_some_and(|key| !key.rests(now)))
         else {
             let at = inner.keys.iter().filter_map(|key| key.resting_until).min();
             let spent = count > 0 && inner.keys.iter().all(|key| key.exhausted);
@@ -240,9 +249,7 @@ impl Provider {
         let states = inner.models.iter().map(|model| match model.breaker.state() {
             BreakerState::Passing => ("passing", 0),
             BreakerState::Probing { .. } => ("probing", 0),
-            BreakerState::Tripped { until, .. } => {
-                ("tripped", until.saturating_duration_since(now).as_millis() as u64)
-            }
+            BreakerState::Tripped { until, .. } => ("tripped", until.saturating_duration_since(now).as_millis() as u64),
         });
         self.config.models.iter().zip(states).map(|(model, (state, ms))| (model.name.to_string(), state, ms)).collect()
     }

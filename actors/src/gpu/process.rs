@@ -3,6 +3,7 @@
 //! The kernel delivers PDEATHSIG when the *thread* that forked ends, so children are never spawned from a runtime
 //! worker. The child's environment is built from an allow-list: no provider key can leak into it.
 
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{
     ffi::OsString,
     io,
@@ -12,15 +13,23 @@ use std::{
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread,
 };
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::sync::{oneshot, watch};
 
 /// Orders waiting for the spawner thread; one per local target is plenty.
 const ORDERS: usize = 64;
 
 /// Environment variables an engine may see.
-const ENV_ALLOWED: [&str; 9] =
-    ["PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"];
+const ENV_ALLOWED: [&str; 9] = [
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "LANG",
+    "LD_LIBRARY_PATH",
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
+    "ROCR_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+];
 /// Prefixes of further allowed variables.
 const ENV_PREFIXES: [&str; 3] = ["GGML_", "OMP_", "NVIDIA_"];
 
