@@ -21,7 +21,10 @@ use std::{
     },
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 /// Cooldown of a key after a 429 without Retry-After.
 const COOLDOWN: Duration = Duration::from_secs(1);
@@ -68,6 +71,8 @@ pub struct Provider {
     config: Arc<CloudConfig>,
     client: ProviderClient,
     seats: Vec<Arc<Seat>>,
+    /// Calls at once, over all seats; who finds none free waits in order of arrival, inside its own deadline.
+    places: Arc<Semaphore>,
     inner: Mutex<Inner>,
 }
 
@@ -120,7 +125,8 @@ impl Provider {
             next_key: 0,
         };
         let seats = (0..config.actors).map(|_| Arc::default()).collect();
-        Ok(Arc::new(Self { config, client, seats, inner: Mutex::new(inner) }))
+        let places = Arc::new(Semaphore::new(config.max_concurrency));
+        Ok(Arc::new(Self { config, client, seats, places, inner: Mutex::new(inner) }))
     }
 
     pub fn config(&self) -> &CloudConfig {
@@ -160,16 +166,17 @@ impl Provider {
         }
     }
 
-    /// Lets one call start: takes a place on `seat`, passes the breaker, picks the next key that does not rest.
+    /// Waits for one of the `max_concurrency` places. Dropping the future gives up the turn.
+    pub async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).acquire_owned().await.ok()
+    }
+
+    /// Lets one call start: counts it on `seat`, passes the breaker, picks the next key that does not rest.
     pub fn grant(self: &Arc<Self>, seat: &Arc<Seat>, model: usize, now: Instant) -> Result<Grant, GatewayError> {
-        let per_seat = self.config.max_concurrency.div_ceil(self.seats.len().max(1));
         let refuse = |kind, message: &str, at: Option<Instant>| {
             let after = at.map_or(COOLDOWN, |at| at.saturating_duration_since(now)).max(Duration::from_millis(1));
             Err(GatewayError::target(&self.config.name, kind, message).retry_after(after))
         };
-        if seat.running.load(Ordering::Relaxed) >= per_seat {
-            return refuse(ErrorKind::Unavailable, "all its connections are in use", None);
-        }
         let mut inner = self.inner.lock();
         let count = inner.keys.len();
         let Some(key) = (0..count)
