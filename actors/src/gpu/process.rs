@@ -7,7 +7,10 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{
     ffi::OsString,
     io,
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream, process::CommandExt},
+    },
     path::PathBuf,
     process::{Child, ChildStderr, ChildStdout, Command, Stdio},
     sync::mpsc::{Receiver, SyncSender, sync_channel},
@@ -125,7 +128,9 @@ fn spawn(command: &EngineCommand) -> io::Result<Spawned> {
         .env("GGML_NO_BACKTRACE", "1")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .stderr(Stdio::piped())
+        // Ctrl-C in a terminal reaches the gateway only: it drains first and then stops the engine.
+        .process_group(0);
     if command.chaos {
         process.arg("--chaos");
     }
