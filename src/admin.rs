@@ -52,7 +52,10 @@ pub fn router(state: AdminState) -> Router {
 }
 
 fn not_found() -> GatewayError {
-    GatewayError::gateway(ErrorKind::ModelNotFound, "no such path on the admin listener (chaos needs [chaos] enabled = true)")
+    GatewayError::gateway(
+        ErrorKind::ModelNotFound,
+        "no such path on the admin listener (chaos needs [chaos] enabled = true)",
+    )
 }
 
 /// Host and token, before anything else: a web page that rebinds its name to loopback gets nothing.

@@ -38,9 +38,8 @@ const CLOSE: Duration = Duration::from_secs(2);
 /// Histograms are condensed this often.
 const UPKEEP: Duration = Duration::from_secs(5);
 /// Upper bounds of every `_seconds` histogram; 0.2 and 0.005 are the promised failover and overhead.
-const SECONDS_BUCKETS: [f64; 18] = [
-    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 120.0,
-];
+const SECONDS_BUCKETS: [f64; 18] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 120.0];
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -72,11 +71,8 @@ pub fn init_logs() {
 
 /// The provider behind `--demo`, on a free loopback port, at a speed that can be watched.
 pub async fn demo_provider() -> Result<Sim, ServeError> {
-    let options = SimOptions {
-        ttft: Duration::from_millis(40),
-        tokens_per_second: Some(60.0),
-        ..SimOptions::default()
-    };
+    let options =
+        SimOptions { ttft: Duration::from_millis(40), tokens_per_second: Some(60.0), ..SimOptions::default() };
     Sim::bind(SocketAddr::from(([127, 0, 0, 1], 0)), options).await.map_err(ServeError::Demo)
 }
 

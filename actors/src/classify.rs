@@ -30,7 +30,7 @@ pub enum Basis {
 }
 
 impl Basis {
-    fn of(model: &ModelChoice, budget_sensitive: bool, complexity: Complexity) -> Self {
+    pub(crate) fn of(model: &ModelChoice, budget_sensitive: bool, complexity: Complexity) -> Self {
         match model {
             ModelChoice::Named(_) => Self::NamedModel,
             ModelChoice::Local => Self::NamedLocal,

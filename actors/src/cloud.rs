@@ -14,7 +14,7 @@ pub mod fault;
 pub mod provider;
 pub mod sse;
 
+pub use actor::{CloudActor, CloudMsg};
 pub use body::upstream_body;
 pub use client::{Answer, EventStream, ProviderClient, Timeouts, WholeAnswer};
-pub use actor::{CloudActor, CloudMsg};
 pub use provider::{CallEnd, CloudView, Grant, Provider};

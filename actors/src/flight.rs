@@ -270,7 +270,8 @@ impl Flight {
         let outcome = match end {
             End::Landed => {
                 let report = self.report();
-                self.emit(FlightEvent::Done(Box::new(report))).await;
+                let done = self.emit(FlightEvent::Done(Box::new(report)));
+                let _ = tokio::time::timeout_at(self.job.deadline.max(Instant::now() + LAST_WORD), done).await;
                 if self.events.is_closed() { Outcome::ClientGone } else { Outcome::Completed }
             }
             End::ClientGone => Outcome::ClientGone,

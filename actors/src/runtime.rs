@@ -6,11 +6,7 @@ use crate::{
     config::Config,
     domain::GatewayError,
     flight::Services,
-    gpu::{
-        EngineSlot, GpuModelActor, GpuMsg,
-        frame::EngineChaos,
-        process::Spawner,
-    },
+    gpu::{EngineSlot, GpuModelActor, GpuMsg, frame::EngineChaos, process::Spawner},
     health::{HealthActor, HealthMsg, NvmlProbe, Vitals},
     jobs::JobTable,
     ledger::{Ledger, LedgerActor, LedgerMsg},
@@ -213,7 +209,8 @@ impl Runtime {
             let at = self.services.fleet.slots.iter().position(|slot| slot.name() == name).ok_or_else(unknown)?;
             return Ok(self.directory.gpus.get(at).and_then(|address| handle(address, GpuMsg::Chaos)));
         }
-        let (provider, seat) = actor.strip_prefix("cloud/").and_then(|rest| rest.rsplit_once('/')).ok_or_else(unknown)?;
+        let (provider, seat) =
+            actor.strip_prefix("cloud/").and_then(|rest| rest.rsplit_once('/')).ok_or_else(unknown)?;
         let mut providers = self.services.fleet.providers.iter();
         let provider = providers.find(|p| p.config().name.as_str() == provider).ok_or_else(unknown)?;
         let seat = seat.parse().ok().and_then(|seat: usize| provider.seats().get(seat)).ok_or_else(unknown)?;
@@ -310,7 +307,9 @@ impl fmt::Display for KillWay {
 pub enum ChaosError {
     #[error("no actor is called {0}; /admin/actors lists them")]
     UnknownActor(String),
-    #[error("{0} is no way to end an actor; known: kill, panic, error, stop, and for a GPU's engine sigkill, sigabrt, sigstop, exit, garbage, half-frame, hang-decode")]
+    #[error(
+        "{0} is no way to end an actor; known: kill, panic, error, stop, and for a GPU's engine sigkill, sigabrt, sigstop, exit, garbage, half-frame, hang-decode"
+    )]
     UnknownWay(String),
     #[error("{0} has no engine child: signals and frames go to gpu/<name>")]
     NoEngine(String),
@@ -393,5 +392,107 @@ impl Parts<'_> {
         let below = Arc::clone(&supervisor.children);
         let clear = move || below.iter().for_each(|member| (member.on_death)());
         child(name, supervisor, address, Arc::new(clear))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, DemoCloud, Sources};
+
+    async fn started() -> Runtime {
+        let demo = Some(DemoCloud { base_url: "http://127.0.0.1:9/v1".into() });
+        let sources = Sources { demo, ..Sources::default() };
+        let (config, _) = config::load(&sources, &|_| Err(io::ErrorKind::NotFound.into())).unwrap();
+        Runtime::start(Arc::new(config), Err("no engine in this test".into())).await.unwrap()
+    }
+
+    async fn until(mut holds: impl FnMut() -> bool) {
+        let poll = async {
+            while !holds() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), poll).await.expect("in time");
+    }
+
+    /// The names of the drawn tree, with members replaced by their pattern.
+    fn pattern(line: &str) -> String {
+        let name = line.trim_start();
+        let indent = &line[..line.len() - name.len()];
+        let name = match name.split('/').next() {
+            Some("cloud") => "cloud/<provider>/<n>",
+            Some("gpu") => "gpu/<name>",
+            _ => name,
+        };
+        format!("{indent}{name}")
+    }
+
+    #[tokio::test]
+    async fn the_tree_in_the_documentation_is_the_tree_that_runs() {
+        let runtime = started().await;
+        let mut running: Vec<String> = runtime.tree.drawing().lines().map(pattern).collect();
+        running.dedup();
+        let documented: Vec<String> = include_str!("lib.rs")
+            .lines()
+            .skip_while(|line| *line != "//! ```text")
+            .skip(1)
+            .take_while(|line| *line != "//! ```")
+            .map(|line| line.trim_start_matches("//! ").to_owned())
+            .collect();
+        assert_eq!(running, documented);
+        runtime.stop().await;
+    }
+
+    #[tokio::test]
+    async fn every_way_to_die_is_followed_by_a_restart_and_the_cause_is_told() {
+        let runtime = started().await;
+        let ways = [
+            (KillWay::Kill, "killed"),
+            (KillWay::Panic, "chaos panic"),
+            (KillWay::Error, "chaos error"),
+            (KillWay::Stop, "chaos stop"),
+        ];
+        let actors = [
+            "router",
+            "classifier",
+            "health",
+            "ledger",
+            "gpu/local",
+            "cloud/simulated/0",
+            "gpu-supervisor",
+            "cloud-supervisor",
+        ];
+        for actor in actors {
+            let record = || runtime.tree.snapshot().into_iter().find(|record| record.name == actor).unwrap();
+            for (count, (way, cause)) in (1..).zip(ways) {
+                runtime.kill(actor, way).unwrap();
+                until(|| record().restarts == count && record().state == ActorState::Running).await;
+                let told = record().last_exit_cause.unwrap();
+                assert!(told.contains(cause), "{actor} {way}: {told}");
+                until(|| runtime.find(actor).unwrap().is_some()).await;
+            }
+        }
+        runtime.stop().await;
+    }
+
+    #[tokio::test]
+    async fn an_actor_that_dies_too_often_takes_its_supervisor_along_and_at_last_root() {
+        let runtime = started().await;
+        for _ in 0..6 {
+            until(|| runtime.find("health").unwrap().is_some()).await;
+            runtime.kill("health", KillWay::Kill).unwrap();
+            until(|| runtime.find("health").unwrap().is_none()).await;
+        }
+        tokio::time::timeout(Duration::from_secs(10), runtime.root_ended()).await.expect("root dies loudly");
+    }
+
+    #[tokio::test]
+    async fn chaos_orders_that_make_no_sense_are_refused() {
+        let runtime = started().await;
+        assert!(matches!(runtime.kill("gpu/none", KillWay::Kill), Err(ChaosError::UnknownActor(_))));
+        assert!(matches!(runtime.kill("router", KillWay::Sigkill), Err(ChaosError::NoEngine(_))));
+        assert!(matches!("nuke".parse::<KillWay>(), Err(ChaosError::UnknownWay(_))));
+        runtime.stop().await;
     }
 }

@@ -51,17 +51,20 @@ pub fn confine(parent_pid: i32) -> Result<(), String> {
     if parent == parent_pid { Ok(()) } else { Err(format!("parent is {parent}, not {parent_pid}")) }
 }
 
-/// Turns of the loop in which an idle OpenMP thread waits for work before it sleeps: a fraction of a millisecond.
+/// Turns of the loop in which an idle OpenMP thread waits for work before it sleeps: some tens of microseconds.
 ///
 /// llama.cpp has many barriers per token. OpenMP's default spins until the time slice ends, which is fastest on quiet
-/// cores and ruinous on shared ones. Measured on two cores, tokens/s of one sequence and of eight:
+/// cores and ruinous on shared ones. Measured with a 135M model on two cores, tokens/s of one sequence and of eight,
+/// beside no, one and two processes that never sleep (rounded; they scatter by a fifth):
 ///
-/// | spinning | quiet | beside two busy processes |
-/// |---|---|---|
-/// | default | 142, 191 | 8, 63 |
-/// | none (`passive`) | 39, 140 | 31, 87 |
-/// | 20000 turns | 118, 174 | 55, 91 |
-const SPIN_TURNS: &str = "20000";
+/// | two threads, spinning | quiet | one | two |
+/// |---|---|---|---|
+/// | default | 142, 191 | 49, 24 | 8, 63 |
+/// | 20000 turns | 120, 190 | 12, 30 | 60, 90 |
+/// | 1000 turns | 130, 190 | 36, 82 | 55, 90 |
+/// | none (`passive`) | 39, 140 | not measured | 31, 87 |
+/// | one thread | 85, 105 | 85, 95 | 59, 73 |
+const SPIN_TURNS: &str = "1000";
 
 /// Starts this program once more, as the same process, with [`SPIN_TURNS`] in its environment: OpenMP reads it before
 /// `main`. Does nothing when the environment already decides how to wait, so there is no third start.

@@ -1,7 +1,9 @@
 //! How many threads decode: one per physical core that this process may use.
 //!
-//! Hyper-threads do not help: the work is bound by memory and arithmetic units, which they share. What happens when
-//! other processes want the same cores is not decided here but by how long idle threads spin (see `process`).
+//! Hyper-threads do not help: the work is bound by memory and arithmetic units, which they share. The number stays for the
+//! life of the context: llama-cpp-2 has no safe way to change it, and a change in mid-stream could change the rounding
+//! and so the text. What other processes on the same cores cost is bounded by how long idle threads spin (see
+//! `process::bound_spinning`).
 
 use std::{collections::BTreeSet, path::Path};
 

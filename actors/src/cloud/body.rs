@@ -178,6 +178,9 @@ mod tests {
     #[test]
     fn token_ids_never_go_to_a_provider() {
         let request = request(RequestKind::Completion, Input::Tokens(vec![1]), json!({}));
-        assert_eq!(upstream_body(CloudBound::new(&request).unwrap(), "m", 1, false).unwrap_err().kind, ErrorKind::InvalidRequest);
+        assert_eq!(
+            upstream_body(CloudBound::new(&request).unwrap(), "m", 1, false).unwrap_err().kind,
+            ErrorKind::InvalidRequest
+        );
     }
 }

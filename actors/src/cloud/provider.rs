@@ -1,7 +1,11 @@
 //! One provider as all its CloudActors share it: keys, breakers, seats, rolling latencies. Kept outside the actors, so
 //! that what was learned about a provider survives an actor's death.
 
-use super::{actor::CloudMsg, breaker::{Breaker, BreakerState}, client::{ProviderClient, Timeouts}};
+use super::{
+    actor::CloudMsg,
+    breaker::{Breaker, BreakerState},
+    client::{ProviderClient, Timeouts},
+};
 use crate::{
     config::{CloudConfig, CloudModel},
     domain::{ErrorKind, GatewayError},
@@ -17,7 +21,10 @@ use std::{
     },
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
 
 /// Cooldown of a key after a 429 without Retry-After.
 const COOLDOWN: Duration = Duration::from_secs(1);
@@ -64,6 +71,8 @@ pub struct Provider {
     config: Arc<CloudConfig>,
     client: ProviderClient,
     seats: Vec<Arc<Seat>>,
+    /// Calls at once, over all seats; who finds none free waits in order of arrival, inside its own deadline.
+    places: Arc<Semaphore>,
     inner: Mutex<Inner>,
 }
 
@@ -80,11 +89,15 @@ pub struct CloudView {
 /// How an attempt ended, as far as breaker and keys care.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallEnd {
-    Success { first_token: Option<Duration> },
+    Success {
+        first_token: Option<Duration>,
+    },
     /// The provider failed: counts against its breaker.
     Fault,
     /// 429: the key rests; the breaker is untouched.
-    Limited { retry_after: Option<Duration> },
+    Limited {
+        retry_after: Option<Duration>,
+    },
     /// 401, 402, 403, spent credit.
     KeyRefused,
     /// Says nothing about the provider's health (client gone, request refused).
@@ -112,7 +125,8 @@ impl Provider {
             next_key: 0,
         };
         let seats = (0..config.actors).map(|_| Arc::default()).collect();
-        Ok(Arc::new(Self { config, client, seats, inner: Mutex::new(inner) }))
+        let places = Arc::new(Semaphore::new(config.max_concurrency));
+        Ok(Arc::new(Self { config, client, seats, places, inner: Mutex::new(inner) }))
     }
 
     pub fn config(&self) -> &CloudConfig {
@@ -152,20 +166,22 @@ impl Provider {
         }
     }
 
-    /// Lets one call start: takes a place on `seat`, passes the breaker, picks the next key that does not rest.
+    /// Waits for one of the `max_concurrency` places. Dropping the future gives up the turn.
+    pub async fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).acquire_owned().await.ok()
+    }
+
+    /// Lets one call start: counts it on `seat`, passes the breaker, picks the next key that does not rest.
     pub fn grant(self: &Arc<Self>, seat: &Arc<Seat>, model: usize, now: Instant) -> Result<Grant, GatewayError> {
-        let per_seat = self.config.max_concurrency.div_ceil(self.seats.len().max(1));
         let refuse = |kind, message: &str, at: Option<Instant>| {
             let after = at.map_or(COOLDOWN, |at| at.saturating_duration_since(now)).max(Duration::from_millis(1));
             Err(GatewayError::target(&self.config.name, kind, message).retry_after(after))
         };
-        if seat.running.load(Ordering::Relaxed) >= per_seat {
-            return refuse(ErrorKind::Unavailable, "all its connections are in use", None);
-        }
         let mut inner = self.inner.lock();
         let count = inner.keys.len();
-        let Some(key) =
-            (0..count).map(|step| (inner.next_key + step) % count).find(|&key| inner.keys.get(key).is_some_and(|key| !key.rests(now)))
+        let Some(key) = (0..count)
+            .map(|step| (inner.next_key + step) % count)
+            .find(|&key| inner.keys.get(key).is_some_and(|key| !key.rests(now)))
         else {
             let at = inner.keys.iter().filter_map(|key| key.resting_until).min();
             let spent = count > 0 && inner.keys.iter().all(|key| key.exhausted);
@@ -240,9 +256,7 @@ impl Provider {
         let states = inner.models.iter().map(|model| match model.breaker.state() {
             BreakerState::Passing => ("passing", 0),
             BreakerState::Probing { .. } => ("probing", 0),
-            BreakerState::Tripped { until, .. } => {
-                ("tripped", until.saturating_duration_since(now).as_millis() as u64)
-            }
+            BreakerState::Tripped { until, .. } => ("tripped", until.saturating_duration_since(now).as_millis() as u64),
         });
         self.config.models.iter().zip(states).map(|(model, (state, ms))| (model.name.to_string(), state, ms)).collect()
     }

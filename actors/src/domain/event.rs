@@ -8,7 +8,10 @@ use serde_json::{Map, Value};
 pub enum GenerationEvent {
     Delta(Delta),
     /// `reason` is OpenAI's `finish_reason` ("stop", "length", "tool_calls", "content_filter", …).
-    Finish { choice: u32, reason: String },
+    Finish {
+        choice: u32,
+        reason: String,
+    },
     Usage(TokenUsage),
 }
 
@@ -28,7 +31,9 @@ pub struct Delta {
 impl Delta {
     /// Whether a client would notice this delta.
     pub fn is_visible(&self) -> bool {
-        self.content.as_deref().is_some_and(|text| !text.is_empty()) || !self.other.is_empty() || self.logprobs.is_some()
+        self.content.as_deref().is_some_and(|text| !text.is_empty())
+            || !self.other.is_empty()
+            || self.logprobs.is_some()
     }
 }
 

@@ -35,8 +35,9 @@ impl Flight {
     ) -> Result<(), Failure> {
         let gone = || GatewayError::target(&decision.candidate.target, ErrorKind::Internal, "no such provider");
         let provider = self.services.fleet.providers.get(provider).map(Arc::clone).ok_or_else(gone)?;
-        let began = Instant::now();
-        let mut progress = Progress { began, first_token: None, text_bytes: 0, usage: None };
+        // Held until the attempt ends: the cloud absorbs a drained queue in order, not all at once.
+        let _place = provider.place().await;
+        let mut progress = Progress { began: Instant::now(), first_token: None, text_bytes: 0, usage: None };
         let grant = match acquire(&provider, model, self.job.deadline).await {
             Ok(grant) => grant,
             Err(error) => {

@@ -76,7 +76,10 @@ pub struct GpuActorState {
 enum Due {
     Nothing,
     Start,
-    Canary { epoch: u64, first: bool },
+    Canary {
+        epoch: u64,
+        first: bool,
+    },
     /// Decide between backoff and quarantine once the dead child is reaped.
     Bury,
     WakeAt(Instant),
@@ -213,7 +216,10 @@ async fn try_start(actor: &GpuModelActor, owner: OwnerId) -> Result<(), Cause> {
     let program = actor.engine.clone().map_err(Cause::NotLoadable)?;
     let path = &slot.config().model_path;
     if !path.is_file() {
-        return Err(Cause::NotLoadable(format!("{} is missing; `make model` fetches the default model", path.display())));
+        return Err(Cause::NotLoadable(format!(
+            "{} is missing; `make model` fetches the default model",
+            path.display()
+        )));
     }
     let command = EngineCommand { program: program.clone(), chaos: actor.chaos_enabled };
     let spawned = actor

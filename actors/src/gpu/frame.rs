@@ -147,7 +147,9 @@ pub struct JobSpec {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Prompt {
     /// JSON array of OpenAI chat messages (`role`, `content` as plain string, …), rendered by the model's own chat template.
-    Chat { messages_json: String },
+    Chat {
+        messages_json: String,
+    },
     /// Tokenised as it is, with BOS if the model wants it.
     Text(String),
     Tokens(Vec<i32>),
@@ -198,11 +200,22 @@ pub struct JobOutput {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum JobEvent {
     /// The prompt was tokenised and a sequence given. Before any `Piece`.
-    Accepted { prompt_tokens: u32, cached_tokens: u32 },
+    Accepted {
+        prompt_tokens: u32,
+        cached_tokens: u32,
+    },
     /// New text (whole UTF-8 characters; may be empty while a character or a possible stop string is held back) and the
     /// tokens sampled since the last piece.
-    Piece { text: String, tokens: Vec<i32> },
-    Finished { reason: StopReason, prompt_tokens: u32, completion_tokens: u32, cached_tokens: u32 },
+    Piece {
+        text: String,
+        tokens: Vec<i32>,
+    },
+    Finished {
+        reason: StopReason,
+        prompt_tokens: u32,
+        completion_tokens: u32,
+        cached_tokens: u32,
+    },
     Failed(JobFailure),
 }
 
@@ -300,7 +313,11 @@ mod tests {
         let frame = FromEngine::Step {
             step: 7,
             epoch: 2,
-            outputs: vec![JobOutput { job: 9, seq: 0, event: JobEvent::Piece { text: "né".into(), tokens: vec![1, 2] } }],
+            outputs: vec![JobOutput {
+                job: 9,
+                seq: 0,
+                event: JobEvent::Piece { text: "né".into(), tokens: vec![1, 2] },
+            }],
         };
         let mut wire = Vec::new();
         encode(&frame, &mut wire).unwrap();

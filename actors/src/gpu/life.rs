@@ -191,8 +191,18 @@ mod tests {
                 GpuInput::Stopped,
             ]),
             [
-                "cold", "loading", "warm", "down", "backoff", "loading", "down", "quarantined", "loading", "warm",
-                "draining", "cold"
+                "cold",
+                "loading",
+                "warm",
+                "down",
+                "backoff",
+                "loading",
+                "down",
+                "quarantined",
+                "loading",
+                "warm",
+                "draining",
+                "cold"
             ]
         );
     }

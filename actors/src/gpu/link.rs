@@ -128,12 +128,7 @@ async fn read_frames(slot: Arc<EngineSlot>, epoch: u64, mut socket: OwnedReadHal
 }
 
 /// Reads frames until the link is of no more use; the answer says why.
-async fn read_until_end(
-    slot: &Arc<EngineSlot>,
-    epoch: u64,
-    socket: &mut OwnedReadHalf,
-    pulse: &Mutex<Pulse>,
-) -> Cause {
+async fn read_until_end(slot: &Arc<EngineSlot>, epoch: u64, socket: &mut OwnedReadHalf, pulse: &Mutex<Pulse>) -> Cause {
     let mut buffer: Vec<u8> = Vec::with_capacity(READ_BYTES);
     loop {
         buffer.reserve(READ_BYTES);

@@ -3,24 +3,36 @@
 //! The kernel delivers PDEATHSIG when the *thread* that forked ends, so children are never spawned from a runtime
 //! worker. The child's environment is built from an allow-list: no provider key can leak into it.
 
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use std::{
     ffi::OsString,
     io,
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream, process::CommandExt},
+    },
     path::PathBuf,
     process::{Child, ChildStderr, ChildStdout, Command, Stdio},
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread,
 };
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::sync::{oneshot, watch};
 
 /// Orders waiting for the spawner thread; one per local target is plenty.
 const ORDERS: usize = 64;
 
 /// Environment variables an engine may see.
-const ENV_ALLOWED: [&str; 9] =
-    ["PATH", "HOME", "TMPDIR", "LANG", "LD_LIBRARY_PATH", "CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"];
+const ENV_ALLOWED: [&str; 9] = [
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "LANG",
+    "LD_LIBRARY_PATH",
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
+    "ROCR_VISIBLE_DEVICES",
+    "HIP_VISIBLE_DEVICES",
+];
 /// Prefixes of further allowed variables.
 const ENV_PREFIXES: [&str; 3] = ["GGML_", "OMP_", "NVIDIA_"];
 
@@ -116,7 +128,9 @@ fn spawn(command: &EngineCommand) -> io::Result<Spawned> {
         .env("GGML_NO_BACKTRACE", "1")
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .stderr(Stdio::piped())
+        // Ctrl-C in a terminal reaches the gateway only: it drains first and then stops the engine.
+        .process_group(0);
     if command.chaos {
         process.arg("--chaos");
     }

@@ -270,8 +270,9 @@ impl EngineSlot {
             }
         }
         if inner.epoch == epoch + 1 {
-            if let GpuState::Down { cause, .. } | GpuState::Backoff { cause, .. } | GpuState::Quarantined { cause, .. } =
-                &mut inner.state
+            if let GpuState::Down { cause, .. }
+            | GpuState::Backoff { cause, .. }
+            | GpuState::Quarantined { cause, .. } = &mut inner.state
             {
                 if *cause == Cause::LinkClosed {
                     *cause = better;

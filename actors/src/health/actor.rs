@@ -40,8 +40,7 @@ pub struct Vitals(Arc<ArcSwap<HealthSnapshot>>);
 
 impl Default for Vitals {
     fn default() -> Self {
-        let unknown =
-            HealthSnapshot { gpus: None, system_memory: None, at: Instant::now(), wall: SystemTime::now() };
+        let unknown = HealthSnapshot { gpus: None, system_memory: None, at: Instant::now(), wall: SystemTime::now() };
         Self(Arc::new(ArcSwap::from_pointee(unknown)))
     }
 }

@@ -261,4 +261,3 @@ async fn watch(slot: Arc<EngineSlot>, myself: ActorRef<RouterMsg>, changed: Arc<
         }
     }
 }
-

@@ -179,7 +179,11 @@ fn gated(ask: Ask<'_>, around: Surroundings<'_>) -> Result<Vec<Candidate>, Gatew
 
 fn locals<'a>(ask: Ask<'a>, around: Surroundings<'a>) -> impl Iterator<Item = Candidate> + 'a {
     let able = !ask.request.needs.any();
-    around.locals.iter().filter(move |local| able && local_is_meant(local, ask)).map(move |local| local_candidate(local, ask))
+    around
+        .locals
+        .iter()
+        .filter(move |local| able && local_is_meant(local, ask))
+        .map(move |local| local_candidate(local, ask))
 }
 
 fn local_is_meant(local: &LocalFacts, ask: Ask<'_>) -> bool {
@@ -194,9 +198,11 @@ fn local_is_meant(local: &LocalFacts, ask: Ask<'_>) -> bool {
 
 fn clouds<'a>(ask: Ask<'a>, around: Surroundings<'a>) -> impl Iterator<Item = Candidate> + 'a {
     let open = !ask.request.local_only && ask.progress.take_over.is_none() && !is_tokens(ask.request);
-    around.clouds.iter().filter(move |cloud| open && cloud_is_meant(cloud, ask)).map(move |cloud| {
-        cloud_candidate(cloud, ask, around.default_output)
-    })
+    around
+        .clouds
+        .iter()
+        .filter(move |cloud| open && cloud_is_meant(cloud, ask))
+        .map(move |cloud| cloud_candidate(cloud, ask, around.default_output))
 }
 
 /// Token ids mean something to the local tokenizer only.

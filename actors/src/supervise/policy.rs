@@ -23,7 +23,9 @@ fn forget_before(deaths: &mut VecDeque<Instant>, now: Instant, window: Duration)
 /// What a supervisor does about one dead child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ActorVerdict {
-    Restart { after: Duration },
+    Restart {
+        after: Duration,
+    },
     /// The budget is spent: the supervisor dies of it.
     GiveUp,
 }
@@ -60,10 +62,16 @@ pub enum EngineDeath {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EngineVerdict {
-    Backoff { after: Duration },
-    Quarantine { probe_after: Duration },
+    Backoff {
+        after: Duration,
+    },
+    Quarantine {
+        probe_after: Duration,
+    },
     /// Stay Down with the cause in view and look again later.
-    Down { look_after: Duration },
+    Down {
+        look_after: Duration,
+    },
 }
 
 /// Deaths of the engine children of one slot.
@@ -76,13 +84,7 @@ pub struct EngineDeaths {
 }
 
 impl EngineDeaths {
-    pub fn on_death(
-        &mut self,
-        limits: &EngineRestart,
-        death: EngineDeath,
-        now: Instant,
-        jitter: f64,
-    ) -> EngineVerdict {
+    pub fn on_death(&mut self, limits: &EngineRestart, death: EngineDeath, now: Instant, jitter: f64) -> EngineVerdict {
         match death {
             EngineDeath::NotLoadable => return EngineVerdict::Down { look_after: self.next_probe(limits) },
             EngineDeath::AfterServing(healthy) if healthy >= limits.reset_after => *self = Self::default(),
@@ -94,9 +96,7 @@ impl EngineDeaths {
         forget_before(&mut self.failed_starts, now, limits.failed_starts_window);
         let too_many = |deaths: &VecDeque<Instant>, max: u32| u32::try_from(deaths.len()).is_ok_and(|n| n >= max);
         let probing = self.probes > 0 && death == EngineDeath::FailedStart;
-        if probing
-            || too_many(&self.failed_starts, limits.max_failed_starts)
-            || too_many(&self.all, limits.max_deaths)
+        if probing || too_many(&self.failed_starts, limits.max_failed_starts) || too_many(&self.all, limits.max_deaths)
         {
             return EngineVerdict::Quarantine { probe_after: self.next_probe(limits) };
         }
@@ -161,9 +161,8 @@ mod tests {
         let mut deaths = EngineDeaths::default();
         let start = Instant::now();
         let served = EngineDeath::AfterServing(Duration::from_secs(1));
-        let waits: Vec<_> = (0..7)
-            .map(|n| deaths.on_death(&engine(), served, start + Duration::from_secs(n * 70), 1.0))
-            .collect();
+        let waits: Vec<_> =
+            (0..7).map(|n| deaths.on_death(&engine(), served, start + Duration::from_secs(n * 70), 1.0)).collect();
         let expected = [0.5, 1.0, 2.0, 4.0, 8.0, 10.0, 10.0];
         for (verdict, seconds) in waits.into_iter().zip(expected) {
             assert_eq!(verdict, EngineVerdict::Backoff { after: Duration::from_secs_f64(seconds) });

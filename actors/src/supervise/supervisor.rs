@@ -96,7 +96,12 @@ impl Actor for Supervisor {
 }
 
 /// A child whose current reference is kept in `address`. `below` are the addresses of its own children, which die with it.
-pub fn child<A>(name: impl Into<String>, actor: A, address: &Address<A::Msg>, below: Arc<dyn Fn() + Send + Sync>) -> ChildSpec
+pub fn child<A>(
+    name: impl Into<String>,
+    actor: A,
+    address: &Address<A::Msg>,
+    below: Arc<dyn Fn() + Send + Sync>,
+) -> ChildSpec
 where
     A: Actor<Arguments = ()> + Clone + Sync,
 {

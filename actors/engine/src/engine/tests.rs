@@ -49,12 +49,17 @@ fn turn(engine: &mut Engine<Counting>, heard: &mut Heard) {
 
 fn drain(engine: &mut Engine<Counting>) -> Heard {
     let mut heard = Heard::default();
+    drain_into(engine, &mut heard);
+    heard
+}
+
+fn drain_into(engine: &mut Engine<Counting>, heard: &mut Heard) {
     for _ in 0..5_000 {
-        turn(engine, &mut heard);
+        turn(engine, heard);
         if engine.is_idle() {
             heard.hear(engine.flush());
             assert!(engine.backend.cache.is_empty(), "cells of a job that has left");
-            return heard;
+            return;
         }
     }
     panic!("the engine never became idle");
@@ -213,6 +218,39 @@ proptest! {
             prop_assert_eq!(heard.end(id), &finished(StopReason::Length, *prompt as u32, *max));
             prop_assert_eq!(heard.text(id), letters(prompt + replayed / 2, *max as usize - replayed / 2));
             prop_assert_eq!(heard.tokens(id).len(), *max as usize - replayed);
+        }
+    }
+
+    /// Commands, faults and steps in any order: nobody is forgotten, nobody speaks after the end or a cancel.
+    #[test]
+    fn every_job_ends_once_or_was_cancelled(acts in proptest::collection::vec((0u8..10, 1usize..15, 1u32..12), 1..60)) {
+        let mut engine = engine(3, 48);
+        let (mut heard, mut submitted, mut silenced) = (Heard::default(), 0u64, HashMap::new());
+        for (act, prompt, max) in acts {
+            match act {
+                0..=2 => {
+                    engine.submit(&JobSpec { canary: act == 0, ..spec(submitted, &"a".repeat(prompt), max) });
+                    submitted += 1;
+                }
+                3 if submitted > 0 => {
+                    let job = prompt as u64 % submitted;
+                    engine.cancel(job);
+                    silenced.entry(job).or_insert(heard.0.get(&job).map_or(0, Vec::len));
+                }
+                4 => engine.backend.faults = vec![DecodeFault::Failed("by chance".into())],
+                5 => engine.backend.faults = vec![DecodeFault::NoSlot],
+                _ => turn(&mut engine, &mut heard),
+            }
+        }
+        engine.backend.faults.clear();
+        drain_into(&mut engine, &mut heard);
+        for job in 0..submitted {
+            let events = heard.0.get(&job).map_or(&[][..], Vec::as_slice);
+            let ended = matches!(events.last(), Some(JobEvent::Finished { .. } | JobEvent::Failed(_)));
+            match silenced.get(&job) {
+                Some(said) => prop_assert_eq!(events.len(), *said, "job {} spoke after its cancel", job),
+                None => prop_assert!(ended, "job {} was forgotten", job),
+            }
         }
     }
 }

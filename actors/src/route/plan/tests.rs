@@ -1,1 +1,274 @@
-//! Tests of the plan.
+//! Each rule of the plan by an example, and what must hold for every request by property.
+
+use super::*;
+use crate::{
+    config::ClassifierKind,
+    domain::{Input, Needs, RequestId, RequestKind, SamplingWish},
+    gpu::{
+        EngineSlot,
+        life::{Cause, GpuState},
+        slot::SlotStats,
+    },
+};
+use proptest::prelude::*;
+use std::{collections::BTreeMap, sync::Arc};
+use tokio::time::Instant;
+
+fn rule(prefer: Vec<RuleTarget>, fallback: Vec<RuleTarget>, ms: u64) -> Rule {
+    Rule {
+        prefer,
+        fallback,
+        max_latency: Duration::from_millis(ms),
+        max_latency_is_default: false,
+        max_latency_cpu: Duration::from_secs(2),
+    }
+}
+
+fn model(name: &str) -> RuleTarget {
+    RuleTarget::Model(name.into())
+}
+
+fn router() -> RouterConfig {
+    let rules = [
+        rule(vec![RuleTarget::AnyLocal], vec![model("cheap")], 100),
+        rule(vec![RuleTarget::AnyLocal], vec![model("middle")], 500),
+        rule(vec![model("cheap")], vec![model("dear")], 2000),
+        rule(vec![model("dear")], vec![model("middle")], 5000),
+    ];
+    RouterConfig::new(ClassifierKind::Keywords, BTreeMap::new(), rules)
+}
+
+fn request() -> ChatRequest {
+    ChatRequest {
+        id: RequestId::from_bits(1),
+        kind: RequestKind::Chat,
+        model: ModelChoice::Auto,
+        input: Input::Text("hello there".into()),
+        needs: Needs::default(),
+        sampling: SamplingWish::default(),
+        max_tokens: Some(50),
+        stop: None,
+        stream: false,
+        include_usage: false,
+        budget_sensitive: false,
+        local_only: false,
+        max_latency: None,
+        body: serde_json::Map::new(),
+    }
+}
+
+fn local(state: GpuState, leases: usize) -> LocalFacts {
+    let config = crate::config::LocalConfig {
+        name: "local".into(),
+        model: "tiny".into(),
+        model_path: "tiny.gguf".into(),
+        engine_path: None,
+        gpu: None,
+        gpu_layers: None,
+        context_tokens: 4096,
+        max_request_tokens: None,
+        parallel: 4,
+        threads: None,
+        use_mmap: true,
+        use_mlock: false,
+        defaults: crate::config::LocalDefaults::default(),
+    };
+    let mut view = EngineSlot::new(Arc::new(config), crate::config::EngineRestart::default()).view();
+    view.serving = state.serves();
+    view.state = state;
+    view.leases = leases;
+    view.stats = SlotStats { seconds_per_token: 0.001, service_seconds: 1.0 };
+    LocalFacts {
+        slot: 0,
+        name: "local".into(),
+        model: "tiny".into(),
+        view,
+        queued: 0,
+        window: 4096,
+        default_output: 1024,
+        max_output: 2048,
+    }
+}
+
+fn cloud(at: usize, name: &str, usd: u64, usable: bool) -> CloudFacts {
+    let per_mtok = NanoUsd::new(usd * 1_000_000_000);
+    CloudFacts {
+        provider: 0,
+        model_index: at,
+        provider_name: "provider".into(),
+        model: name.into(),
+        window: 100_000,
+        price: Price { input_per_mtok: per_mtok, cached_per_mtok: per_mtok, output_per_mtok: per_mtok },
+        view: CloudView { usable, usable_at: None, expected_first_token: Duration::from_millis(50) },
+    }
+}
+
+fn clouds() -> Vec<CloudFacts> {
+    vec![cloud(0, "dear", 15, true), cloud(1, "cheap", 1, true), cloud(2, "middle", 3, true)]
+}
+
+fn down() -> GpuState {
+    GpuState::Backoff { cause: Cause::LinkClosed, until: Instant::now() }
+}
+
+/// The candidates' models in order.
+fn order(request: &ChatRequest, complexity: Complexity, locals: &[LocalFacts], clouds: &[CloudFacts]) -> Vec<String> {
+    planned(request, complexity, &Progress::default(), locals, clouds)
+        .map(|plan| plan.candidates.iter().map(|candidate| candidate.model.to_string()).collect())
+        .unwrap_or_default()
+}
+
+fn planned(
+    request: &ChatRequest,
+    complexity: Complexity,
+    progress: &Progress,
+    locals: &[LocalFacts],
+    clouds: &[CloudFacts],
+) -> Result<Plan, GatewayError> {
+    let mut grade = crate::classify::by_keywords(request);
+    grade.complexity = complexity;
+    grade.basis = Basis::of(&request.model, request.budget_sensitive, complexity);
+    let router = router();
+    let around = Surroundings { locals, clouds, router: &router, default_output: 4096 };
+    plan(Ask { request, grade: &grade, progress }, around)
+}
+
+#[test]
+fn the_rule_comes_first_then_everything_else_cheapest_first() {
+    let (locals, clouds) = ([local(GpuState::Warm, 0)], clouds());
+    assert_eq!(order(&request(), Complexity::Trivial, &locals, &clouds), ["tiny", "cheap", "middle", "dear"]);
+    assert_eq!(order(&request(), Complexity::Premium, &locals, &clouds), ["dear", "middle", "tiny", "cheap"]);
+}
+
+#[test]
+fn a_target_that_is_down_or_loading_moves_behind_the_cloud_but_is_kept() {
+    let clouds = clouds();
+    for state in [down(), GpuState::Loading, GpuState::Cold] {
+        let locals = [local(state, 0)];
+        assert_eq!(order(&request(), Complexity::Trivial, &locals, &clouds), ["cheap", "middle", "dear", "tiny"]);
+        assert_eq!(order(&request(), Complexity::Trivial, &locals, &[]), ["tiny"], "without a cloud it waits");
+    }
+}
+
+#[test]
+fn a_full_target_spills_when_the_expected_wait_breaks_the_bound_and_only_reorders() {
+    let (full, clouds) = ([local(GpuState::Warm, 4)], clouds());
+    assert_eq!(order(&request(), Complexity::Trivial, &full, &clouds), ["cheap", "middle", "dear", "tiny"]);
+    assert_eq!(order(&request(), Complexity::Trivial, &full, &[]), ["tiny"]);
+    let patient = ChatRequest { max_latency: Some(Duration::from_secs(60)), ..request() };
+    assert_eq!(order(&patient, Complexity::Trivial, &full, &clouds), ["tiny", "cheap", "middle", "dear"]);
+}
+
+#[test]
+fn budget_sensitive_keeps_easy_requests_local_whatever_the_rule_prefers() {
+    let (locals, clouds) = ([local(GpuState::Warm, 0)], clouds());
+    let frugal = ChatRequest { budget_sensitive: true, ..request() };
+    assert_eq!(order(&frugal, Complexity::Moderate, &locals, &clouds)[0], "tiny");
+    assert_eq!(order(&frugal, Complexity::Complex, &locals, &clouds)[0], "cheap");
+}
+
+#[test]
+fn an_explicit_model_is_a_gate() {
+    let (locals, clouds) = ([local(GpuState::Warm, 0)], clouds());
+    let named = |model: ModelChoice| order(&ChatRequest { model, ..request() }, Complexity::Trivial, &locals, &clouds);
+    assert_eq!(named(ModelChoice::Named("dear".into())), ["dear"]);
+    assert_eq!(named(ModelChoice::Named("tiny".into())), ["tiny"]);
+    assert_eq!(named(ModelChoice::Named("local".into())), ["tiny"]);
+    assert_eq!(named(ModelChoice::Local), ["tiny"]);
+}
+
+#[test]
+fn what_no_target_can_do_is_said_to_the_client() {
+    let needs = Needs { tools: true, ..Needs::default() };
+    let locals = [local(GpuState::Warm, 0)];
+    let asks = ChatRequest { needs, ..request() };
+    let plan_with = |request: &ChatRequest, clouds: &[CloudFacts]| {
+        planned(request, Complexity::Trivial, &Progress::default(), &locals, clouds)
+    };
+    assert_eq!(plan_with(&asks, &[]).unwrap_err().kind, ErrorKind::InvalidRequest);
+    assert_eq!(plan_with(&asks, &clouds()).unwrap().candidates.len(), 3);
+    let long = ChatRequest { input: Input::Text("a".repeat(1_000_000)), ..request() };
+    assert_eq!(plan_with(&long, &clouds()).unwrap_err().kind, ErrorKind::ContextLengthExceeded);
+}
+
+#[test]
+fn a_quarantined_gpu_fails_a_local_only_request_at_once_and_says_when_to_retry() {
+    let until = Instant::now() + Duration::from_secs(15);
+    let locals = [local(GpuState::Quarantined { cause: Cause::LinkClosed, until }, 0)];
+    let private = ChatRequest { local_only: true, ..request() };
+    let error = planned(&private, Complexity::Trivial, &Progress::default(), &locals, &clouds()).unwrap_err();
+    assert_eq!(error.kind, ErrorKind::LocalOnlyUnavailable);
+    assert!(error.retry_after.unwrap() > Duration::from_secs(13));
+}
+
+#[test]
+fn a_stream_goes_on_only_where_the_same_model_runs() {
+    let progress = Progress { tried: vec![TargetKey::Gpu { slot: 0, epoch: 1 }], take_over: Some("tiny".into()) };
+    let mut restarted = local(GpuState::Loading, 0);
+    restarted.view.epoch = 2;
+    let other = LocalFacts { slot: 1, name: "other".into(), model: "else".into(), ..local(GpuState::Warm, 0) };
+    let plan = planned(&request(), Complexity::Trivial, &progress, &[restarted, other], &clouds()).unwrap();
+    let keys: Vec<_> = plan.candidates.iter().map(|candidate| candidate.key).collect();
+    assert_eq!(keys, [TargetKey::Gpu { slot: 0, epoch: 2 }]);
+}
+
+fn any_state() -> impl Strategy<Value = GpuState> {
+    (0..7_u8).prop_map(|state| match state {
+        0 => GpuState::Cold,
+        1 => GpuState::Loading,
+        2 => GpuState::Warm,
+        3 => GpuState::Draining,
+        4 => down(),
+        5 => GpuState::Down { cause: Cause::LinkClosed, look_at: Some(Instant::now()) },
+        _ => GpuState::Degraded(Cause::LinkClosed),
+    })
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_fleet_looks_like(
+        state in any_state(), leases in 0..5_usize, queued in 0..20_usize, usable in any::<[bool; 3]>(),
+        local_only: bool, tools: bool, tier in 0..4_usize, tried in proptest::collection::vec(0..4_usize, 0..4),
+        choice in 0..4_u8, budget_sensitive: bool,
+    ) {
+        let mut target = local(state, leases);
+        target.queued = queued;
+        let clouds: Vec<_> = clouds()
+            .into_iter()
+            .zip(usable)
+            .map(|(cloud, usable)| CloudFacts { view: CloudView { usable, ..cloud.view }, ..cloud })
+            .collect();
+        let key = |at| match at {
+            3 => TargetKey::Gpu { slot: 0, epoch: 1 },
+            model => TargetKey::Cloud { provider: 0, model },
+        };
+        let progress = Progress { tried: tried.into_iter().map(key).collect(), take_over: None };
+        let model = match choice {
+            0 => ModelChoice::Local,
+            1 => ModelChoice::Named("cheap".into()),
+            _ => ModelChoice::Auto,
+        };
+        let asked = ChatRequest {
+            local_only, budget_sensitive, model, needs: Needs { tools, ..Needs::default() }, ..request()
+        };
+        match planned(&asked, Complexity::ALL[tier], &progress, &[target], &clouds) {
+            Ok(plan) => {
+                prop_assert!(!plan.candidates.is_empty());
+                let mut seen = Vec::new();
+                for candidate in &plan.candidates {
+                    let is_local = matches!(candidate.key, TargetKey::Gpu { .. });
+                    prop_assert!(!local_only || is_local, "a local-only request was offered the cloud");
+                    prop_assert!(!tools || !is_local, "a target was offered what it cannot do");
+                    prop_assert!(!progress.tried.contains(&candidate.key), "a target was offered twice");
+                    prop_assert!(is_local || candidate.ready, "a cloud model that rests was offered");
+                    prop_assert!(!seen.contains(&candidate.key));
+                    seen.push(candidate.key);
+                }
+                prop_assert!(!plan.reasoning.is_empty());
+            }
+            Err(error) => prop_assert!(
+                !error.message.is_empty() && error.kind != ErrorKind::Internal, "{error}"
+            ),
+        }
+    }
+}
