@@ -1,0 +1,5 @@
+//! The edge: HTTP in, HTTP out, process lifecycle, command line. Decides nothing.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods))]
+
+pub mod http;
