@@ -1,19 +1,26 @@
 //! The whole router with services that nobody answers: what the edge alone decides.
 
 use super::*;
+use crate::http::listen::{self, Limits};
 use axum::body::{Body, to_bytes};
 use http::{Method, Request as HttpRequest};
 use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
 use spillway_actors::{
+    cloud::Provider,
     config::{Sources, load},
     jobs::JobTable,
     ledger::Ledger,
     route::Fleet,
     supervise::Address,
 };
-use std::{io, path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tokio_util::sync::CancellationToken;
 
 fn services(limit: usize) -> Services {
     let file = "[server]\nrequest_timeout_ms = 1000\nmax_body_bytes = 4096\n[router.aliases]\nfast = \"local\"\n";
@@ -101,7 +108,7 @@ async fn without_actors_a_request_ends_in_a_timeout_with_a_proper_status() {
         assert_eq!(got.error(), "504 server_error timeout null");
         assert_eq!(got.headers["content-type"], "application/json");
     }
-    assert!(services.jobs.drained(std::time::Duration::from_secs(1)).await);
+    assert!(services.jobs.drained(Duration::from_secs(1)).await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -157,4 +164,57 @@ async fn health_is_alive_and_ready_needs_a_target() {
     services.jobs.close();
     let got = send(&services, Method::GET, "/ready", "").await;
     assert!(got.json["reasons"][0].as_str().unwrap().contains("draining"));
+}
+
+#[tokio::test]
+async fn a_provider_with_a_key_makes_it_ready() {
+    let mut services = services(1);
+    let provider = Provider::new(Arc::clone(&services.config.clouds[0])).unwrap();
+    services.fleet.providers = [provider].into();
+    let got = send(&services, Method::GET, "/ready", "").await;
+    assert_eq!((got.status, &got.json["reasons"]), (200, &json!([])));
+    assert_eq!(got.json["targets"][0]["model"], "deepseek-v3.2");
+}
+
+/// A connection to the API over TCP; the server ends with the token's guard.
+async fn connected(services: &Services) -> (TcpStream, tokio_util::sync::DropGuard) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let shutdown = CancellationToken::new();
+    let router = api_router(EdgeState::new(services.clone()));
+    spillway_actors::task::detached(listen::serve(listener, router, shutdown.clone(), Limits::default()));
+    (TcpStream::connect(address).await.unwrap(), shutdown.drop_guard())
+}
+
+fn head(length: usize) -> String {
+    format!("POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n")
+}
+
+#[tokio::test]
+async fn an_upload_that_is_too_large_is_taken_in_so_that_its_sender_reads_the_answer() {
+    const LENGTH: usize = 8 << 20;
+    let services = services(1);
+    let (mut socket, _server) = connected(&services).await;
+    socket.write_all(head(LENGTH).as_bytes()).await.unwrap();
+    socket.write_all(&vec![b' '; LENGTH]).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("request_too_large"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_client_that_leaves_while_it_waits_ends_its_request() {
+    let services = services(1);
+    let (mut socket, _server) = connected(&services).await;
+    socket.write_all(head(HI.len()).as_bytes()).await.unwrap();
+    socket.write_all(HI.as_bytes()).await.unwrap();
+    let admitted = async {
+        while services.jobs.running() == 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), admitted).await.unwrap();
+    drop(socket);
+    assert!(services.jobs.drained(Duration::from_secs(5)).await);
+    assert_eq!(services.jobs.totals().ended.into_iter().collect::<Vec<_>>(), [("client_gone", 1)]);
 }
