@@ -65,11 +65,11 @@ async fn guard(State(state): State<AdminState>, request: Request, next: Next) ->
         let message = "this Host is not in [server] admin_hosts";
         return respond(&GatewayError::gateway(ErrorKind::Forbidden, message));
     }
-    if let Some(token) = &server.admin_token {
-        if !carries_token(request.headers(), token.expose_secret()) {
-            let message = "the admin listener needs `Authorization: Bearer <admin token>`";
-            return respond(&GatewayError::gateway(ErrorKind::Unauthorized, message));
-        }
+    if let Some(token) = &server.admin_token
+        && !carries_token(request.headers(), token.expose_secret())
+    {
+        let message = "the admin listener needs `Authorization: Bearer <admin token>`";
+        return respond(&GatewayError::gateway(ErrorKind::Unauthorized, message));
     }
     next.run(request).await
 }

@@ -4,5 +4,6 @@
 
 pub mod admin;
 pub mod cli;
+pub mod http;
 pub mod serve;
 pub mod sim;

@@ -94,7 +94,7 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     let runtime = Arc::new(runtime);
     let admin_state = AdminState { runtime: Arc::clone(&runtime), metrics };
     let serving_api =
-        task::detached(listen::serve(api, api_router(EdgeState { services }), stop.clone(), Limits::default()));
+        task::detached(listen::serve(api, api_router(EdgeState::new(services)), stop.clone(), Limits::default()));
     let serving_admin =
         task::detached(listen::serve(admin, admin::router(admin_state), stop.clone(), Limits::default()));
     greet(&config, api_addr, admin_addr);

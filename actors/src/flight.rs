@@ -270,9 +270,12 @@ impl Flight {
         let outcome = match end {
             End::Landed => {
                 let report = self.report();
-                let done = self.emit(FlightEvent::Done(Box::new(report)));
-                let _ = tokio::time::timeout_at(self.job.deadline.max(Instant::now() + LAST_WORD), done).await;
-                if self.events.is_closed() { Outcome::ClientGone } else { Outcome::Completed }
+                let done = self.events.send(FlightEvent::Done(Box::new(report)));
+                // A client that never reads its last event has not got its answer.
+                match tokio::time::timeout_at(self.job.deadline.max(Instant::now() + LAST_WORD), done).await {
+                    Ok(Ok(())) => Outcome::Completed,
+                    Ok(Err(_)) | Err(_) => Outcome::ClientGone,
+                }
             }
             End::ClientGone => Outcome::ClientGone,
             End::Failed(error) => {

@@ -2,7 +2,7 @@
 //!
 //! Needs the test model (`SPILLWAY_TEST_MODEL`, or the cache folder). Tests that decode run one at a time: two engines on
 //! the same cores would only measure each other.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::disallowed_methods)]
 
 mod support;
 

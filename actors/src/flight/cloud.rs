@@ -212,10 +212,10 @@ async fn acquire(provider: &Arc<Provider>, model: usize, deadline: Instant) -> R
         if let Some(actor) = provider.least_loaded().and_then(|seat| seat.address.get()) {
             let (sender, answer) = oneshot::channel();
             let reply_to = RpcReplyPort::from(sender);
-            if actor.cast(CloudMsg::Acquire { model, reply_to }).is_ok() {
-                if let Ok(granted) = answer.await {
-                    return granted;
-                }
+            if actor.cast(CloudMsg::Acquire { model, reply_to }).is_ok()
+                && let Ok(granted) = answer.await
+            {
+                return granted;
             }
         }
         if Instant::now() >= patience {

@@ -27,10 +27,10 @@ impl Flight {
             let (sender, answer) = oneshot::channel();
             let reply_to = RpcReplyPort::from(sender);
             let asked = classifier.cast(ClassifierMsg::Classify { job: Arc::clone(&self.job), reply_to });
-            if asked.is_ok() {
-                if let Ok(decision) = answer.await {
-                    return decision;
-                }
+            if asked.is_ok()
+                && let Ok(decision) = answer.await
+            {
+                return decision;
             }
             tokio::time::sleep(ASK_AGAIN).await;
         }

@@ -208,10 +208,10 @@ async fn start(actor: GpuModelActor, owner: OwnerId) {
 
 async fn try_start(actor: &GpuModelActor, owner: OwnerId) -> Result<(), Cause> {
     let slot = &actor.slot;
-    if let Some(corpse) = slot.corpse() {
-        if !corpse.reaped(Duration::ZERO).await {
-            return Err(Cause::Unreapable);
-        }
+    if let Some(corpse) = slot.corpse()
+        && !corpse.reaped(Duration::ZERO).await
+    {
+        return Err(Cause::Unreapable);
     }
     let program = actor.engine.clone().map_err(Cause::NotLoadable)?;
     let path = &slot.config().model_path;

@@ -264,19 +264,17 @@ impl EngineSlot {
     pub fn refine_cause(&self, epoch: u64, status: &str) {
         let mut inner = self.inner.lock();
         let better = Cause::Exited(status.to_owned());
-        if let Some(death) = inner.last_death.as_mut().filter(|death| death.epoch == epoch) {
-            if death.cause == Cause::LinkClosed {
-                death.cause = better.clone();
-            }
+        if let Some(death) = inner.last_death.as_mut().filter(|death| death.epoch == epoch)
+            && death.cause == Cause::LinkClosed
+        {
+            death.cause = better.clone();
         }
         if inner.epoch == epoch + 1 {
-            if let GpuState::Down { cause, .. }
-            | GpuState::Backoff { cause, .. }
-            | GpuState::Quarantined { cause, .. } = &mut inner.state
+            if let GpuState::Down { cause, .. } | GpuState::Backoff { cause, .. } | GpuState::Quarantined { cause, .. } =
+                &mut inner.state
+                && *cause == Cause::LinkClosed
             {
-                if *cause == Cause::LinkClosed {
-                    *cause = better;
-                }
+                *cause = better;
             }
             self.publish(&inner);
         }
@@ -399,10 +397,11 @@ impl EngineSlot {
     /// The receiver of `job` has gone.
     pub(crate) fn cancel(&self, epoch: u64, job: JobId) {
         let mut inner = self.inner.lock();
-        if inner.epoch == epoch && inner.sinks.remove(&job).is_some() {
-            if let Some(link) = &inner.link {
-                link.send(&ToEngine::Cancel { job });
-            }
+        if inner.epoch == epoch
+            && inner.sinks.remove(&job).is_some()
+            && let Some(link) = &inner.link
+        {
+            link.send(&ToEngine::Cancel { job });
         }
     }
 

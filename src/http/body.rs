@@ -1,0 +1,182 @@
+//! Reading a request's body: bounded in bytes, in time, and in the memory all bodies share.
+
+use axum::body::{Body, BodyDataStream};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use http::{HeaderMap, header};
+use spillway_actors::domain::{ErrorKind, GatewayError, Origin};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// An upload that is not here by then is refused.
+const UPLOAD: Duration = Duration::from_secs(30);
+/// A body that is too large is read on this far, or this long, so that its sender reads the answer.
+const DRAIN_BYTES: usize = 32 << 20;
+const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// Memory of all bodies being read or answered, in KiB.
+const SHARED_KIB: usize = 256 << 10;
+
+/// What all bodies may take up together.
+#[derive(Debug, Clone)]
+pub(super) struct Budget(Arc<Semaphore>);
+
+impl Budget {
+    /// Enough for at least one body of `largest` bytes.
+    pub(super) fn new(largest: usize) -> Self {
+        Self(Arc::new(Semaphore::new(SHARED_KIB.max(kib(largest)))))
+    }
+
+    /// Never waits: a full house is a reason to send the newest away.
+    fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, GatewayError> {
+        let permits = u32::try_from(kib(bytes)).unwrap_or(u32::MAX);
+        Arc::clone(&self.0).try_acquire_many_owned(permits).map_err(|_| {
+            let message = "the gateway holds as many request bodies as it can; retry shortly";
+            GatewayError::gateway(ErrorKind::RateLimited, message).retry_after(Duration::from_secs(1))
+        })
+    }
+}
+
+const fn kib(bytes: usize) -> usize {
+    bytes.div_ceil(1024)
+}
+
+/// A body and its share of the budget.
+#[derive(Debug)]
+pub(super) struct Upload {
+    pub(super) bytes: Bytes,
+    pub(super) held: OwnedSemaphorePermit,
+}
+
+/// The whole body.
+pub(super) async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    limit: usize,
+    budget: &Budget,
+) -> Result<Upload, GatewayError> {
+    if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
+    {
+        return Err(super::parse::fault("content-encoding", "Compressed request bodies are not supported."));
+    }
+    let mut data = body.into_data_stream();
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|announced| announced > limit as u64) {
+        // Who asks first is told before sending anything.
+        if !headers.contains_key(header::EXPECT) {
+            drain(&mut data, 0).await;
+        }
+        return Err(too_large(limit));
+    }
+    match tokio::time::timeout(UPLOAD, gather(&mut data, limit, budget)).await {
+        Ok(Ok(upload)) => Ok(upload),
+        Ok(Err(error)) => {
+            drain(&mut data, limit).await;
+            Err(error)
+        }
+        Err(_) => {
+            let message = format!("The request body was not complete within {} s.", UPLOAD.as_secs());
+            Err(GatewayError::new(Origin::Client, ErrorKind::Timeout, message))
+        }
+    }
+}
+
+/// Stops at the first byte too many; what was read until then is forgotten.
+async fn gather(data: &mut BodyDataStream, limit: usize, budget: &Budget) -> Result<Upload, GatewayError> {
+    let mut bytes = BytesMut::new();
+    let mut held = budget.take(1)?;
+    while let Some(piece) = data.next().await {
+        let piece = piece.map_err(|_| GatewayError::invalid(None, "The request body could not be read to its end."))?;
+        if bytes.len() + piece.len() > limit {
+            return Err(too_large(limit));
+        }
+        let missing = kib(bytes.len() + piece.len()).saturating_sub(held.num_permits());
+        if missing > 0 {
+            held.merge(budget.take(missing * 1024)?);
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Ok(Upload { bytes: bytes.freeze(), held })
+}
+
+/// Reads on and forgets, `read` bytes being read already.
+async fn drain(data: &mut BodyDataStream, mut read: usize) {
+    let _ = tokio::time::timeout(DRAIN_TIME, async {
+        while let Some(Ok(piece)) = data.next().await {
+            read += piece.len();
+            if read > DRAIN_BYTES {
+                break;
+            }
+        }
+    })
+    .await;
+}
+
+fn too_large(limit: usize) -> GatewayError {
+    let message = format!("The request body is larger than the limit of {limit} bytes.");
+    GatewayError::new(Origin::Client, ErrorKind::TooLarge, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::stream;
+    use std::convert::Infallible;
+
+    fn pieces(count: usize, size: usize) -> Body {
+        Body::from_stream(stream::iter((0..count).map(move |_| Ok::<_, Infallible>(Bytes::from(vec![b'x'; size])))))
+    }
+
+    async fn read_all(body: Body, limit: usize, budget: &Budget) -> Result<Upload, GatewayError> {
+        read(&HeaderMap::new(), body, limit, budget).await
+    }
+
+    #[tokio::test]
+    async fn a_body_up_to_the_limit_is_read_and_its_share_given_back() {
+        let budget = Budget::new(0);
+        let upload = read_all(pieces(4, 1000), 4000, &budget).await.unwrap();
+        assert_eq!((upload.bytes.len(), upload.held.num_permits()), (4000, 4));
+        drop(upload);
+        assert_eq!(budget.0.available_permits(), SHARED_KIB);
+        assert_eq!(read_all(pieces(4, 1001), 4000, &budget).await.unwrap_err().kind, ErrorKind::TooLarge);
+        assert_eq!(budget.0.available_permits(), SHARED_KIB);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stalled_upload_times_out() {
+        let stalled = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+        let error = read_all(stalled, 10, &Budget::new(0)).await.unwrap_err();
+        assert_eq!((error.kind, error.origin), (ErrorKind::Timeout, Origin::Client));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_announced_excess_is_drained_for_a_bounded_time_and_not_at_all_if_the_client_asked_first() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_LENGTH, 11.into());
+        let stalled = || Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
+        let began = tokio::time::Instant::now();
+        let error = read(&headers, stalled(), 10, &Budget::new(0)).await.unwrap_err();
+        assert_eq!((error.kind, began.elapsed()), (ErrorKind::TooLarge, DRAIN_TIME));
+        headers.insert(header::EXPECT, "100-continue".parse().unwrap());
+        let began = tokio::time::Instant::now();
+        assert!(read(&headers, stalled(), 10, &Budget::new(0)).await.is_err());
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test]
+    async fn when_bodies_fill_the_memory_meant_for_them_the_next_is_sent_away() {
+        let budget = Budget(Arc::new(Semaphore::new(3)));
+        let first = read_all(pieces(2, 1024), 4096, &budget).await.unwrap();
+        let error = read_all(pieces(2, 1024), 4096, &budget).await.unwrap_err();
+        assert_eq!((error.kind, error.retry_after), (ErrorKind::RateLimited, Some(Duration::from_secs(1))));
+        drop(first);
+        assert!(read_all(pieces(2, 1024), 4096, &budget).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_compressed_body_is_refused() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::CONTENT_ENCODING, "gzip".parse().unwrap());
+        let error = read(&headers, Body::from("{}"), 10, &Budget::new(0)).await.unwrap_err();
+        assert_eq!(error.param.as_deref(), Some("content-encoding"));
+    }
+}

@@ -1,0 +1,38 @@
+//! The `model` field against configuration.
+
+use super::fields::Fields;
+use spillway_actors::{
+    config::Config,
+    domain::{ErrorKind, GatewayError, ModelChoice, ModelName, Origin},
+};
+
+pub(super) fn choice(body: Fields<'_>, config: &Config) -> Result<ModelChoice, GatewayError> {
+    let Some(name) = body.text("model")? else { return Ok(ModelChoice::Auto) };
+    let alias = || config.router.aliases.get(name).and_then(|meant| known(meant, config));
+    known(name, config).or_else(alias).ok_or_else(|| not_found(name))
+}
+
+/// A reserved word, a configured cloud model, or the name or model of a local target.
+fn known(name: &str, config: &Config) -> Option<ModelChoice> {
+    match name {
+        "auto" => return Some(ModelChoice::Auto),
+        "local" => return Some(ModelChoice::Local),
+        _ => {}
+    }
+    let mut models = config.clouds.iter().flat_map(|cloud| &cloud.models).map(|model| model.name.as_str());
+    let mut locals = config.locals.iter().flat_map(|local| [local.name.as_str(), local.model.as_str()]);
+    (models.any(|model| model == name) || locals.any(|local| local == name))
+        .then(|| ModelChoice::Named(ModelName::from(name)))
+}
+
+/// The error for a model nobody configured.
+pub(in crate::http) fn not_found(name: &str) -> GatewayError {
+    const SHOWN: usize = 128;
+    let shown: String = name.chars().filter(|character| !character.is_control()).take(SHOWN).collect();
+    let message = format!(
+        "The model '{shown}' does not exist here. GET /v1/models lists those that do; 'auto' lets the gateway choose."
+    );
+    let mut error = GatewayError::new(Origin::Client, ErrorKind::ModelNotFound, message);
+    error.param = Some("model".to_owned());
+    error
+}

@@ -1,0 +1,215 @@
+//! Everything but the input: sampling, limits, abilities asked for, and our own fields with their header twins.
+
+use super::fields::{Bounds, Fields, fault, whole, wrong_type};
+use http::HeaderMap;
+use serde_json::Value;
+use spillway_actors::domain::{GatewayError, Needs, RequestKind, SamplingWish};
+use std::time::Duration;
+
+const MAX_STOPS: usize = 16;
+const MAX_INTEGER: f64 = 9.2e18;
+/// Longer than any deadline, and far from overflowing a sum of durations.
+const MAX_LATENCY_MS: f64 = 86_400_000.0;
+/// Our own body fields, which no provider shall see.
+pub(super) const OURS: [&str; 3] = ["budget_sensitive", "local_only", "max_latency_ms"];
+
+pub(super) fn sampling(body: Fields<'_>) -> Result<SamplingWish, GatewayError> {
+    let decimal = |name, bounds| Ok(body.decimal(name, bounds)?.map(|value| value as f32));
+    let penalty = Bounds::above(0.0, 10.0);
+    // The second name is that of other servers.
+    let repeat_penalty = match decimal("repeat_penalty", penalty)? {
+        Some(value) => Some(value),
+        None => decimal("repetition_penalty", penalty)?,
+    };
+    // -1 and 0 both mean "off" in the wild.
+    let top_k = body.integer("top_k", Bounds::new(-1.0, f64::from(i32::MAX)))?;
+    Ok(SamplingWish {
+        temperature: decimal("temperature", Bounds::new(0.0, 2.0))?,
+        top_p: decimal("top_p", Bounds::above(0.0, 1.0))?,
+        top_k: top_k.map(|value| i32::try_from(value.max(0)).unwrap_or(i32::MAX)),
+        min_p: decimal("min_p", Bounds::new(0.0, 1.0))?,
+        presence_penalty: decimal("presence_penalty", Bounds::new(-2.0, 2.0))?,
+        frequency_penalty: decimal("frequency_penalty", Bounds::new(-2.0, 2.0))?,
+        repeat_penalty,
+        seed: body.integer("seed", Bounds::new(f64::MIN, f64::MAX))?.map(folded),
+    })
+}
+
+/// Small seeds stay as they are.
+const fn folded(seed: i64) -> u32 {
+    (seed as u64 ^ (seed as u64 >> 32)) as u32
+}
+
+/// `max_completion_tokens`, else its old name.
+pub(super) fn max_tokens(body: Fields<'_>) -> Result<Option<u32>, GatewayError> {
+    let bounds = Bounds::new(1.0, MAX_INTEGER);
+    let old = body.integer("max_tokens", bounds)?;
+    let new = body.integer("max_completion_tokens", bounds)?;
+    Ok(new.or(old).map(|value| u32::try_from(value).unwrap_or(u32::MAX)))
+}
+
+pub(super) fn stop(body: Fields<'_>) -> Result<Option<Vec<String>>, GatewayError> {
+    let stops = match body.get("stop") {
+        None => return Ok(None),
+        Some(Value::String(one)) => vec![one.clone()],
+        Some(Value::Array(items)) => {
+            let text = |(index, item): (usize, &Value)| {
+                let text = item.as_str().ok_or_else(|| wrong_type(format!("stop[{index}]"), "a string", item))?;
+                Ok(text.to_owned())
+            };
+            items.iter().take(MAX_STOPS + 1).enumerate().map(text).collect::<Result<Vec<_>, GatewayError>>()?
+        }
+        Some(other) => return Err(wrong_type("stop", "a string or an array of strings", other)),
+    };
+    if stops.len() > MAX_STOPS {
+        return Err(fault("stop", format!("Invalid 'stop': array too long. Expected at most {MAX_STOPS} strings.")));
+    }
+    if stops.iter().any(String::is_empty) {
+        return Err(fault("stop", "Invalid 'stop': a stop string must not be empty."));
+    }
+    Ok(Some(stops))
+}
+
+/// `stream` and `stream_options.include_usage`.
+pub(super) fn stream(body: Fields<'_>) -> Result<(bool, bool), GatewayError> {
+    let stream = body.flag("stream")?.unwrap_or(false);
+    let usage = match body.object("stream_options")? {
+        Some(options) => options.flag("include_usage").map_err(|mut error| {
+            error.param = Some("stream_options.include_usage".to_owned());
+            error
+        })?,
+        None => None,
+    };
+    Ok((stream, stream && usage.unwrap_or(false)))
+}
+
+/// What the fields, beside the messages, need of a target.
+pub(super) fn needs(body: Fields<'_>, kind: RequestKind, needs: &mut Needs) -> Result<(), GatewayError> {
+    needs.several_choices = body.integer("n", Bounds::new(1.0, 128.0))?.is_some_and(|n| n > 1);
+    needs.logit_bias = logit_bias(body)?;
+    needs.logprobs = match kind {
+        RequestKind::Chat => chat_logprobs(body)?,
+        RequestKind::Completion => body.integer("logprobs", Bounds::new(0.0, 20.0))?.is_some(),
+    };
+    if kind == RequestKind::Completion {
+        return completion_only(body);
+    }
+    needs.tools = tools(body)?;
+    needs.response_format = response_format(body)?;
+    if let Some(modalities) = body.array("modalities")? {
+        needs.audio |= modalities.iter().any(|modality| modality == "audio");
+    }
+    Ok(())
+}
+
+fn chat_logprobs(body: Fields<'_>) -> Result<bool, GatewayError> {
+    let wanted = body.flag("logprobs")?.unwrap_or(false);
+    if body.integer("top_logprobs", Bounds::new(0.0, 20.0))?.is_some_and(|top| top > 0) && !wanted {
+        return Err(fault("top_logprobs", "'top_logprobs' needs 'logprobs' to be true."));
+    }
+    Ok(wanted)
+}
+
+fn logit_bias(body: Fields<'_>) -> Result<bool, GatewayError> {
+    let Some(biases) = body.object("logit_bias")? else { return Ok(false) };
+    let is_bias = |value: &Value| value.as_f64().is_some_and(|bias| (-100.0..=100.0).contains(&bias));
+    if !biases.0.values().all(is_bias) {
+        return Err(fault("logit_bias", "Invalid 'logit_bias': every bias must be a number from -100 to 100."));
+    }
+    Ok(!biases.0.is_empty())
+}
+
+/// Whether tools are offered to the model: `tools`, or `functions` as they were called before.
+fn tools(body: Fields<'_>) -> Result<bool, GatewayError> {
+    let mut offered = false;
+    for (list, choice) in [("tools", "tool_choice"), ("functions", "function_call")] {
+        let items = body.array(list)?.unwrap_or_default();
+        if let Some((index, item)) = items.iter().enumerate().find(|(_, item)| !item.is_object()) {
+            return Err(wrong_type(format!("{list}[{index}]"), "an object", item));
+        }
+        match body.get(choice) {
+            None | Some(Value::String(_) | Value::Object(_)) => {}
+            Some(other) => return Err(wrong_type(choice, "a string or an object", other)),
+        }
+        offered |= !items.is_empty() && body.get(choice).and_then(Value::as_str) != Some("none");
+    }
+    Ok(offered)
+}
+
+fn response_format(body: Fields<'_>) -> Result<bool, GatewayError> {
+    let Some(format) = body.object("response_format")? else { return Ok(false) };
+    let at = "response_format.type";
+    match format.get("type") {
+        Some(Value::String(kind)) if kind == "text" => Ok(false),
+        Some(Value::String(kind)) if kind == "json_object" => Ok(true),
+        Some(Value::String(kind)) if kind == "json_schema" => match format.get("json_schema") {
+            Some(Value::Object(_)) => Ok(true),
+            Some(other) => Err(wrong_type("response_format.json_schema", "an object", other)),
+            None => Err(super::fields::missing("response_format.json_schema")),
+        },
+        Some(Value::String(_)) => Err(fault(
+            at,
+            format!("Invalid value for '{at}'. Supported values are: 'text', 'json_object', and 'json_schema'."),
+        )),
+        Some(other) => Err(wrong_type(at, "a string", other)),
+        None => Err(super::fields::missing(at)),
+    }
+}
+
+/// What the old endpoint knows and no target offers any more.
+fn completion_only(body: Fields<'_>) -> Result<(), GatewayError> {
+    if body.flag("echo")?.unwrap_or(false) {
+        return Err(fault("echo", "'echo' is not supported: prepend the prompt yourself."));
+    }
+    if body.text("suffix")?.is_some_and(|suffix| !suffix.is_empty()) {
+        return Err(fault("suffix", "'suffix' is not supported: no target can insert text."));
+    }
+    if body.integer("best_of", Bounds::new(1.0, 20.0))?.is_some_and(|best_of| best_of > 1) {
+        return Err(fault("best_of", "'best_of' above 1 is not supported: ask for 'n' and choose yourself."));
+    }
+    Ok(())
+}
+
+/// Our own fields; a header wins over the body.
+pub(super) struct Ours {
+    pub(super) budget_sensitive: bool,
+    pub(super) local_only: bool,
+    pub(super) max_latency: Option<Duration>,
+}
+
+pub(super) fn ours(body: Fields<'_>, headers: &HeaderMap) -> Result<Ours, GatewayError> {
+    let flag = |field, header| {
+        let in_body = body.flag(field)?;
+        Ok::<bool, GatewayError>(header_flag(headers, header)?.or(in_body).unwrap_or(false))
+    };
+    let in_body = body.decimal("max_latency_ms", Bounds::above(0.0, f64::MAX))?;
+    let max_latency_ms = header_ms(headers, "x-spillway-max-latency-ms")?.or(in_body);
+    Ok(Ours {
+        budget_sensitive: flag("budget_sensitive", "x-spillway-budget-sensitive")?,
+        local_only: flag("local_only", "x-spillway-local-only")?,
+        max_latency: max_latency_ms.map(|ms| Duration::from_secs_f64(ms.min(MAX_LATENCY_MS) / 1000.0)),
+    })
+}
+
+fn header_flag(headers: &HeaderMap, name: &str) -> Result<Option<bool>, GatewayError> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    match value.as_bytes().trim_ascii().to_ascii_lowercase().as_slice() {
+        b"true" | b"1" => Ok(Some(true)),
+        b"false" | b"0" => Ok(Some(false)),
+        _ => Err(fault(name, format!("Invalid header '{name}': expected true, 1, false or 0."))),
+    }
+}
+
+fn header_ms(headers: &HeaderMap, name: &str) -> Result<Option<f64>, GatewayError> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    let number = value.to_str().ok().and_then(|text| text.trim().parse::<f64>().ok());
+    match number.filter(|ms| ms.is_finite() && *ms > 0.0) {
+        Some(ms) => Ok(Some(ms)),
+        None => Err(fault(name, format!("Invalid header '{name}': expected a number of milliseconds above 0."))),
+    }
+}
+
+/// A token id as the engine takes it.
+pub(super) fn token(value: &Value) -> Option<i32> {
+    whole(value).and_then(|id| i32::try_from(id).ok()).filter(|id| *id >= 0)
+}

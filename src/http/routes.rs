@@ -1,0 +1,157 @@
+//! The API's routes, with and without `/v1`. A handler reads, parses, admits, launches and hands over.
+
+use super::{
+    answer::{self, Wish},
+    body::{self, Budget},
+    catalogue,
+    error::{self, ErrorReply},
+    frames, parse, ready,
+    render::Stamp,
+};
+use axum::{
+    Json, Router,
+    extract::{Path, Request, State},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::{get, post},
+};
+use futures_util::FutureExt;
+use http::{HeaderValue, StatusCode, header};
+use serde_json::json;
+use spillway_actors::{
+    domain::{GatewayError, RequestId, RequestKind},
+    flight::{self, Services},
+};
+use std::{
+    panic::AssertUnwindSafe,
+    time::{SystemTime, UNIX_EPOCH},
+};
+use tokio::time::Instant;
+
+/// What every handler needs.
+#[derive(Clone)]
+pub struct EdgeState {
+    pub services: Services,
+    bodies: Budget,
+    /// Unix seconds of the start.
+    started: u64,
+}
+
+impl EdgeState {
+    pub fn new(services: Services) -> Self {
+        let bodies = Budget::new(services.config.server.max_body_bytes);
+        Self { services, bodies, started: unix_seconds() }
+    }
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// A request's identity from its first byte on, whatever becomes of it.
+#[derive(Debug, Clone, Copy)]
+struct Arrival {
+    id: RequestId,
+    at: Instant,
+}
+
+/// All routes of the API listener.
+pub fn api_router(state: EdgeState) -> Router {
+    let mut router = Router::new().route("/health", get(health)).route("/ready", get(readiness));
+    for prefix in ["", "/v1"] {
+        router = router
+            .route(&format!("{prefix}/chat/completions"), post(chat))
+            .route(&format!("{prefix}/completions"), post(completion))
+            .route(&format!("{prefix}/models"), get(models))
+            .route(&format!("{prefix}/models/{{*id}}"), get(model));
+    }
+    router
+        .fallback(unknown_url)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(state)
+        .layer(middleware::from_fn(identified))
+}
+
+/// Gives the request its id, and the response its id and duration. A panic of a handler is an answer, too.
+async fn identified(mut request: Request, next: Next) -> Response {
+    let arrival = Arrival { id: RequestId::random(), at: Instant::now() };
+    request.extensions_mut().insert(arrival);
+    let handled = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+    let mut response = handled.unwrap_or_else(|_| {
+        tracing::error!(request = %arrival.id, "a handler panicked");
+        error::respond(&frames::bug())
+    });
+    let headers = response.headers_mut();
+    if let Ok(id) = HeaderValue::try_from(arrival.id.to_string()) {
+        headers.insert("x-request-id", id);
+    }
+    let took = u64::try_from(arrival.at.elapsed().as_millis()).unwrap_or(u64::MAX);
+    headers.insert("openai-processing-ms", HeaderValue::from(took));
+    response
+}
+
+async fn chat(State(state): State<EdgeState>, request: Request) -> Response {
+    serve(&state, RequestKind::Chat, request).await.unwrap_or_else(|error| error::respond(&error))
+}
+
+async fn completion(State(state): State<EdgeState>, request: Request) -> Response {
+    serve(&state, RequestKind::Completion, request).await.unwrap_or_else(|error| error::respond(&error))
+}
+
+async fn serve(state: &EdgeState, kind: RequestKind, request: Request) -> Result<Response, GatewayError> {
+    let (parts, body) = request.into_parts();
+    let Services { config, jobs, .. } = &state.services;
+    let id = parts.extensions.get::<Arrival>().map_or_else(RequestId::random, |arrival| arrival.id);
+    let upload = body::read(&parts.headers, body, config.server.max_body_bytes, &state.bodies).await?;
+    let parser = match kind {
+        RequestKind::Chat => parse::chat,
+        RequestKind::Completion => parse::completion,
+    };
+    let request = parser(id, &upload.bytes, &parts.headers, config)?;
+    drop(upload.bytes);
+    let wish = Wish {
+        stamp: Stamp::new(kind, id, unix_seconds()),
+        stream: request.stream,
+        include_usage: request.include_usage,
+        keep_alive: config.server.keep_alive,
+    };
+    let guard = jobs.admit(request, Instant::now(), config.server.request_timeout)?;
+    let events = flight::launch(state.services.clone(), guard);
+    Ok(answer::answer(events, wish, config, upload.held).await)
+}
+
+async fn models(State(state): State<EdgeState>) -> Response {
+    Json(catalogue::list(&state.services.config, state.started)).into_response()
+}
+
+async fn model(State(state): State<EdgeState>, Path(name): Path<String>) -> Response {
+    match catalogue::one(&state.services.config, &name, state.started) {
+        Ok(model) => Json(model).into_response(),
+        Err(error) => error::respond(&error),
+    }
+}
+
+/// Alive, whatever the targets do.
+async fn health() -> Response {
+    Json(json!({"status": "ok"})).into_response()
+}
+
+async fn readiness(State(state): State<EdgeState>) -> Response {
+    let (is_ready, object) = ready::readiness(&state.services, Instant::now());
+    if is_ready {
+        return Json(object).into_response();
+    }
+    let retry = [(header::RETRY_AFTER, HeaderValue::from_static("1"))];
+    (StatusCode::SERVICE_UNAVAILABLE, retry, Json(object)).into_response()
+}
+
+async fn unknown_url(request: Request) -> Response {
+    ErrorReply::unknown_url(request.method().as_str(), request.uri().path()).into_response()
+}
+
+async fn wrong_method(request: Request) -> Response {
+    ErrorReply::wrong_method(request.method().as_str(), request.uri().path()).into_response()
+}
+
+#[cfg(test)]
+mod tests;
