@@ -144,24 +144,21 @@ async fn a_root_that_dies_takes_the_gateway_along_with_one_end_for_every_open_re
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_actor_that_dies_again_and_again_spends_its_supervisors_budget_and_the_gateway_ends_loudly() {
     let gateway = Setup::default().without_cloud().warm().await;
-    let mut deaths = 0;
-    while gateway.ended().is_none() && deaths < 40 {
-        if gateway.try_kill("health", "panic").await.is_some() {
-            deaths += 1;
-        }
-        // The next order is refused until the successor lives.
-        let restarted = || async {
-            let running = gateway.client.get_json(&gateway.admin_url("/admin/actors")).await;
-            let lives = running.is_none_or(|tree| {
-                tree["actors"].as_array().is_some_and(|actors| {
-                    actors.iter().any(|actor| actor["name"] == "health" && actor["state"] == "running")
-                })
+    let mut deaths = 0_u64;
+    while gateway.try_kill("health", "panic").await.is_some() {
+        deaths += 1;
+        // Its successor is the next to die, unless the budget is spent.
+        let lives_or_over = || async {
+            let tree = gateway.client.get_json(&gateway.admin_url("/admin/actors")).await;
+            let health = tree.and_then(|tree| {
+                tree["actors"].as_array()?.iter().find(|actor| actor["name"] == "health").cloned()
             });
-            (lives || gateway.ended().is_some()).then_some(())
+            let successor = health.is_some_and(|line| line["restarts"] == deaths && line["state"] == "running");
+            (successor || gateway.ended().is_some()).then_some(())
         };
-        until("the actor lives again or the gateway has ended", Duration::from_secs(10), restarted).await;
+        until("the actor lives again or the gateway has ended", Duration::from_secs(10), lives_or_over).await;
     }
     let exit = gateway.until_ended().await;
     assert_eq!(exit.code(), Some(1), "{}", gateway.log_tail());
-    assert!(deaths >= 5, "five deaths are forgiven, {deaths} were seen");
+    assert_eq!(deaths, 6, "five deaths in ten seconds are forgiven, the sixth is not");
 }

@@ -1,7 +1,7 @@
 //! F23: every way an engine can end, under load. The gateway stays, every request that had sent nothing is answered,
 //! streams go on or end with an explicit error, and the local target serves again.
 
-use crate::support::{Ask, History, Load, Mix, Setup, process};
+use crate::support::{Ask, History, Load, Mix, Setup, Status, process};
 use std::time::Duration;
 
 /// The engine dies once under load; afterwards the local target serves again, with a new engine.
@@ -17,8 +17,8 @@ async fn engine_dies(how: &str) {
     load.flow(8).await;
     let kill = gateway.kill("gpu/local", how).await;
     history.note(kill);
-    let died = |status: &crate::support::gateway::Status| status.gpu().epoch > before.epoch;
-    gateway.until_status("the death is declared", Duration::from_secs(10), died).await;
+    let died = |status: &Status| status.gpu().epoch > before.epoch;
+    gateway.until_status("the death is declared", Duration::from_secs(20), died).await;
     load.flow(8).await;
     let after = gateway.until_serving().await;
     load.flow(8).await;
@@ -84,13 +84,14 @@ async fn an_idle_engine_that_dies_is_replaced_before_anyone_asks() {
     gateway.shutdown().await;
 }
 
-/// The token a stream had shown when its engine was killed is never sent twice and none is missing: the text is that of
-/// an undisturbed run. Promised for one sequence at a time and temperature 0.
+/// What a stream had shown when its engine was killed is never sent twice and nothing is missing: the text is that of an
+/// undisturbed run. At one sequence and temperature 0, with a text whose every token is far more likely than the next
+/// best: reading sent tokens back as a prompt rounds differently from having generated them one by one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stream_whose_engine_is_killed_goes_on_to_the_very_text_of_an_undisturbed_run() {
     let gateway = Setup::default().parallel(1).warm().await;
     let history = History::default();
-    let ask = Ask::chat("Tell me a story about a river and a mill.").model("local").max_tokens(60).stream();
+    let ask = Ask::count().model("local").max_tokens(100).stream();
     let undisturbed = gateway.client.ask(&gateway.api, ask.clone()).await;
     undisturbed.assert_complete();
     for (how, after_pieces) in [("sigkill", 1), ("exit", 10), ("sigabrt", 25)] {
@@ -156,7 +157,7 @@ async fn a_local_only_request_waits_for_the_engine_and_never_reaches_the_cloud()
         let local = Ask::count().local_only().max_tokens(80);
         ask(if stream { local.stream() } else { local });
     }
-    let full = |status: &crate::support::gateway::Status| status.leases == 2 && status.queue == Some(2);
+    let full = |status: &Status| status.leases == 2 && status.queue == Some(2);
     gateway.until_status("two in work, two queued", Duration::from_secs(10), full).await;
     history.note(gateway.kill("gpu/local", "sigkill").await);
     gateway.until_status("it is away", Duration::from_secs(5), |status| !status.gpu().serving).await;
@@ -181,10 +182,10 @@ async fn an_engine_that_keeps_dying_is_quarantined_and_the_cloud_serves() {
     for _ in 0..3 {
         let before = gateway.until_serving().await;
         gateway.kill("gpu/local", "sigkill").await;
-        let died = |status: &crate::support::gateway::Status| status.gpu().epoch > before.epoch;
+        let died = |status: &Status| status.gpu().epoch > before.epoch;
         gateway.until_status("the death is seen", Duration::from_secs(5), died).await;
     }
-    let quarantined = |status: &crate::support::gateway::Status| status.gpu().state == "quarantined";
+    let quarantined = |status: &Status| status.gpu().state == "quarantined";
     let status = gateway.until_status("it is quarantined", Duration::from_secs(5), quarantined).await;
     assert!(status.gpu().cause.is_some(), "{status:?}");
     let record = gateway.client.ask(&gateway.api, Ask::count()).await;

@@ -1,7 +1,7 @@
 //! The queue for leases: drained to the cloud in order of admission when the GPU dies, and kept when RouterActor dies.
 
-use crate::support::{Ask, Gateway, History, Setup};
-use std::time::Duration;
+use crate::support::{Ask, Gateway, History, Setup, Status};
+use std::{collections::BTreeSet, time::Duration};
 use tokio::task::JoinSet;
 
 const QUEUED: u64 = 8;
@@ -24,7 +24,7 @@ async fn fill(gateway: &Gateway, history: &History) -> (JoinSet<()>, JoinSet<(u6
             history.add(record);
             (number, id)
         });
-        let waits = |status: &crate::support::gateway::Status| status.queue == Some(number + 1);
+        let waits = |status: &Status| status.queue == Some(number + 1);
         gateway.until_status("it waits", Duration::from_secs(10), waits).await;
     }
     (first, queued)
@@ -38,7 +38,7 @@ async fn ids(queued: JoinSet<(u64, String)>) -> Vec<String> {
 }
 
 async fn drains_to_the_cloud(how: &str) {
-    let gateway = Setup::default().parallel(1).warm().await;
+    let gateway = Setup { log: "info,spillway_actors=debug".to_owned(), ..Setup::default() }.parallel(1).warm().await;
     let history = History::default();
     let (first, queued) = fill(&gateway, &history).await;
     let kill = gateway.kill("gpu/local", how).await;
@@ -46,25 +46,18 @@ async fn drains_to_the_cloud(how: &str) {
     let admitted = ids(queued).await;
     first.join_all().await;
     let arrived = gateway.cloud().arrived().await;
-    let order: Vec<String> = arrived.iter().map(|arrived| arrived.request_id.clone()).collect();
-    assert_eq!(order.len(), admitted.len(), "every queued request went to the cloud, once:\n{}", gateway.log_tail());
-    assert_order(&admitted, &order);
+    let seen: BTreeSet<&str> = arrived.iter().map(|arrived| arrived.request_id.as_str()).collect();
+    assert_eq!(arrived.len(), admitted.len(), "every queued request went to the cloud, once:\n{}", gateway.log_tail());
+    assert!(admitted.iter().all(|id| seen.contains(id.as_str())), "{admitted:?} {arrived:?}");
+    // On their separate connections neighbours may overtake each other; the decisions fell in order.
+    let decided: Vec<String> = gateway.decided("sim");
+    assert_eq!(decided, admitted);
     for arrived in &arrived {
         let after = Duration::from_nanos(arrived.received_unix_ns.saturating_sub(kill.unix_ns));
         assert!(after < Duration::from_secs(1), "at once, not after {after:?}");
     }
     gateway.until_serving().await;
     gateway.finish(&history).await;
-}
-
-/// The queue is answered in order; on their separate connections neighbours may still overtake each other.
-fn assert_order(admitted: &[String], arrived: &[String]) {
-    let place = |id: &String| arrived.iter().position(|other| other == id).expect("it arrived");
-    let places: Vec<usize> = admitted.iter().map(place).collect();
-    let pairs = |()| (0..places.len()).flat_map(|a| (a + 1..places.len()).map(move |b| (a, b)));
-    let inverted = pairs(()).filter(|(a, b)| places[*a] > places[*b]).count();
-    let all = pairs(()).count();
-    assert!(inverted * 4 <= all, "{inverted} of {all} pairs are inverted: {places:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

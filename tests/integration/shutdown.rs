@@ -75,7 +75,7 @@ async fn f29_streams_longer_than_the_drain_end_with_an_error_frame() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f26_an_engine_dies_with_a_gateway_that_is_killed() {
-    let gateway = Setup::default().warm().await;
+    let gateway = Setup::default().cloud(slow_cloud()).warm().await;
     let history = History::default();
     let engine = gateway.gpu().await.engine_pid.and_then(Process::of).expect("an engine");
     let streams = streams(&gateway, &history, 1500).await;

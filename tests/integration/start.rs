@@ -2,7 +2,7 @@
 //! local target says why it does not.
 
 use crate::support::{
-    Ask, Gateway, History, Setup,
+    Ask, Gateway, History, Outcome, Setup, Status,
     gateway::serve,
     setup::{Folder, model_path},
 };
@@ -12,7 +12,7 @@ use std::{fs, process::Output, time::Duration};
 async fn served_by_the_cloud(setup: Setup, cause: &str) -> Gateway {
     let gateway = setup.start().await;
     let history = History::default();
-    let down = |status: &crate::support::gateway::Status| {
+    let down = |status: &Status| {
         status.gpu().state == "down" && status.gpu().cause.as_ref().is_some_and(|told| told.contains(cause))
     };
     let status = gateway.until_status("it is down and says why", Duration::from_secs(10), down).await;
@@ -25,7 +25,7 @@ async fn served_by_the_cloud(setup: Setup, cause: &str) -> Gateway {
     assert!(gateway.client.get_json(&gateway.url("/ready")).await.is_some(), "the cloud makes it ready");
     history.assert_rules();
     let record = gateway.client.ask(&gateway.api, Ask::count().local_only()).await;
-    let crate::support::Outcome::Error { status, code, .. } = &record.outcome else { panic!("{record:#?}") };
+    let Outcome::Error { status, code, .. } = &record.outcome else { panic!("{record:#?}") };
     assert_eq!((*status, code.as_str()), (503, Some("local_only_unavailable")), "{record:#?}");
     assert!(record.headers.contains_key("retry-after"), "{record:#?}");
     gateway
@@ -67,13 +67,13 @@ async fn a_model_file_that_appears_later_is_found() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_cloud_and_without_model_requests_are_refused_with_a_reason_and_it_is_not_ready() {
     let gateway = Setup::default().without_cloud().model("/nonexistent/model.gguf").start().await;
-    let down = |status: &crate::support::gateway::Status| status.gpu().state == "down";
+    let down = |status: &Status| status.gpu().state == "down";
     gateway.until_status("it is down", Duration::from_secs(10), down).await;
     let ready = gateway.client.raw().get(gateway.url("/ready")).send().await.unwrap();
     assert_eq!(ready.status().as_u16(), 503);
     for ask in [Ask::count(), Ask::hard().stream()] {
         let record = gateway.client.ask(&gateway.api, ask).await;
-        let crate::support::Outcome::Error { status, .. } = &record.outcome else { panic!("{record:#?}") };
+        let Outcome::Error { status, .. } = &record.outcome else { panic!("{record:#?}") };
         assert_eq!(*status, 503, "{record:#?}");
         assert!(record.headers.contains_key("retry-after") && record.faults.is_empty(), "{record:#?}");
     }

@@ -32,15 +32,12 @@ const ORPHAN: Duration = Duration::from_secs(5);
 /// Lines of log shown when a test fails.
 const LOG_LINES: usize = 60;
 
-/// The gateway binary under test: what cargo built for this test, else the one beside the folder of this executable.
+/// The gateway binary under test: the one a folder above this executable (where cargo puts both), else what cargo names.
 pub fn binary() -> PathBuf {
-    if let Some(path) = option_env!("CARGO_BIN_EXE_spillway") {
-        return PathBuf::from(path);
-    }
     let own = std::env::current_exe().expect("the test knows its own path");
-    let path = own.ancestors().nth(2).expect("executables live in folders").join("spillway");
-    assert!(path.is_file(), "{} is missing: run `make build`", path.display());
-    path
+    let beside = own.ancestors().nth(2).expect("executables live in folders").join("spillway");
+    let path = if beside.is_file() { Some(beside) } else { option_env!("CARGO_BIN_EXE_spillway").map(PathBuf::from) };
+    path.filter(|path| path.is_file()).expect("the gateway is built: run `make build`")
 }
 
 /// `spillway serve` on a configuration file, not yet started.
@@ -181,6 +178,15 @@ impl Gateway {
     /// Whether a line of the log holds `text`.
     pub fn logged(&self, text: &str) -> bool {
         self.log.lock().expect("no reader panicked").iter().any(|line| line.contains(text))
+    }
+
+    /// Ids of the requests that RouterActor sent to `target`, in order of its decisions; needs the debug log.
+    pub fn decided(&self, target: &str) -> Vec<String> {
+        let log = self.log.lock().expect("no reader panicked");
+        let target = format!("target=\"{target}\"");
+        let decisions = log.iter().filter(|line| line.contains("route decided") && line.contains(&target));
+        let id = |line: &String| line.split("request=").nth(1)?.split_whitespace().next().map(str::to_owned);
+        decisions.filter_map(id).collect()
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -2,7 +2,7 @@
 //! process, clients that write down what they saw, and the rules that the record must keep. Waiting means polling with a
 //! deadline; nothing here sleeps and hopes.
 
-#![allow(dead_code, reason = "each binary that shares the harness uses its own part")]
+#![allow(dead_code, unused_imports, reason = "each binary that shares the harness uses its own part")]
 
 pub mod checks;
 pub mod client;
@@ -14,11 +14,8 @@ pub mod poll;
 pub mod process;
 pub mod setup;
 
-pub use checks::continuity;
-pub use client::{Ask, Client, Outcome, Record, unix_ns};
-pub use cloud::Cloud;
-pub use gateway::{Gateway, Kill};
+pub use client::{Ask, Outcome, Record};
+pub use gateway::{Gateway, Status};
 pub use history::History;
 pub use load::{Load, Mix};
-pub use poll::{eventually, until};
 pub use setup::Setup;

@@ -188,7 +188,8 @@ async fn watch_pulse(slot: Arc<EngineSlot>, epoch: u64, pulse: Arc<Mutex<Pulse>>
             return;
         }
         let now = Instant::now();
-        let hang = pulse.lock().hang(now);
+        let has_jobs = slot.has_jobs();
+        let hang = pulse.lock().hang(now, has_jobs);
         if let Some(what) = hang {
             slot.declare_death(epoch, Cause::Hang(what), now);
             return;

@@ -350,6 +350,11 @@ impl EngineSlot {
         link
     }
 
+    /// Whether anything waits for output of the engine.
+    pub(crate) fn has_jobs(&self) -> bool {
+        !self.inner.lock().sinks.is_empty()
+    }
+
     /// The child's link, for chaos.
     pub fn link(&self) -> Option<Arc<Link>> {
         self.inner.lock().link.clone()

@@ -13,6 +13,8 @@ pub const LOAD_STALL: Duration = Duration::from_secs(30);
 pub const FIRST_STEP: Duration = Duration::from_secs(60);
 /// Shortest limit of any later step.
 pub const STEP_MIN: Duration = Duration::from_secs(2);
+/// Jobs may wait this long while no step is under way: reading prompts and sampling take a fraction of it.
+pub const NO_STEP: Duration = Duration::from_secs(10);
 /// A step may take this many times its expected duration.
 const STEP_FACTOR: f64 = 5.0;
 /// A tick this late means that the gateway itself was stopped: what it did not hear then proves nothing.
@@ -69,10 +71,12 @@ impl Pulse {
     }
 
     pub fn step_began(&mut self, tokens: u32, now: Instant) {
+        self.progressed = now;
         self.step = Some((now, tokens.max(1)));
     }
 
     pub fn step_ended(&mut self, now: Instant) {
+        self.progressed = now;
         let Some((began, tokens)) = self.step.take() else { return };
         let per_token = now.duration_since(began).as_secs_f64() / f64::from(tokens);
         self.seconds_per_token =
@@ -85,8 +89,8 @@ impl Pulse {
         self.seconds_per_token
     }
 
-    /// Called at every tick: what kind of hang this is, if it is one.
-    pub fn hang(&mut self, now: Instant) -> Option<String> {
+    /// Called at every tick: what kind of hang this is, if it is one. `has_jobs`: something waits for tokens.
+    pub fn hang(&mut self, now: Instant, has_jobs: bool) -> Option<String> {
         let own_gap = now.duration_since(self.ticked);
         self.ticked = now;
         if own_gap > OWN_GAP {
@@ -105,9 +109,20 @@ impl Pulse {
         if self.phase == Phase::Loading && now.duration_since(self.progressed) > LOAD_STALL {
             return Some(format!("no load progress for {} s", LOAD_STALL.as_secs()));
         }
-        let (began, tokens) = self.step?;
+        let Some((began, tokens)) = self.step else { return self.stuck_between_steps(now, has_jobs) };
         let took = now.duration_since(began);
         (took > self.step_limit(tokens)).then(|| format!("a step of {tokens} tokens takes {} ms", took.as_millis()))
+    }
+
+    fn stuck_between_steps(&mut self, now: Instant, has_jobs: bool) -> Option<String> {
+        if self.phase != Phase::Serving {
+            return None;
+        }
+        if !has_jobs {
+            self.progressed = now;
+        }
+        let stuck = now.duration_since(self.progressed);
+        (stuck > NO_STEP).then(|| format!("no step begins for {} ms though jobs wait", stuck.as_millis()))
     }
 
     fn step_limit(&self, tokens: u32) -> Duration {
@@ -133,7 +148,7 @@ mod tests {
             if heartbeat {
                 pulse.heard(now);
             }
-            if pulse.hang(now).is_some() {
+            if pulse.hang(now, true).is_some() {
                 return Some(now.duration_since(start));
             }
         }
@@ -183,7 +198,23 @@ mod tests {
     async fn a_gateway_that_was_stopped_itself_accuses_nobody() {
         let start = Instant::now();
         let mut pulse = serving(start);
-        assert!(pulse.hang(start + Duration::from_secs(300)).is_none());
+        assert!(pulse.hang(start + Duration::from_secs(300), true).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn jobs_that_wait_while_no_step_begins_are_a_hang_and_an_idle_engine_is_none() {
+        let start = Instant::now();
+        let mut pulse = serving(start);
+        pulse.step_began(1, start);
+        pulse.step_ended(start + Duration::from_millis(10));
+        let mut now = start;
+        while now.duration_since(start) < Duration::from_secs(60) {
+            now += TICK;
+            pulse.heard(now);
+            assert_eq!(pulse.hang(now, false), None, "nobody waits");
+        }
+        let after = run(&mut pulse, now, Duration::from_secs(60), true).unwrap();
+        assert!(after > NO_STEP && after <= NO_STEP + TICK, "{after:?}");
     }
 
     #[tokio::test(start_paused = true)]
