@@ -56,7 +56,7 @@ impl Failovers {
         for arrived in arrived.iter().filter(|arrived| replaced.contains(&arrived.request_id)) {
             let Some((at, kill)) = deaths.range(..arrived.received_unix_ns).next_back() else { continue };
             let after = Duration::from_nanos(arrived.received_unix_ns - at);
-            if ["sigstop", "hang-decode"].contains(&kill.how.as_str()) {
+            if is_hang(kill) {
                 failovers.after_hang.push(after);
             } else {
                 failovers.at_once.push(after);
@@ -64,6 +64,28 @@ impl Failovers {
         }
         failovers
     }
+}
+
+/// From the order of each engine's death (but not of a hang, which must be noticed first) to the first text of a local
+/// stream begun by its successor.
+pub fn local_again(history: &History) -> Vec<Duration> {
+    let first_texts: BTreeSet<u64> = history
+        .records()
+        .iter()
+        .filter(|record| record.target() == "local")
+        .filter_map(|record| record.first_ns)
+        .collect();
+    // Text that was on its way when the engine died is no successor's: one needs longer than this to load.
+    const LOAD_NS: u64 = 100_000_000;
+    let deaths = history.kills().into_iter().filter(is_engine_death).filter(|kill| !is_hang(kill));
+    deaths
+        .filter_map(|kill| first_texts.range(kill.unix_ns + LOAD_NS..).next().map(|first| first - kill.unix_ns))
+        .map(Duration::from_nanos)
+        .collect()
+}
+
+fn is_hang(kill: &Kill) -> bool {
+    ["sigstop", "hang-decode"].contains(&kill.how.as_str())
 }
 
 fn is_engine_death(kill: &Kill) -> bool {

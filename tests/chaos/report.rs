@@ -24,7 +24,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::Serialize;
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 use support::{
-    Ask, Gateway, History, Load, Mix, Setup,
+    Gateway, History, Load, Mix, Setup,
     history::Tally,
     poll::{eventually, until},
     process,
@@ -72,7 +72,7 @@ pub struct Report {
     pub detect_decoding: Percentiles,
     /// Engine death ordered → the local target serves again.
     pub back_in_service: Percentiles,
-    /// Engine death ordered → first token of a local answer asked for afterwards.
+    /// Engine death ordered → first text of a stream that its successor began.
     pub local_again: Percentiles,
     /// GPU actor death ordered → its successor has adopted the engine.
     pub adopted: Percentiles,
@@ -196,7 +196,6 @@ struct Chaos<'a> {
 struct Samples {
     detect_decoding: Vec<Duration>,
     back: Vec<Duration>,
-    local_again: Vec<Duration>,
     adopted: Vec<Duration>,
     actor_restart: Vec<Duration>,
 }
@@ -222,7 +221,6 @@ impl Chaos<'_> {
         let report = &mut self.report;
         report.detect_decoding = Percentiles::of(samples.detect_decoding);
         report.back_in_service = Percentiles::of(samples.back);
-        report.local_again = Percentiles::of(samples.local_again);
         report.adopted = Percentiles::of(samples.adopted);
         report.actor_restart = Percentiles::of(samples.actor_restart);
     }
@@ -241,21 +239,13 @@ impl Chaos<'_> {
         self.history.note(kill);
         self.count("gpu/local", how);
         declared(self.gateway, epoch).await;
-        let hang = ["sigstop", "hang-decode"].contains(&how);
         if how == "sigstop" {
             samples.detect_decoding.push(ordered.elapsed());
         }
         self.gateway.until_serving().await;
-        let back = ordered.elapsed();
-        let ask = Ask::count().model("local").max_tokens(1);
-        let record = self.gateway.client.ask(&self.gateway.api, ask).await;
-        if !hang {
-            samples.back.push(back);
-            if record.is_complete() {
-                samples.local_again.push(ordered.elapsed());
-            }
+        if !["sigstop", "hang-decode"].contains(&how) {
+            samples.back.push(ordered.elapsed());
         }
-        self.history.add(record);
     }
 
     async fn kill_actor(&mut self, actor: &'static str, how: &'static str, samples: &mut Samples) {
@@ -280,7 +270,8 @@ impl Chaos<'_> {
 /// The last look: everything has come to rest, and the books agree.
 async fn conclude(gateway: Gateway, history: &History, open_files: usize, report: &mut Report) {
     gateway.until_serving().await;
-    let at_rest = |status: &support::Status| status.leases == 0 && status.queue == Some(0) && status.requests.running == 0;
+    let at_rest =
+        |status: &support::Status| status.leases == 0 && status.queue == Some(0) && status.requests.running == 0;
     let status = gateway.until_status("all is at rest", Duration::from_secs(10), at_rest).await;
     report.admitted = status.requests.admitted;
     report.ended = status.requests.ended.clone();
@@ -294,6 +285,7 @@ async fn conclude(gateway: Gateway, history: &History, open_files: usize, report
     let failovers = Failovers::of(history, &gateway.cloud().arrived().await);
     report.failover = Percentiles::of(failovers.at_once);
     report.failover_hang = Percentiles::of(failovers.after_hang);
+    report.local_again = Percentiles::of(measure::local_again(history));
     report.violations = history.violations();
     let ended: u64 = status.requests.ended.values().sum();
     let mut rule = |kept: bool, what: String| {

@@ -4,16 +4,8 @@
 use crate::support::{Ask, Gateway, History, Load, Mix, Outcome, Setup, poll::until};
 use std::time::Duration;
 
-const ACTORS: [&str; 8] = [
-    "router",
-    "classifier",
-    "health",
-    "ledger",
-    "gpu/local",
-    "cloud/sim/0",
-    "cloud-supervisor",
-    "gpu-supervisor",
-];
+const ACTORS: [&str; 8] =
+    ["router", "classifier", "health", "ledger", "gpu/local", "cloud/sim/0", "cloud-supervisor", "gpu-supervisor"];
 
 /// Ends every kind of actor once, in this way, under load.
 async fn every_actor_dies(how: &str) {
@@ -150,9 +142,8 @@ async fn an_actor_that_dies_again_and_again_spends_its_supervisors_budget_and_th
         // Its successor is the next to die, unless the budget is spent.
         let lives_or_over = || async {
             let tree = gateway.client.get_json(&gateway.admin_url("/admin/actors")).await;
-            let health = tree.and_then(|tree| {
-                tree["actors"].as_array()?.iter().find(|actor| actor["name"] == "health").cloned()
-            });
+            let health = tree
+                .and_then(|tree| tree["actors"].as_array()?.iter().find(|actor| actor["name"] == "health").cloned());
             let successor = health.is_some_and(|line| line["restarts"] == deaths && line["state"] == "running");
             (successor || gateway.ended().is_some()).then_some(())
         };

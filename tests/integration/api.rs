@@ -14,7 +14,9 @@ async fn ask(gateway: &Gateway, history: &History, ask: Ask) -> Record {
 fn assert_routing(record: &Record, target: &str, model: &str) {
     let routing = record.routing.as_ref().unwrap_or_else(|| panic!("a routing object: {record:#?}"));
     assert_eq!((routing["target"].as_str(), routing["model"].as_str()), (Some(target), Some(model)), "{routing}");
-    for key in ["confidence", "estimated_cost_per_1k", "estimated_cost_usd", "estimated_latency_ms", "actual_latency_ms"] {
+    for key in
+        ["confidence", "estimated_cost_per_1k", "estimated_cost_usd", "estimated_latency_ms", "actual_latency_ms"]
+    {
         assert!(routing[key].is_number(), "{key}: {routing}");
     }
     assert!(routing["reasoning"].as_str().is_some_and(|text| !text.is_empty()), "{routing}");

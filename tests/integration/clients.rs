@@ -62,18 +62,14 @@ async fn f19_a_client_that_leaves_before_the_first_token_leaves_nothing_behind()
         let (client, api) = (gateway.client.clone(), gateway.api.clone());
         asking.spawn(async move { client.ask(&api, ask).await });
     }
-    let placed = |status: &Status| {
-        status.leases == 1 && status.queue == Some(2) && status.requests.running == 4
-    };
+    let placed = |status: &Status| status.leases == 1 && status.queue == Some(2) && status.requests.running == 4;
     gateway.until_status("all have their place", Duration::from_secs(10), placed).await;
     until("the provider has the request", Duration::from_secs(5), || async {
         (gateway.cloud().arrived().await.len() == 1).then_some(())
     })
     .await;
     asking.shutdown().await;
-    let empty = |status: &Status| {
-        status.leases == 0 && status.queue == Some(0) && status.requests.running == 0
-    };
+    let empty = |status: &Status| status.leases == 0 && status.queue == Some(0) && status.requests.running == 0;
     let status = gateway.until_status("all have left", QUICK, empty).await;
     status.assert_conserved();
     until("the provider's socket is closed", QUICK, || async {

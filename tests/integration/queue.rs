@@ -95,23 +95,23 @@ async fn the_queue_outlives_the_router() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_queue_longer_than_the_latency_bound_spills_to_the_cloud() {
-    let setup = Setup { max_latency: Duration::from_millis(300), ..Setup::default().parallel(1) };
+    let setup = Setup { max_latency: Duration::from_millis(1500), ..Setup::default().parallel(1) };
     let gateway = setup.warm().await;
     let history = History::default();
     // A few answers teach the gateway how long one takes.
     for _ in 0..3 {
-        let record = gateway.client.ask(&gateway.api, Ask::count().max_tokens(40)).await;
-        assert_eq!(record.assert_complete().target(), "local");
+        let record = gateway.client.ask(&gateway.api, Ask::count().model("local").max_tokens(40)).await;
+        record.assert_complete();
         history.add(record);
     }
     let mut asking = JoinSet::new();
-    for _ in 0..10 {
+    for _ in 0..24 {
         let (client, api) = (gateway.client.clone(), gateway.api.clone());
         asking.spawn(async move { client.ask(&api, Ask::count().max_tokens(40)).await });
     }
     let records = asking.join_all().await;
     let spilled = records.iter().filter(|record| record.assert_complete().target() == "sim").count();
-    assert!((1..10).contains(&spilled), "some stay, some spill: {spilled} of 10");
+    assert!((1..24).contains(&spilled), "some stay, some spill: {spilled} of 24");
     records.into_iter().for_each(|record| history.add(record));
     gateway.finish(&history).await;
 }

@@ -241,7 +241,8 @@ impl Reading {
         self.record.status = Some(answer.status().as_u16());
         self.record.headers = answer.headers().clone();
         self.record.id = text_header(answer.headers(), "x-request-id");
-        let is_events = text_header(answer.headers(), "content-type").is_some_and(|t| t.starts_with("text/event-stream"));
+        let is_events =
+            text_header(answer.headers(), "content-type").is_some_and(|t| t.starts_with("text/event-stream"));
         if answer.status() == StatusCode::OK && is_events != self.record.stream {
             self.fault("a stream was asked for and none came, or the other way round");
         }

@@ -16,10 +16,7 @@ pub async fn until<T, F: Future<Output = Option<T>>>(what: &str, limit: Duration
 }
 
 /// As [`until`], but `None` when the time is over.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(
-    limit: Duration,
-    mut look: impl FnMut() -> F,
-) -> Option<T> {
+pub async fn eventually<T, F: Future<Output = Option<T>>>(limit: Duration, mut look: impl FnMut() -> F) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {
         if let Some(found) = look().await {

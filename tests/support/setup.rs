@@ -135,10 +135,8 @@ impl Setup {
             );
         }
         for tier in ["complex", "premium"] {
-            let _ = writeln!(
-                text,
-                "[router.rules.{tier}]\nprefer = [{ok}]\nfallback = [{other}]\nmax_latency_ms = {ms}\n"
-            );
+            let _ =
+                writeln!(text, "[router.rules.{tier}]\nprefer = [{ok}]\nfallback = [{other}]\nmax_latency_ms = {ms}\n");
         }
         let _ = writeln!(text, "[ledger]\nurl = \"memory:\"\nbaseline_model = \"\"\n\n[chaos]\nenabled = true\n");
         text.push_str(&self.extra);
@@ -147,7 +145,9 @@ impl Setup {
 
     /// Variables of the gateway's environment.
     pub fn env(&self) -> Vec<(&'static str, String)> {
-        vec![(KEY_VAR, KEY.to_owned()), ("SPILLWAY_LOG", self.log.clone())]
+        // The first backtrace of a process reads all its debug information, which would drown what memory is measured.
+        let no_backtrace = ("RUST_BACKTRACE", "0".to_owned());
+        vec![(KEY_VAR, KEY.to_owned()), ("SPILLWAY_LOG", self.log.clone()), no_backtrace]
     }
 }
 

@@ -17,6 +17,8 @@ pub const STEP_MIN: Duration = Duration::from_secs(2);
 pub const NO_STEP: Duration = Duration::from_secs(10);
 /// A step may take this many times its expected duration.
 const STEP_FACTOR: f64 = 5.0;
+/// Size classes of steps; the last holds everything larger.
+const SIZES: usize = 16;
 /// A tick this late means that the gateway itself was stopped: what it did not hear then proves nothing.
 const OWN_GAP: Duration = Duration::from_secs(1);
 
@@ -38,6 +40,9 @@ pub struct Pulse {
     steps: u64,
     /// Rolling seconds per token of a step.
     seconds_per_token: f64,
+    /// The same for each size class of steps, by the binary logarithm of their tokens; 0 = none of that size yet. A step of
+    /// one token reads every weight just as one of a hundred does, so sizes must not be judged by each other's rates.
+    rates: [f64; SIZES],
 }
 
 impl Pulse {
@@ -50,6 +55,7 @@ impl Pulse {
             step: None,
             steps: 0,
             seconds_per_token: 0.0,
+            rates: [0.0; SIZES],
         }
     }
 
@@ -79,8 +85,11 @@ impl Pulse {
         self.progressed = now;
         let Some((began, tokens)) = self.step.take() else { return };
         let per_token = now.duration_since(began).as_secs_f64() / f64::from(tokens);
-        self.seconds_per_token =
-            if self.steps == 0 { per_token } else { 0.9 * self.seconds_per_token + 0.1 * per_token };
+        let roll = |old: f64| if old == 0.0 { per_token } else { 0.9 * old + 0.1 * per_token };
+        self.seconds_per_token = roll(self.seconds_per_token);
+        if let Some(rate) = self.rates.get_mut(size_class(tokens)) {
+            *rate = roll(*rate);
+        }
         self.steps += 1;
     }
 
@@ -129,9 +138,25 @@ impl Pulse {
         if self.steps == 0 {
             return FIRST_STEP;
         }
-        let expected = STEP_FACTOR * self.seconds_per_token * f64::from(tokens);
+        let expected = STEP_FACTOR * self.expected_seconds(tokens);
         STEP_MIN.max(Duration::try_from_secs_f64(expected).unwrap_or(FIRST_STEP))
     }
+
+    /// How long a step of this many tokens takes at most, as measured: at the rate of its own size; at that of the next
+    /// smaller size seen; else no longer than the next larger one.
+    fn expected_seconds(&self, tokens: u32) -> f64 {
+        let class = size_class(tokens);
+        let (up_to, above) = self.rates.split_at(class + 1);
+        if let Some(rate) = up_to.iter().rev().find(|rate| **rate > 0.0) {
+            return rate * f64::from(tokens);
+        }
+        let larger = (class + 1..).zip(above).find(|(_, rate)| **rate > 0.0);
+        larger.map_or(0.0, |(class, rate)| rate * f64::from(2_u32.pow(class as u32 + 1)))
+    }
+}
+
+fn size_class(tokens: u32) -> usize {
+    (tokens.max(1).ilog2() as usize).min(SIZES - 1)
 }
 
 #[cfg(test)]
@@ -192,6 +217,34 @@ mod tests {
         pulse.step_began(500, start);
         let after = run(&mut pulse, start, Duration::from_secs(60), true).unwrap();
         assert!(after > Duration::from_secs(25) && after <= Duration::from_secs(25) + TICK * 2, "{after:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_step_is_judged_by_steps_of_its_own_size() {
+        let start = Instant::now();
+        let mut pulse = serving(start);
+        let mut now = start;
+        let mut step = |pulse: &mut Pulse, tokens, took| {
+            pulse.step_began(tokens, now);
+            now += took;
+            pulse.step_ended(now);
+        };
+        // A slow machine: 3 s for a token alone, 6 s for three hundred together.
+        step(&mut pulse, 300, Duration::from_secs(6));
+        assert!(
+            pulse.step_limit(1) > Duration::from_secs(15),
+            "nothing that small was seen: {:?}",
+            pulse.step_limit(1)
+        );
+        for _ in 0..50 {
+            step(&mut pulse, 300, Duration::from_secs(6));
+        }
+        step(&mut pulse, 1, Duration::from_secs(3));
+        assert_eq!(pulse.step_limit(1), Duration::from_secs(15));
+        for _ in 0..50 {
+            step(&mut pulse, 1, Duration::from_secs(3));
+        }
+        assert_eq!(pulse.step_limit(300), Duration::from_secs(30), "not 300 times the limit of one");
     }
 
     #[tokio::test(start_paused = true)]
