@@ -34,8 +34,37 @@ pub struct Pulse {
     ticked: Instant,
     step: Option<(Instant, u32)>,
     steps: u64,
-    /// Rolling seconds per token of a step.
-    seconds_per_token: f64,
+    /// Last time a step began or ended, or nobody waited for one.
+    stirred: Instant,
+    pace: Pace,
+}
+
+/// How fast an engine decodes, as measured; 0 = not measured yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Pace {
+    /// Seconds of a step that only decodes: one token for each running sequence.
+    pub decode_step: f64,
+    /// Seconds per token of a step that is mostly prompt.
+    pub prompt_token: f64,
+}
+
+/// Steps of at least this many tokens are mostly prompt.
+const PROMPT_STEP: u32 = 17;
+
+impl Pace {
+    fn learn(&mut self, tokens: u32, took: Duration) {
+        let roll = |old: &mut f64, new: f64| *old = if *old == 0.0 { new } else { 0.8 * *old + 0.2 * new };
+        if tokens < PROMPT_STEP {
+            roll(&mut self.decode_step, took.as_secs_f64());
+        } else {
+            roll(&mut self.prompt_token, took.as_secs_f64() / f64::from(tokens));
+        }
+    }
+
+    /// Expected seconds of a step of `tokens` tokens.
+    fn step(&self, tokens: u32) -> f64 {
+        self.decode_step + if tokens < PROMPT_STEP { 0.0 } else { self.prompt_token * f64::from(tokens) }
+    }
 }
 
 impl Pulse {
@@ -47,7 +76,8 @@ impl Pulse {
             ticked: now,
             step: None,
             steps: 0,
-            seconds_per_token: 0.0,
+            stirred: now,
+            pace: Pace::default(),
         }
     }
 
@@ -70,28 +100,31 @@ impl Pulse {
 
     pub fn step_began(&mut self, tokens: u32, now: Instant) {
         self.step = Some((now, tokens.max(1)));
+        self.stirred = now;
     }
 
     pub fn step_ended(&mut self, now: Instant) {
         let Some((began, tokens)) = self.step.take() else { return };
-        let per_token = now.duration_since(began).as_secs_f64() / f64::from(tokens);
-        self.seconds_per_token =
-            if self.steps == 0 { per_token } else { 0.9 * self.seconds_per_token + 0.1 * per_token };
+        // The first step of a life touches every weight: it says nothing about the next.
+        if self.steps > 0 {
+            self.pace.learn(tokens, now.duration_since(began));
+        }
         self.steps += 1;
+        self.stirred = now;
     }
 
-    /// Seconds one prompt or output token takes in a step, as measured; 0 before the first step.
-    pub fn seconds_per_token(&self) -> f64 {
-        self.seconds_per_token
+    pub fn pace(&self) -> Pace {
+        self.pace
     }
 
-    /// Called at every tick: what kind of hang this is, if it is one.
-    pub fn hang(&mut self, now: Instant) -> Option<String> {
+    /// Called at every tick: what kind of hang this is, if it is one. `busy`: some job waits for an output.
+    pub fn hang(&mut self, now: Instant, busy: bool) -> Option<String> {
         let own_gap = now.duration_since(self.ticked);
         self.ticked = now;
         if own_gap > OWN_GAP {
             self.heard = now;
             self.progressed = now;
+            self.stirred = now;
             if let Some((began, _)) = &mut self.step {
                 *began += own_gap;
             }
@@ -105,7 +138,14 @@ impl Pulse {
         if self.phase == Phase::Loading && now.duration_since(self.progressed) > LOAD_STALL {
             return Some(format!("no load progress for {} s", LOAD_STALL.as_secs()));
         }
-        let (began, tokens) = self.step?;
+        if !busy {
+            self.stirred = now;
+        }
+        let Some((began, tokens)) = self.step else {
+            // A heart that beats beside jobs that nobody works on.
+            let still = now.duration_since(self.stirred);
+            return (still > STEP_MIN).then(|| format!("jobs wait and no step began for {} ms", still.as_millis()));
+        };
         let took = now.duration_since(began);
         (took > self.step_limit(tokens)).then(|| format!("a step of {tokens} tokens takes {} ms", took.as_millis()))
     }
@@ -114,7 +154,7 @@ impl Pulse {
         if self.steps == 0 {
             return FIRST_STEP;
         }
-        let expected = STEP_FACTOR * self.seconds_per_token * f64::from(tokens);
+        let expected = STEP_FACTOR * self.pace.step(tokens);
         STEP_MIN.max(Duration::try_from_secs_f64(expected).unwrap_or(FIRST_STEP))
     }
 }
@@ -127,13 +167,17 @@ mod tests {
 
     /// Ticks until a hang is declared or `limit` has passed; says when.
     fn run(pulse: &mut Pulse, start: Instant, limit: Duration, heartbeat: bool) -> Option<Duration> {
+        run_with(pulse, start, limit, heartbeat, false)
+    }
+
+    fn run_with(pulse: &mut Pulse, start: Instant, limit: Duration, heartbeat: bool, busy: bool) -> Option<Duration> {
         let mut now = start;
         while now.duration_since(start) < limit {
             now += TICK;
             if heartbeat {
                 pulse.heard(now);
             }
-            if pulse.hang(now).is_some() {
+            if pulse.hang(now, busy).is_some() {
                 return Some(now.duration_since(start));
             }
         }
@@ -172,8 +216,10 @@ mod tests {
     async fn a_large_step_gets_five_times_its_expected_time() {
         let start = Instant::now();
         let mut pulse = serving(start);
-        pulse.step_began(10, start);
-        pulse.step_ended(start + Duration::from_millis(100));
+        for _ in 0..2 {
+            pulse.step_began(100, start);
+            pulse.step_ended(start + Duration::from_secs(1));
+        }
         pulse.step_began(500, start);
         let after = run(&mut pulse, start, Duration::from_secs(60), true).unwrap();
         assert!(after > Duration::from_secs(25) && after <= Duration::from_secs(25) + TICK * 2, "{after:?}");
@@ -183,7 +229,26 @@ mod tests {
     async fn a_gateway_that_was_stopped_itself_accuses_nobody() {
         let start = Instant::now();
         let mut pulse = serving(start);
-        assert!(pulse.hang(start + Duration::from_secs(300)).is_none());
+        assert!(pulse.hang(start + Duration::from_secs(300), true).is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn jobs_that_nobody_works_on_are_a_hang_although_the_heart_beats() {
+        let start = Instant::now();
+        let after = run_with(&mut serving(start), start, Duration::from_secs(10), true, true).unwrap();
+        assert!(after > STEP_MIN && after <= STEP_MIN + TICK, "{after:?}");
+        assert!(run_with(&mut serving(start), start, Duration::from_secs(60), true, false).is_none(), "idle is fine");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pace_is_not_learned_from_the_first_step_and_keeps_prompts_and_decodes_apart() {
+        let start = Instant::now();
+        let mut pulse = serving(start);
+        for (tokens, ms) in [(2, 900), (1, 20), (200, 1000)] {
+            pulse.step_began(tokens, start);
+            pulse.step_ended(start + Duration::from_millis(ms));
+        }
+        assert_eq!(pulse.pace(), Pace { decode_step: 0.02, prompt_token: 0.005 });
     }
 
     #[tokio::test(start_paused = true)]
