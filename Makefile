@@ -6,11 +6,12 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test check build model deps clean
+.PHONY: help run test chaos check build model deps clean
 
 GPU ?=
 CONFIG ?= config/spillway.toml
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+SECONDS_OF_CHAOS ?= 60
 FEATURES := $(if $(GPU),--features spillway-engine/$(GPU))
 # One profile for everything: llama.cpp is compiled once for each profile, and it is the slow part.
 CARGO_FLAGS := --release --locked --workspace $(FEATURES)
@@ -31,6 +32,10 @@ test: ## install what tests need, build, run every test and every check
 		cargo test $(CARGO_FLAGS) --no-fail-fast; \
 	fi
 	@$(MAKE) --no-print-directory check
+
+chaos: model ## kill everything in a loaded gateway for a minute and report what that did to its clients
+	cargo build $(CARGO_FLAGS) --bins --example chaos-report
+	@"$(TARGET_DIR)/release/examples/chaos-report" --seconds $(SECONDS_OF_CHAOS)
 
 check: ## formatting, lints, and (with cargo-deny installed) licences and banned crates
 	cargo fmt --all --check

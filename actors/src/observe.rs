@@ -107,7 +107,8 @@ pub fn requests_running(running: usize) {
     gauge!("spillway_requests_running").set(running as f64);
 }
 
-pub fn route_decision(complexity: &'static str, target: &str, reason: &'static str) {
+pub fn route_decision(id: &dyn std::fmt::Display, complexity: &'static str, target: &str, reason: &'static str) {
+    tracing::debug!(request = %id, complexity, target, reason, "route decided");
     counter!("spillway_route_decisions_total",
         "complexity" => complexity, "target" => target.to_owned(), "reason" => reason)
     .increment(1);

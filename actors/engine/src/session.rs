@@ -114,33 +114,40 @@ fn progress(shared: Arc<Shared>) -> Progress {
 
 /// Turns until the end. Sleeps on the channel when there is nothing to decode.
 fn run<B: Backend>(engine: &mut Engine<B>, commands: &Receiver<Command>, shared: &Shared) -> u8 {
+    let mut hang = false;
     loop {
         if engine.is_idle() {
             match commands.recv() {
-                Ok(command) => obey(engine, command),
+                Ok(command) => hang |= obey(engine, command),
                 Err(_) => return shared.closing().unwrap_or(0),
             }
         }
         while let Ok(command) = commands.try_recv() {
-            obey(engine, command);
+            hang |= obey(engine, command);
         }
         if let Some(code) = shared.closing() {
             return code;
         }
         // The gateway has gone; the reader sees it too and needs no word from here.
-        if turn(engine, shared).is_err() {
+        if turn(engine, shared, hang).is_err() {
             return 0;
         }
     }
 }
 
-fn turn<B: Backend>(engine: &mut Engine<B>, shared: &Shared) -> io::Result<()> {
+/// One step; with `hang` (chaos) it is announced and never ends, as when a kernel hangs.
+fn turn<B: Backend>(engine: &mut Engine<B>, shared: &Shared, hang: bool) -> io::Result<()> {
     if let Some(said) = engine.flush() {
         shared.send(&said)?;
     }
     if let Some((announcement, plan)) = engine.begin() {
         shared.set_gauges(engine.heartbeat());
         shared.send(&announcement)?;
+        if hang {
+            loop {
+                std::thread::park();
+            }
+        }
         let frame = engine.run(&plan);
         shared.set_gauges(engine.heartbeat());
         shared.send(&frame)?;
@@ -148,16 +155,16 @@ fn turn<B: Backend>(engine: &mut Engine<B>, shared: &Shared) -> io::Result<()> {
     Ok(())
 }
 
-fn obey<B: Backend>(engine: &mut Engine<B>, command: Command) {
+/// Says whether the next step is to hang.
+fn obey<B: Backend>(engine: &mut Engine<B>, command: Command) -> bool {
     match command {
         Command::Submit(spec) => engine.submit(&spec),
         Command::Cancel(job) => engine.cancel(job),
-        Command::Hang => loop {
-            std::thread::park();
-        },
+        Command::Hang => return true,
         Command::Load(_) => say("a second load was asked for and ignored"),
         Command::Close => {}
     }
+    false
 }
 
 #[cfg(test)]

@@ -220,6 +220,12 @@ impl RouterActor {
                 continue;
             }
             let locals = self.fleet.locals(kept.len(), now);
+            // A slot changed while the queue was looked at: nobody overtakes those already kept. The watcher's message
+            // brings all of them up again.
+            if locals.iter().map(|local| (local.view.epoch, local.view.serving)).ne(state.seen.iter().copied()) {
+                kept.push(waiting);
+                break;
+            }
             if !all && locals.iter().all(|local| local.view.free() == 0) {
                 kept.push(waiting);
                 break;
@@ -247,7 +253,8 @@ fn reply_with(waiting: Waiting, reply: Result<Decision, GatewayError>) {
     if let Ok(decision) = &reply {
         observe::queue_wait(decision.waited);
         let candidate = &decision.candidate;
-        observe::route_decision(decision.plan.complexity.as_str(), candidate.target.as_str(), candidate.reason.label());
+        let (complexity, target) = (decision.plan.complexity.as_str(), candidate.target.as_str());
+        observe::route_decision(&waiting.job.id(), complexity, target, candidate.reason.label());
     }
     // A flight that has gone drops its job guard, which gives the lease back.
     let _ = waiting.reply_to.send(reply);

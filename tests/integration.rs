@@ -1,0 +1,31 @@
+//! Black-box tests of the gateway as it ships: the release binary, its real engine and the default model, a simulated
+//! cloud provider, and every way to break them. `make model build` must have run.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    unreachable_pub,
+    reason = "a test that fails should say so"
+)]
+
+#[path = "support/mod.rs"]
+mod support;
+
+#[path = "integration/actors.rs"]
+mod actors;
+#[path = "integration/api.rs"]
+mod api;
+#[path = "integration/clients.rs"]
+mod clients;
+#[path = "integration/engine.rs"]
+mod engine;
+#[path = "integration/errors.rs"]
+mod errors;
+#[path = "integration/queue.rs"]
+mod queue;
+#[path = "integration/shutdown.rs"]
+mod shutdown;
+#[path = "integration/start.rs"]
+mod start;

@@ -1,0 +1,47 @@
+//! Judging answers: the error object's shape, and whether a text lacks or doubles a token.
+
+use serde_json::Value;
+
+/// The default model goes on counting here, token for token, whatever else is in its batch.
+pub const COUNT: &str = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,";
+const COUNTED: u64 = 12;
+
+/// The OpenAI error object with all four keys.
+pub fn error_object(body: &Value) -> Result<(), String> {
+    let keys = body["error"].as_object().map(|error| error.keys().map(String::as_str).collect::<Vec<_>>());
+    let Some(mut keys) = keys else { return Err(format!("no error object: {body}")) };
+    keys.sort_unstable();
+    if keys != ["code", "message", "param", "type"] {
+        return Err(format!("the error object has other keys than its four: {body}"));
+    }
+    let error = &body["error"];
+    let texts = error["message"].as_str().is_some_and(|text| !text.is_empty()) && error["type"].is_string();
+    let optional = |key: &str| error[key].is_string() || error[key].is_null();
+    if texts && optional("param") && optional("code") { Ok(()) } else { Err(format!("wrong types in {body}")) }
+}
+
+/// Whether a text whose pieces tell their own place lacks, doubles or swaps one: the simulated provider's words
+/// (`sim0-… sim1-…`) from any prompt, or numbers counted up after [`COUNT`]. Other texts pass. The last piece may be cut
+/// by the token limit.
+pub fn continuity(prompt: &str, text: &str) -> Result<(), String> {
+    let places: Vec<String> = if text.trim_start().starts_with("sim") {
+        text.split_whitespace()
+            .map(|word| word.strip_prefix("sim").and_then(|word| word.split_once('-')))
+            .map(|place| place.map_or_else(|| "?".to_owned(), |(place, _)| place.to_owned()))
+            .collect()
+    } else if prompt == COUNT {
+        text.split(',').map(|number| number.trim().to_owned()).collect()
+    } else {
+        return Ok(());
+    };
+    let first = if prompt == COUNT && !text.trim_start().starts_with("sim") { COUNTED + 1 } else { 0 };
+    let last = places.len().saturating_sub(1);
+    for (at, (place, due)) in places.iter().zip(first..).enumerate() {
+        let due = due.to_string();
+        let cut = at == last && due.starts_with(place.as_str());
+        if *place != due && !cut {
+            return Err(format!("{place} where {due} was due: {text:?}"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,76 @@
+//! The simulated provider, in this process, and its own account of what reached it.
+
+use super::client::Client;
+use serde::Deserialize;
+use serde_json::json;
+use spillway::sim::{Sim, SimOptions};
+use std::net::SocketAddr;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// The key that the gateway must send; it is in no file.
+pub const KEY: &str = "sk-simulated-0123456789";
+
+pub struct Cloud {
+    pub addr: SocketAddr,
+    client: Client,
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+/// One line of the provider's account.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Arrived {
+    pub request_id: String,
+    pub model: String,
+    pub received_unix_ns: u64,
+    pub outcome: String,
+    pub status: u16,
+    pub completion_tokens: u64,
+}
+
+impl Cloud {
+    pub async fn start(options: SimOptions) -> Self {
+        let options = SimOptions { api_key: Some(KEY.to_owned()), ..options };
+        let sim = Sim::bind(SocketAddr::from(([127, 0, 0, 1], 0)), options).await.expect("loopback has a free port");
+        let (addr, stop) = (sim.local_addr, CancellationToken::new());
+        #[expect(clippy::disallowed_methods, reason = "owned by this value, whose Drop ends it")]
+        let serving = tokio::spawn(sim.serve(stop.clone()));
+        Self { addr, client: Client::new(), stop, serving }
+    }
+
+    pub fn base_url(&self) -> String {
+        format!("http://{}/v1", self.addr)
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.addr)
+    }
+
+    /// Everything that arrived, in order of arrival.
+    pub async fn arrived(&self) -> Vec<Arrived> {
+        let records = self.client.get_json(&self.url("/sim/requests")).await.expect("the simulated provider answers");
+        let mut arrived: Vec<Arrived> = serde_json::from_value(records).expect("its own records");
+        arrived.sort_by_key(|arrived| arrived.received_unix_ns);
+        arrived
+    }
+
+    /// Whether anything with this request id ever arrived.
+    pub async fn saw(&self, id: &str) -> bool {
+        self.arrived().await.iter().any(|arrived| arrived.request_id == id)
+    }
+
+    /// From now on every call of `model` goes wrong in this way; `ok` undoes it.
+    pub async fn fault(&self, model: &str, fault: &str) {
+        let asked = self.client.raw().put(self.url("/sim/faults")).json(&json!({"model": model, "fault": fault}));
+        let status = asked.send().await.expect("the simulated provider answers").status();
+        assert!(status.is_success(), "the simulated provider knows the fault {fault}: {status}");
+    }
+}
+
+impl Drop for Cloud {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.serving.abort();
+    }
+}

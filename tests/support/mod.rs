@@ -1,0 +1,21 @@
+//! The harness of every black-box test: the real gateway binary with its real engine, a simulated provider in this
+//! process, clients that write down what they saw, and the rules that the record must keep. Waiting means polling with a
+//! deadline; nothing here sleeps and hopes.
+
+#![allow(dead_code, unused_imports, reason = "each binary that shares the harness uses its own part")]
+
+pub mod checks;
+pub mod client;
+pub mod cloud;
+pub mod gateway;
+pub mod history;
+pub mod load;
+pub mod poll;
+pub mod process;
+pub mod setup;
+
+pub use client::{Ask, Outcome, Record};
+pub use gateway::{Gateway, Status};
+pub use history::History;
+pub use load::{Load, Mix};
+pub use setup::Setup;

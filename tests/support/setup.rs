@@ -1,0 +1,192 @@
+//! What a test's gateway is configured with. The file is written anew for each gateway and goes with it.
+
+use super::{cloud::Cloud, cloud::KEY, gateway::Gateway};
+use spillway::sim::SimOptions;
+use std::{
+    fmt::Write as _,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+/// Name of the variable that holds the provider's key.
+pub const KEY_VAR: &str = "SPILLWAY_TEST_CLOUD_KEY";
+/// The default model, by its catalogue name.
+pub const MODEL: &str = "smollm2-135m";
+
+/// Built step by step, then started.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    pub listen: String,
+    pub model: String,
+    pub parallel: u32,
+    pub context_tokens: u32,
+    pub cloud: Option<SimOptions>,
+    pub drain_timeout: Duration,
+    pub request_timeout: Duration,
+    /// Bound on the expected wait for the local target; generous, so that tests decide what goes where.
+    pub max_latency: Duration,
+    pub max_inflight: u32,
+    /// More lines of configuration, whole tables.
+    pub extra: String,
+    /// Goes to SPILLWAY_LOG.
+    pub log: String,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:0".to_owned(),
+            model: MODEL.to_owned(),
+            parallel: 4,
+            context_tokens: 2048,
+            cloud: Some(SimOptions { tokens: 24, ..SimOptions::default() }),
+            drain_timeout: Duration::from_secs(30),
+            request_timeout: Duration::from_secs(60),
+            max_latency: Duration::from_secs(60),
+            max_inflight: 64,
+            extra: String::new(),
+            log: "info".to_owned(),
+        }
+    }
+}
+
+impl Setup {
+    pub fn parallel(self, parallel: u32) -> Self {
+        Self { parallel, ..self }
+    }
+
+    pub fn model(self, model: impl Into<String>) -> Self {
+        Self { model: model.into(), ..self }
+    }
+
+    pub fn without_cloud(self) -> Self {
+        Self { cloud: None, ..self }
+    }
+
+    pub fn cloud(self, options: SimOptions) -> Self {
+        Self { cloud: Some(options), ..self }
+    }
+
+    pub fn drain_timeout(self, drain_timeout: Duration) -> Self {
+        Self { drain_timeout, ..self }
+    }
+
+    pub fn extra(self, extra: &str) -> Self {
+        Self { extra: extra.to_owned(), ..self }
+    }
+
+    /// A gateway whose API answers and whose local target serves.
+    pub async fn warm(self) -> Gateway {
+        let gateway = self.start().await;
+        gateway.until_serving().await;
+        gateway
+    }
+
+    /// A gateway whose API answers; its model may still be loading.
+    pub async fn start(self) -> Gateway {
+        let cloud = match &self.cloud {
+            Some(options) => Some(Cloud::start(options.clone()).await),
+            None => None,
+        };
+        Gateway::start(&self, cloud).await
+    }
+
+    /// The file's text.
+    pub fn text(&self, cloud: Option<&Cloud>) -> String {
+        let mut text = String::new();
+        let (drain, request) = (self.drain_timeout.as_millis(), self.request_timeout.as_millis());
+        let _ = writeln!(
+            text,
+            "[server]\nlisten = \"{}\"\nadmin_listen = \"127.0.0.1:0\"\nmax_inflight = {}\n\
+             request_timeout_ms = {request}\ndrain_timeout_ms = {drain}\n",
+            self.listen, self.max_inflight
+        );
+        let _ = writeln!(
+            text,
+            "[[local]]\nname = \"local\"\nmodel = \"{}\"\ngpu = \"cpu\"\ncontext_tokens = {}\nparallel = {}\n",
+            self.model, self.context_tokens, self.parallel
+        );
+        match cloud {
+            None => text.insert_str(0, "cloud = []\n"),
+            Some(cloud) => {
+                let _ = writeln!(
+                    text,
+                    "[[cloud]]\nname = \"sim\"\nbase_url = \"{}\"\napi_keys_env = [\"{KEY_VAR}\"]\nactors = 2\n",
+                    cloud.base_url()
+                );
+                for (name, price) in [("ok", "0.42"), ("other", "8.00")] {
+                    let _ = writeln!(
+                        text,
+                        "[[cloud.models]]\nname = \"{name}\"\ninput_usd_per_mtok = {price}\noutput_usd_per_mtok = {price}\n\
+                         source = \"none: simulated\"\nas_of = \"2026-11-23\"\ntypical_latency_ms = 5\n"
+                    );
+                }
+            }
+        }
+        let (ok, other) = if cloud.is_some() { ("\"ok\"", "\"other\"") } else { ("\"local\"", "") };
+        let ms = self.max_latency.as_millis();
+        for tier in ["trivial", "moderate"] {
+            let fallback = if cloud.is_some() { ok } else { "" };
+            let _ = writeln!(
+                text,
+                "[router.rules.{tier}]\nprefer = [\"local\"]\nfallback = [{fallback}]\nmax_latency_ms = {ms}\n"
+            );
+        }
+        for tier in ["complex", "premium"] {
+            let _ =
+                writeln!(text, "[router.rules.{tier}]\nprefer = [{ok}]\nfallback = [{other}]\nmax_latency_ms = {ms}\n");
+        }
+        let _ = writeln!(text, "[ledger]\nurl = \"memory:\"\nbaseline_model = \"\"\n\n[chaos]\nenabled = true\n");
+        text.push_str(&self.extra);
+        text
+    }
+
+    /// Variables of the gateway's environment.
+    pub fn env(&self) -> Vec<(&'static str, String)> {
+        vec![(KEY_VAR, KEY.to_owned()), ("SPILLWAY_LOG", self.log.clone())]
+    }
+}
+
+/// A folder that goes with its value.
+#[derive(Debug)]
+pub struct Folder(PathBuf);
+
+impl Folder {
+    pub fn new() -> io::Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let name = format!("spillway-test-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(name);
+        fs::create_dir_all(&path)?;
+        Ok(Self(path))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub fn write(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, bytes).expect("the temporary folder takes files");
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Where `make model` puts the default model.
+pub fn model_path() -> PathBuf {
+    let var = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let cache = var("SPILLWAY_CACHE")
+        .or_else(|| var("XDG_CACHE_HOME").map(|cache| cache.join("spillway")))
+        .or_else(|| var("HOME").map(|home| home.join(".cache/spillway")))
+        .expect("a home folder");
+    let path = cache.join("models/SmolLM2-135M-Instruct.Q4_1.gguf");
+    assert!(path.is_file(), "{} is missing: run `make model`", path.display());
+    path
+}
