@@ -6,6 +6,7 @@
 //! a call may start. Nothing here retries, chooses a target or counts money.
 
 pub mod actor;
+pub mod assemble;
 pub mod body;
 pub mod breaker;
 pub mod chunk;

@@ -9,9 +9,14 @@ mod report;
 pub use report::{AttemptReport, FlightReport};
 
 use crate::{
-    cloud::client::{WholeAnswer, WholeChoice},
+    cloud::{
+        CallEnd,
+        client::{WholeAnswer, WholeChoice},
+    },
     config::Config,
-    domain::{ChatRequest, Complexity, Delta, ErrorKind, GatewayError, ModelName, Origin, TargetName, TokenUsage},
+    domain::{
+        ChatRequest, Complexity, Delta, ErrorKind, GatewayError, ModelName, NanoUsd, Origin, TargetName, TokenUsage,
+    },
     gpu::slot::Death,
     jobs::{Job, JobGuard, JobTable, Outcome, TargetKey, shutting_down},
     ledger::Ledger,
@@ -23,8 +28,12 @@ use crate::{
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 
-/// Attempts of one request, the take-over not counted.
+/// Attempts of one request that failed by their target's fault; the take-over is not counted.
 const ATTEMPTS: usize = 3;
+/// Engine deaths that one request may live through: they are rarely its own doing.
+const ENGINE_DEATHS: usize = 5;
+/// Times our own pool or breaker may send a request away before that counts as a failure.
+const SENT_AWAY: usize = 100;
 /// Events between a flight and the HTTP edge.
 const EVENTS: usize = 32;
 /// How long the last word may wait for a reader that stopped reading.
@@ -77,11 +86,13 @@ struct Failure {
     error: GatewayError,
     /// The engine died under it.
     death: Option<Death>,
+    /// No attempt was made: our own pool or breaker had no place. The target is not used up.
+    sent_away: bool,
 }
 
 impl From<GatewayError> for Failure {
     fn from(error: GatewayError) -> Self {
-        Self { error, death: None }
+        Self { error, death: None, sent_away: false }
     }
 }
 
@@ -102,6 +113,11 @@ struct Flight {
     finished: bool,
     taken_over: bool,
     retried_only_target: bool,
+    engine_deaths: usize,
+    target_faults: usize,
+    sent_away: usize,
+    /// The attempt under way: target, model, start.
+    under_way: Option<(String, String, Instant)>,
     usage: TokenUsage,
     waited: Duration,
     first_token_at: Option<Instant>,
@@ -151,6 +167,10 @@ impl Flight {
             finished: false,
             taken_over: false,
             retried_only_target: false,
+            engine_deaths: 0,
+            target_faults: 0,
+            sent_away: 0,
+            under_way: None,
             usage: TokenUsage::default(),
             waited: Duration::ZERO,
             first_token_at: None,
@@ -171,9 +191,6 @@ impl Flight {
             self.waited += decision.waited;
             let key = decision.candidate.key;
             self.decision = Some(decision.clone());
-            if let Some(last) = self.attempts.last() {
-                observe::failover(&last.target, decision.candidate.target.as_str(), last.outcome);
-            }
             let result = match key {
                 TargetKey::Gpu { .. } => self.fly_local(&decision).await,
                 TargetKey::Cloud { provider, model } => self.fly_cloud(&decision, provider, model).await,
@@ -185,34 +202,68 @@ impl Flight {
 
     /// Returns if another attempt may be made; else the error that the client reads.
     async fn after_failure(&mut self, failure: Failure, decision: &Decision) -> Result<(), GatewayError> {
-        let Failure { error, death } = failure;
+        let Failure { error, death, sent_away } = failure;
+        if sent_away {
+            self.sent_away += 1;
+            return if self.sent_away < SENT_AWAY { Ok(()) } else { Err(error) };
+        }
         let first = self.first_failure.get_or_insert_with(|| error.clone()).clone();
         if self.finished || !error.may_try_elsewhere() {
             return Err(error);
         }
         if self.started {
-            return match death {
-                Some(death) if self.may_take_over() => {
-                    self.taken_over = true;
-                    self.mourning = Some(death);
-                    self.job.tried(decision.candidate.key);
-                    self.job.begin_take_over(decision.candidate.model.clone());
-                    Ok(())
-                }
-                _ => Err(error),
-            };
+            return self.take_over(error, death, decision);
         }
-        if self.attempts.len() >= ATTEMPTS {
+        // What was generated and not shown belongs to the model that generated it.
+        self.sent_tokens.clear();
+        self.sent_bytes = 0;
+        match &death {
+            Some(_) => self.engine_deaths += 1,
+            None => self.target_faults += 1,
+        }
+        if self.target_faults >= ATTEMPTS || self.engine_deaths >= ENGINE_DEATHS {
             return Err(first);
         }
         self.mourning = death;
+        self.use_up(&error, decision).await;
+        Ok(())
+    }
+
+    fn take_over(
+        &mut self,
+        error: GatewayError,
+        death: Option<Death>,
+        decision: &Decision,
+    ) -> Result<(), GatewayError> {
+        match death {
+            Some(death) if self.may_take_over() => {
+                self.taken_over = true;
+                self.mourning = Some(death);
+                self.job.tried(decision.candidate.key);
+                self.job.begin_take_over(decision.candidate.model.clone());
+                Ok(())
+            }
+            _ => Err(error),
+        }
+    }
+
+    /// Each target once, with two exceptions: the only target may be asked again after one fault of its own, and a
+    /// provider whose one key was refused has others.
+    async fn use_up(&mut self, error: &GatewayError, decision: &Decision) {
+        let key = decision.candidate.key;
+        if let TargetKey::Cloud { provider, model } = key {
+            let refused = matches!(CallEnd::of(error), CallEnd::Limited { .. } | CallEnd::KeyRefused);
+            let provider = self.services.fleet.providers.get(provider);
+            if refused && provider.is_some_and(|provider| provider.view(model, Instant::now()).usable) {
+                return;
+            }
+        }
         if self.is_only_target(decision) && !self.retried_only_target && error.kind == ErrorKind::Upstream {
             self.retried_only_target = true;
             tokio::time::sleep(RETRY_PAUSE + RETRY_PAUSE.mul_f64(rand::random())).await;
         } else {
-            self.job.tried(decision.candidate.key);
+            self.job.tried(key);
         }
-        Ok(())
     }
 
     /// A stream cut by an engine's death goes on where the same model serves: once, and only if every byte the client has
@@ -260,9 +311,33 @@ impl Flight {
         }
     }
 
-    fn note_dispatch(&self) {
+    /// An attempt is about to leave for its target.
+    fn note_dispatch(&mut self, decision: &Decision) {
+        let (target, model) = (decision.candidate.target.to_string(), decision.candidate.model.to_string());
+        if let Some(last) = self.attempts.last() {
+            observe::failover(&last.target, &target, last.outcome);
+        }
         if let Some(death) = &self.mourning {
             observe::failover_stage("redispatch", death.at.elapsed());
+        }
+        self.under_way = Some((target, model, Instant::now()));
+    }
+
+    /// An attempt that was dropped on its way (client gone, deadline, shutdown) is an attempt all the same.
+    fn close_attempt_under_way(&mut self) {
+        if let Some((target, model, began)) = self.under_way.take() {
+            observe::attempt(&target, "abandoned");
+            let (usage, cost) = (TokenUsage::default(), NanoUsd::ZERO);
+            let took = began.elapsed();
+            self.attempts.push(AttemptReport {
+                target,
+                model,
+                outcome: "abandoned",
+                first_token: None,
+                took,
+                usage,
+                cost,
+            });
         }
     }
 
@@ -298,6 +373,7 @@ impl Flight {
     }
 
     fn observe_end(&mut self, outcome: Outcome) {
+        self.close_attempt_under_way();
         let took = self.job.admitted_at.elapsed();
         let inside: Duration = self.attempts.iter().map(|attempt| attempt.took).sum();
         let decision = self.decision.as_ref();
@@ -314,8 +390,8 @@ impl Flight {
     }
 
     /// What the same tokens would have cost on the configured baseline model.
-    fn baseline(&self, usage: TokenUsage) -> crate::domain::NanoUsd {
-        let Some(name) = &self.services.config.ledger.baseline else { return crate::domain::NanoUsd::ZERO };
+    fn baseline(&self, usage: TokenUsage) -> NanoUsd {
+        let Some(name) = &self.services.config.ledger.baseline else { return NanoUsd::ZERO };
         let mut models = self.services.config.clouds.iter().flat_map(|cloud| &cloud.models);
         let price = models.find(|model| model.name == *name).map(|model| model.price).unwrap_or_default();
         price.cost(usage.prompt_tokens, 0, usage.completion_tokens)

@@ -72,6 +72,8 @@ pub struct Runtime {
     pub vitals: Vitals,
     directory: Directory,
     root_ended: CancellationToken,
+    /// The spawner thread must outlive every actor: an engine dies with the thread that started it.
+    _spawner: Spawner,
 }
 
 impl Runtime {
@@ -101,12 +103,13 @@ impl Runtime {
             config,
         };
         let (tree, vitals) = (Tree::default(), Vitals::default());
+        let spawner = Spawner::start()?;
         let parts = Parts {
             services: &services,
             directory: &directory,
             tree: &tree,
             vitals: &vitals,
-            spawner: Spawner::start()?,
+            spawner: spawner.clone(),
             probe: NvmlProbe::start()?,
             engine,
         };
@@ -117,7 +120,7 @@ impl Runtime {
         directory.root.set(reference);
         let root_ended = CancellationToken::new();
         task::detached(tell_end(ended, root_ended.clone(), directory.root.clone(), tree.clone()));
-        Ok(Self { services, tree, vitals, directory, root_ended })
+        Ok(Self { services, tree, vitals, directory, root_ended, _spawner: spawner })
     }
 
     /// Resolves when Root has died: its restart budget is spent, or it was killed. The caller fails what is open and
@@ -390,7 +393,14 @@ impl Parts<'_> {
     fn middle(&self, name: &str, members: Vec<ChildSpec>, address: &Address<SupervisorMsg>) -> ChildSpec {
         let supervisor = self.supervisor(name, members);
         let below = Arc::clone(&supervisor.children);
-        let clear = move || below.iter().for_each(|member| (member.on_death)());
+        let tree = self.tree.clone();
+        let clear = move || {
+            for member in below.iter() {
+                (member.on_death)();
+                tree.ended(&member.name, "its supervisor died", ActorState::Restarting);
+                observe::actor_died(&member.name, "its supervisor died");
+            }
+        };
         child(name, supervisor, address, Arc::new(clear))
     }
 }

@@ -386,10 +386,10 @@ impl Reading {
         if !text.is_empty() {
             self.piece(text).await;
         }
-        if let Some(reason) = choice["finish_reason"].as_str() {
-            if self.record.finish_reason.replace(reason.to_owned()).is_some() {
-                self.fault("two finish_reasons");
-            }
+        if let Some(reason) = choice["finish_reason"].as_str()
+            && self.record.finish_reason.replace(reason.to_owned()).is_some()
+        {
+            self.fault("two finish_reasons");
         }
     }
 

@@ -94,10 +94,10 @@ fn established(pid: u32) -> BTreeSet<String> {
         let Ok(text) = fs::read_to_string(format!("/proc/{pid}/net/{table}")) else { continue };
         for line in text.lines().skip(1) {
             let fields: Vec<&str> = line.split_whitespace().collect();
-            if let (Some(state), Some(inode)) = (fields.get(3), fields.get(9)) {
-                if *state != LISTEN {
-                    inodes.insert((*inode).to_owned());
-                }
+            if let (Some(state), Some(inode)) = (fields.get(3), fields.get(9))
+                && *state != LISTEN
+            {
+                inodes.insert((*inode).to_owned());
             }
         }
     }

@@ -143,8 +143,10 @@ fn turn<B: Backend>(engine: &mut Engine<B>, shared: &Shared, hang: bool) -> io::
     if let Some((announcement, plan)) = engine.begin() {
         shared.set_gauges(engine.heartbeat());
         shared.send(&announcement)?;
-        while hang {
-            std::thread::park();
+        if hang {
+            loop {
+                std::thread::park();
+            }
         }
         let frame = engine.run(&plan);
         shared.set_gauges(engine.heartbeat());

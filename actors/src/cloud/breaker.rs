@@ -23,6 +23,13 @@ pub enum BreakerState {
     Probing { since: Instant, trips: u32 },
 }
 
+/// How a call was let through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Admitted {
+    Passed,
+    Probe,
+}
+
 #[derive(Debug, Clone)]
 pub struct Breaker {
     state: BreakerState,
@@ -51,29 +58,43 @@ impl Breaker {
     }
 
     /// Lets a call through or not; the first after the open time is the one probe.
-    pub fn admit(&mut self, now: Instant) -> bool {
+    pub fn admit(&mut self, now: Instant) -> Option<Admitted> {
         if !self.would_pass(now) {
-            return false;
+            return None;
         }
         if let BreakerState::Tripped { trips, .. } | BreakerState::Probing { trips, .. } = self.state {
             self.state = BreakerState::Probing { since: now, trips };
+            return Some(Admitted::Probe);
         }
-        true
+        Some(Admitted::Passed)
     }
 
-    pub fn on_success(&mut self, now: Instant) {
-        self.failures = 0;
+    /// The provider answered. While it is open, only the probe's answer counts: a stream that began earlier proves
+    /// nothing about calls that begin now.
+    pub fn on_success(&mut self, admitted: Admitted, now: Instant) {
         self.remember(now, true);
-        self.state = BreakerState::Passing;
+        if self.state == BreakerState::Passing || admitted == Admitted::Probe {
+            self.failures = 0;
+            self.state = BreakerState::Passing;
+        }
     }
 
-    pub fn on_failure(&mut self, now: Instant) {
+    /// The probe ended without telling anything (its client left): the next call is the probe.
+    pub fn on_abandoned(&mut self, admitted: Admitted, now: Instant) {
+        if let (Admitted::Probe, BreakerState::Probing { trips, .. }) = (admitted, self.state) {
+            self.state = BreakerState::Tripped { until: now, trips };
+        }
+    }
+
+    pub fn on_failure(&mut self, admitted: Admitted, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         self.remember(now, false);
         match self.state {
-            BreakerState::Probing { trips, .. } => self.trip(now, trips.saturating_add(1)),
+            BreakerState::Probing { trips, .. } if admitted == Admitted::Probe => {
+                self.trip(now, trips.saturating_add(1));
+            }
             BreakerState::Passing if self.failures >= IN_A_ROW || self.window_all_failed(now) => self.trip(now, 0),
-            BreakerState::Passing | BreakerState::Tripped { .. } => {}
+            BreakerState::Passing | BreakerState::Tripped { .. } | BreakerState::Probing { .. } => {}
         }
     }
 
@@ -111,6 +132,15 @@ impl Breaker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Admitted::{Passed, Probe};
+
+    fn tripped(now: Instant) -> Breaker {
+        let mut breaker = Breaker::default();
+        for _ in 0..5 {
+            breaker.on_failure(Passed, now);
+        }
+        breaker
+    }
 
     #[tokio::test(start_paused = true)]
     async fn five_failures_in_a_row_trip_it_and_one_probe_goes_through_at_a_time() {
@@ -118,18 +148,18 @@ mod tests {
         let start = Instant::now();
         let mut now = start;
         for _ in 0..5 {
-            assert!(breaker.admit(now));
-            breaker.on_failure(now);
+            assert_eq!(breaker.admit(now), Some(Passed));
+            breaker.on_failure(Passed, now);
             now += Duration::from_secs(2);
         }
         let tripped = now - Duration::from_secs(2);
-        assert!(!breaker.admit(tripped + Duration::from_millis(999)));
-        assert!(breaker.admit(tripped + OPEN_MIN));
-        assert!(!breaker.admit(tripped + OPEN_MIN), "the probe is out");
-        breaker.on_failure(tripped + OPEN_MIN);
-        assert!(!breaker.admit(tripped + OPEN_MIN + Duration::from_millis(1999)), "the open time doubled");
-        assert!(breaker.admit(tripped + OPEN_MIN * 3));
-        breaker.on_success(tripped + OPEN_MIN * 3);
+        assert_eq!(breaker.admit(tripped + Duration::from_millis(999)), None);
+        assert_eq!(breaker.admit(tripped + OPEN_MIN), Some(Probe));
+        assert_eq!(breaker.admit(tripped + OPEN_MIN), None, "the probe is out");
+        breaker.on_failure(Probe, tripped + OPEN_MIN);
+        assert_eq!(breaker.admit(tripped + OPEN_MIN + Duration::from_millis(1999)), None, "the open time doubled");
+        assert_eq!(breaker.admit(tripped + OPEN_MIN * 3), Some(Probe));
+        breaker.on_success(Probe, tripped + OPEN_MIN * 3);
         assert_eq!(breaker.state(), BreakerState::Passing);
     }
 
@@ -137,11 +167,32 @@ mod tests {
     async fn two_failures_within_a_second_and_no_success_trip_it() {
         let mut breaker = Breaker::default();
         let now = Instant::now();
-        breaker.on_success(now);
-        breaker.on_failure(now + Duration::from_millis(100));
-        breaker.on_failure(now + Duration::from_millis(200));
+        breaker.on_success(Passed, now);
+        breaker.on_failure(Passed, now + Duration::from_millis(100));
+        breaker.on_failure(Passed, now + Duration::from_millis(200));
         assert_eq!(breaker.state(), BreakerState::Passing, "one success in the window");
-        breaker.on_failure(now + Duration::from_millis(1150));
+        breaker.on_failure(Passed, now + Duration::from_millis(1150));
         assert!(matches!(breaker.state(), BreakerState::Tripped { .. }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stream_that_began_earlier_neither_closes_nor_reopens_it() {
+        let now = Instant::now();
+        let mut breaker = tripped(now);
+        breaker.on_success(Passed, now);
+        assert!(matches!(breaker.state(), BreakerState::Tripped { .. }));
+        assert_eq!(breaker.admit(now + OPEN_MIN), Some(Probe));
+        breaker.on_failure(Passed, now + OPEN_MIN);
+        assert!(matches!(breaker.state(), BreakerState::Probing { .. }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_whose_client_left_frees_the_way_for_the_next() {
+        let now = Instant::now();
+        let mut breaker = tripped(now);
+        let later = now + OPEN_MIN;
+        assert_eq!(breaker.admit(later), Some(Probe));
+        breaker.on_abandoned(Probe, later);
+        assert_eq!(breaker.admit(later), Some(Probe));
     }
 }

@@ -107,10 +107,10 @@ impl ProviderClient {
         if !response.status().is_success() {
             return Err(patience.refused(response, key, &body).await);
         }
-        if !stream {
+        if !stream || is_media(response.headers(), "application/json") {
             return read_body(&patience, response, self.timeouts.idle).await.map(Answer::Body);
         }
-        if is_no_event_stream(response.headers()) {
+        if is_media(response.headers(), "text/html") {
             return Err(patience.failed("answered without an event stream"));
         }
         Ok(Answer::Stream(Box::new(EventStream::new(patience, response, self.timeouts, started))))
@@ -243,11 +243,11 @@ async fn read_body(patience: &Patience, mut response: Response, idle: Duration) 
     chunk::read_whole(&body).map_err(|why| patience.malformed(why))
 }
 
-/// Whether the head already tells that no events follow. A missing content type is left to the parser.
-fn is_no_event_stream(headers: &HeaderMap) -> bool {
+/// Whether the head names this media type. A stream without a content type is left to the parser.
+fn is_media(headers: &HeaderMap, wanted: &str) -> bool {
     let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media = media.split(';').next().unwrap_or_default().trim();
-    ["application/json", "text/html"].iter().any(|other| media.eq_ignore_ascii_case(other))
+    media.eq_ignore_ascii_case(wanted)
 }
 
 /// What happened to the connection, in words that hold neither URL nor headers.

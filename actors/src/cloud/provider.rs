@@ -3,7 +3,7 @@
 
 use super::{
     actor::CloudMsg,
-    breaker::{Breaker, BreakerState},
+    breaker::{Admitted, Breaker, BreakerState},
     client::{ProviderClient, Timeouts},
 };
 use crate::{
@@ -83,6 +83,8 @@ pub struct CloudView {
     pub usable: bool,
     /// When that may change, if not.
     pub usable_at: Option<Instant>,
+    /// Not usable only because the provider limits our rate.
+    pub limited: bool,
     pub expected_first_token: Duration,
 }
 
@@ -100,8 +102,10 @@ pub enum CallEnd {
     },
     /// 401, 402, 403, spent credit.
     KeyRefused,
-    /// Says nothing about the provider's health (client gone, request refused).
-    Neutral,
+    /// The provider is well and refused this request.
+    Answered,
+    /// Nothing was learned (the client left).
+    Abandoned,
 }
 
 impl CallEnd {
@@ -111,7 +115,7 @@ impl CallEnd {
             ErrorKind::RateLimited => Self::Limited { retry_after: error.retry_after },
             ErrorKind::Unauthorized | ErrorKind::Forbidden | ErrorKind::InsufficientQuota => Self::KeyRefused,
             ErrorKind::Upstream | ErrorKind::Timeout | ErrorKind::Unavailable => Self::Fault,
-            _ => Self::Neutral,
+            _ => Self::Answered,
         }
     }
 }
@@ -154,7 +158,7 @@ impl Provider {
     pub fn view(&self, model: usize, now: Instant) -> CloudView {
         let inner = self.inner.lock();
         let Some(state) = inner.models.get(model) else {
-            return CloudView { usable: false, usable_at: None, expected_first_token: Duration::MAX };
+            return CloudView { usable: false, usable_at: None, limited: false, expected_first_token: Duration::MAX };
         };
         let key_free = inner.keys.iter().any(|key| !key.rests(now));
         let key_at = inner.keys.iter().filter_map(|key| key.resting_until).min();
@@ -162,6 +166,7 @@ impl Provider {
         CloudView {
             usable: key_free && state.breaker.would_pass(now),
             usable_at: state.breaker.opens_at().into_iter().chain(if key_free { None } else { key_at }).max(),
+            limited: !key_free && inner.keys.iter().any(|key| !key.exhausted),
             expected_first_token: state.first_token.unwrap_or(typical),
         }
     }
@@ -194,19 +199,21 @@ impl Provider {
         let Some(state) = inner.models.get_mut(model) else {
             return refuse(ErrorKind::ModelNotFound, "no such model", None);
         };
-        if !state.breaker.admit(now) {
+        let Some(admitted) = state.breaker.admit(now) else {
             let at = state.breaker.opens_at();
             return refuse(ErrorKind::Unavailable, "it failed repeatedly and is left alone for a moment", at);
-        }
+        };
         self.show_breaker(model, state.breaker.state());
         inner.next_key = key + 1;
         seat.running.fetch_add(1, Ordering::Relaxed);
-        Ok(Grant { provider: Arc::clone(self), seat: Arc::clone(seat), model, key, ended: false })
+        let (provider, seat) = (Arc::clone(self), Arc::clone(seat));
+        Ok(Grant { provider, seat, model, key, admitted, since: now, ended: false })
     }
 
-    fn end(&self, model: usize, key: usize, end: CallEnd, now: Instant) {
+    fn end(&self, grant: &Grant, end: CallEnd, now: Instant) {
+        let (model, admitted) = (grant.model, grant.admitted);
         let mut inner = self.inner.lock();
-        if let Some(state) = inner.keys.get_mut(key) {
+        if let Some(state) = inner.keys.get_mut(grant.key) {
             match end {
                 CallEnd::Limited { retry_after } => {
                     state.resting_until = Some(now + retry_after.unwrap_or(COOLDOWN).min(COOLDOWN_MAX));
@@ -215,26 +222,27 @@ impl Provider {
                     state.exhausted = true;
                     state.resting_until = Some(now + EXHAUSTED);
                 }
-                CallEnd::Success { .. } => *state = KeyState::default(),
-                CallEnd::Fault | CallEnd::Neutral => {}
+                // An older call's success does not end a rest that a newer one has earned.
+                CallEnd::Success { .. } if !state.rests(grant.since) => state.exhausted = false,
+                CallEnd::Success { .. } | CallEnd::Fault | CallEnd::Answered | CallEnd::Abandoned => {}
             }
         }
         let Some(state) = inner.models.get_mut(model) else { return };
         match end {
             CallEnd::Success { first_token } => {
-                state.breaker.on_success(now);
+                state.breaker.on_success(admitted, now);
                 if let Some(latest) = first_token {
                     let rolling = state.first_token.map_or(latest, |old| (old * 4 + latest) / 5);
                     state.first_token = Some(rolling);
                 }
             }
-            CallEnd::Fault => state.breaker.on_failure(now),
+            CallEnd::Fault => state.breaker.on_failure(admitted, now),
             // The provider answered, if only to refuse: a probe has its result.
-            CallEnd::Limited { .. } | CallEnd::KeyRefused | CallEnd::Neutral => {
-                if matches!(state.breaker.state(), BreakerState::Probing { .. }) && end != CallEnd::Neutral {
-                    state.breaker.on_success(now);
-                }
+            CallEnd::Limited { .. } | CallEnd::KeyRefused | CallEnd::Answered if admitted == Admitted::Probe => {
+                state.breaker.on_success(admitted, now);
             }
+            CallEnd::Limited { .. } | CallEnd::KeyRefused | CallEnd::Answered => {}
+            CallEnd::Abandoned => state.breaker.on_abandoned(admitted, now),
         }
         self.show_breaker(model, state.breaker.state());
     }
@@ -269,13 +277,15 @@ fn timeouts(config: &CloudConfig) -> Timeouts {
     Timeouts { connect, first_byte, first_byte_unstreamed: whole, idle, ..Timeouts::default() }
 }
 
-/// The right to make one call with one key. Dropped unreported, it counts as neutral.
+/// The right to make one call with one key. Dropped unreported, it counts as abandoned.
 #[derive(Debug)]
 pub struct Grant {
     provider: Arc<Provider>,
     seat: Arc<Seat>,
     model: usize,
     key: usize,
+    admitted: Admitted,
+    since: Instant,
     ended: bool,
 }
 
@@ -290,7 +300,7 @@ impl Grant {
 
     pub fn report(mut self, end: CallEnd, now: Instant) {
         self.ended = true;
-        self.provider.end(self.model, self.key, end, now);
+        self.provider.end(&self, end, now);
     }
 }
 
@@ -298,7 +308,7 @@ impl Drop for Grant {
     fn drop(&mut self) {
         self.seat.running.fetch_sub(1, Ordering::Relaxed);
         if !self.ended {
-            self.provider.end(self.model, self.key, CallEnd::Neutral, Instant::now());
+            self.provider.end(self, CallEnd::Abandoned, Instant::now());
         }
     }
 }

@@ -2,13 +2,14 @@
 
 use super::{AttemptReport, Failure, Flight, FlightEvent};
 use crate::{
-    cloud::{Answer, CallEnd, CloudMsg, EventStream, Grant, Provider, upstream_body},
+    cloud::{Answer, CallEnd, CloudMsg, EventStream, Grant, Provider, WholeAnswer, assemble::Assembler, upstream_body},
     domain::{CloudBound, Delta, ErrorKind, GatewayError, GenerationEvent, NanoUsd, TokenUsage},
     ledger::{AttemptRow, Reservation},
     observe,
     route::Decision,
 };
 use ractor::RpcReplyPort;
+use serde_json::Value;
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::oneshot, time::Instant};
 
@@ -17,9 +18,14 @@ const POOL_PATIENCE: Duration = Duration::from_secs(2);
 /// Pause between two looks while a pool restarts.
 const POOL_LOOK: Duration = Duration::from_millis(5);
 
+/// How long a flight waits for a place at a busy provider before it asks anew where to go.
+const PLACE_PATIENCE: Duration = Duration::from_secs(2);
+
 /// One attempt's running state.
 struct Progress {
     began: Instant,
+    /// The provider said 200: from here on it may bill.
+    headed: bool,
     first_token: Option<Duration>,
     /// Bytes of text received, for the estimate when no usage comes.
     text_bytes: u64,
@@ -35,16 +41,15 @@ impl Flight {
     ) -> Result<(), Failure> {
         let gone = || GatewayError::target(&decision.candidate.target, ErrorKind::Internal, "no such provider");
         let provider = self.services.fleet.providers.get(provider).map(Arc::clone).ok_or_else(gone)?;
+        let asked = Instant::now();
         // Held until the attempt ends: the cloud absorbs a drained queue in order, not all at once.
-        let _place = provider.place().await;
-        let mut progress = Progress { began: Instant::now(), first_token: None, text_bytes: 0, usage: None };
-        let grant = match acquire(&provider, model, self.job.deadline).await {
-            Ok(grant) => grant,
-            Err(error) => {
-                self.record_cloud(decision, &progress, error.kind.label(), NanoUsd::ZERO);
-                return Err(error.into());
-            }
-        };
+        let place = tokio::time::timeout(PLACE_PATIENCE, provider.place()).await;
+        self.waited += asked.elapsed();
+        // Meanwhile a better target may have come back.
+        let Ok(_place) = place else { return Err(sent_away(busy(&provider))) };
+        let grant = acquire(&provider, model, self.job.deadline).await.map_err(sent_away)?;
+        let began = Instant::now();
+        let mut progress = Progress { began, headed: false, first_token: None, text_bytes: 0, usage: None };
         let reservation = self.reserve(decision);
         let result = self.call(&grant, model, decision, &mut progress).await;
         let end = match &result {
@@ -68,25 +73,41 @@ impl Flight {
         let bound = CloudBound::new(&job.request).ok_or_else(|| internal("a local-only request"))?;
         let upstream = grant.provider().model(model).ok_or_else(|| internal("no such model"))?.upstream.clone();
         let key = grant.key().ok_or_else(|| internal("no such key"))?;
-        let stream = job.request.stream;
-        let body = upstream_body(bound, &upstream, decision.candidate.output_cap.max(1), stream)?;
-        self.note_dispatch();
-        let answer = grant.provider().client().start(body, job.id(), key, stream, job.deadline).await?;
+        let body = upstream_body(bound, &upstream, decision.candidate.output_cap.max(1), true)?;
+        self.note_dispatch(decision);
+        let answer = grant.provider().client().start(body, job.id(), key, true, job.deadline).await?;
+        progress.headed = true;
         match answer {
             Answer::Stream(events) => self.pass_stream(*events, decision, progress).await,
             Answer::Body(whole) => {
-                progress.first_token = Some(progress.began.elapsed());
-                self.note_first_token(decision, progress.began);
-                progress.usage = whole.usage;
-                let text = |choice: &crate::cloud::client::WholeChoice| {
-                    choice.message.get("content").and_then(serde_json::Value::as_str).map_or(0, str::len) as u64
-                };
-                progress.text_bytes = whole.choices.iter().map(text).sum();
-                self.usage = self.counted(progress);
-                self.finished = true;
-                self.emit(FlightEvent::Whole(Box::new(whole))).await;
+                self.pass_whole(whole, decision, progress).await;
                 Ok(())
             }
+        }
+    }
+
+    /// A provider that does not stream although it was asked to.
+    async fn pass_whole(&mut self, whole: WholeAnswer, decision: &Decision, progress: &mut Progress) {
+        progress.usage = whole.usage;
+        for choice in &whole.choices {
+            let mut other = choice.message.clone();
+            other.shift_remove("role");
+            let content = match other.shift_remove("content") {
+                Some(Value::String(text)) => Some(text),
+                _ => None,
+            };
+            let (index, logprobs) = (choice.index, choice.logprobs.clone());
+            let delta = Delta { choice: index, content, other, logprobs, tokens: Vec::new() };
+            self.pass_delta(delta, None, decision, progress).await;
+            if self.request().stream {
+                self.start_stream(decision).await;
+                self.emit(FlightEvent::Finish { choice: index, reason: choice.finish_reason.clone() }).await;
+            }
+        }
+        self.usage = self.counted(progress);
+        self.finished = true;
+        if !self.request().stream {
+            self.emit(FlightEvent::Whole(Box::new(whole))).await;
         }
     }
 
@@ -96,6 +117,7 @@ impl Flight {
         decision: &Decision,
         progress: &mut Progress,
     ) -> Result<(), Failure> {
+        let mut whole = (!self.request().stream).then(Assembler::default);
         loop {
             let event = match events.next().await {
                 Ok(event) => event,
@@ -104,23 +126,35 @@ impl Flight {
                     return Err(error.into());
                 }
             };
-            match event {
-                Some(GenerationEvent::Delta(delta)) => self.pass_delta(delta, decision, progress).await,
-                Some(GenerationEvent::Finish { choice, reason }) => {
+            match (event, &mut whole) {
+                (Some(GenerationEvent::Delta(delta)), whole) => {
+                    self.pass_delta(delta, whole.as_mut(), decision, progress).await;
+                }
+                (Some(GenerationEvent::Finish { choice, reason }), Some(whole)) => whole.finish(choice, reason),
+                (Some(GenerationEvent::Finish { choice, reason }), None) => {
                     self.start_stream(decision).await;
                     self.emit(FlightEvent::Finish { choice, reason }).await;
                 }
-                Some(GenerationEvent::Usage(usage)) => progress.usage = Some(usage),
-                None => {
-                    self.usage = self.counted(progress);
-                    self.finished = true;
-                    return Ok(());
-                }
+                (Some(GenerationEvent::Usage(usage)), _) => progress.usage = Some(usage),
+                (None, _) => break,
             }
         }
+        self.usage = self.counted(progress);
+        self.finished = true;
+        if let Some(whole) = whole {
+            self.emit(FlightEvent::Whole(Box::new(whole.into_answer()))).await;
+        }
+        Ok(())
     }
 
-    async fn pass_delta(&mut self, delta: Delta, decision: &Decision, progress: &mut Progress) {
+    /// Counts a delta, and shows it: to the client of a stream, else to the assembler, if there is one.
+    async fn pass_delta(
+        &mut self,
+        delta: Delta,
+        whole: Option<&mut Assembler>,
+        decision: &Decision,
+        progress: &mut Progress,
+    ) {
         if !delta.is_visible() {
             return;
         }
@@ -129,8 +163,12 @@ impl Flight {
             self.note_first_token(decision, progress.began);
         }
         progress.text_bytes += delta.content.as_ref().map_or(0, |text| text.len() as u64);
-        self.start_stream(decision).await;
-        self.emit(FlightEvent::Delta(delta)).await;
+        if let Some(whole) = whole {
+            whole.delta(delta);
+        } else if self.request().stream {
+            self.start_stream(decision).await;
+            self.emit(FlightEvent::Delta(delta)).await;
+        }
     }
 
     /// The provider's usage, or our own count marked as estimated.
@@ -183,8 +221,8 @@ impl Flight {
                 reservation.settle(failure.error.kind.label(), usage, cost, NanoUsd::ZERO);
                 self.record_cloud(decision, progress, failure.error.kind.label(), cost);
             }
-            // A timeout may hide a generation that the provider bills all the same.
-            Err(failure) if failure.error.kind == ErrorKind::Timeout => {
+            // It answered 200, or its time ran out: it may bill what we never saw.
+            Err(failure) if progress.headed || failure.error.kind == ErrorKind::Timeout => {
                 drop(reservation);
                 self.record_cloud(decision, progress, failure.error.kind.label(), NanoUsd::ZERO);
             }
@@ -197,12 +235,23 @@ impl Flight {
 
     fn record_cloud(&mut self, decision: &Decision, progress: &Progress, outcome: &'static str, cost: NanoUsd) {
         let (target, model) = (decision.candidate.target.to_string(), decision.candidate.model.to_string());
+        self.under_way = None;
         observe::attempt(&target, outcome);
         let nothing = progress.first_token.is_none() && progress.usage.is_none();
         let usage = if nothing { TokenUsage::default() } else { self.counted(progress) };
         let (first_token, took) = (progress.first_token, progress.began.elapsed());
         self.attempts.push(AttemptReport { target, model, outcome, first_token, took, usage, cost });
     }
+}
+
+/// Our own pool or breaker has no place: no attempt was made.
+fn sent_away(error: GatewayError) -> Failure {
+    Failure { error, death: None, sent_away: true }
+}
+
+fn busy(provider: &Provider) -> GatewayError {
+    let message = "all its connections are in use";
+    GatewayError::target(&provider.config().name, ErrorKind::Unavailable, message).retry_after(Duration::from_secs(1))
 }
 
 /// Asks the least loaded CloudActor for permission. One that dies with the question is replaced by another.

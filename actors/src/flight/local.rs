@@ -43,13 +43,9 @@ impl Flight {
 
     async fn run_job(&mut self, lease: &Lease, decision: &Decision, progress: &mut Progress) -> Result<(), Failure> {
         let spec = self.job_spec(lease.slot().config(), decision);
-        self.note_dispatch();
+        self.note_dispatch(decision);
         let Some(mut outputs) = lease.submit(spec) else { return Err(died(lease, decision)) };
-        let result = self.pass_on(&mut outputs, lease, decision, progress).await;
-        if result.is_ok() {
-            lease.slot().record_service(progress.began.elapsed().as_secs_f64());
-        }
-        result
+        self.pass_on(&mut outputs, lease, decision, progress).await
     }
 
     async fn pass_on(
@@ -138,6 +134,7 @@ impl Flight {
 
     fn record_local(&mut self, decision: &Decision, progress: &Progress, outcome: &'static str) {
         let (target, model) = (decision.candidate.target.to_string(), decision.candidate.model.to_string());
+        self.under_way = None;
         observe::attempt(&target, outcome);
         self.services.ledger.post(AttemptRow {
             request: self.job.id(),
@@ -188,7 +185,7 @@ fn died(lease: &Lease, decision: &Decision) -> Failure {
     if let Some(death) = &death {
         observe::failover_stage("detect", death.at.elapsed());
     }
-    Failure { error: engine_gone(decision), death }
+    Failure { error: engine_gone(decision), death, sent_away: false }
 }
 
 fn refused(decision: &Decision, failure: JobFailure) -> GatewayError {

@@ -22,12 +22,13 @@ use std::{
     },
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 /// How long a killed child may take to be reaped before its GPU is quarantined.
 const REAP: Duration = Duration::from_secs(5);
-/// Deadline of a canary on an engine that has decoded before.
-const CANARY: Duration = Duration::from_secs(5);
+/// Deadline of a canary on an engine that has decoded before. Long, because on a slow CPU it waits behind a step full of
+/// prompt; a hang is the watchdog's to notice.
+const CANARY: Duration = Duration::from_secs(15);
 
 pub enum GpuMsg {
     /// From the slot's watcher, a timer or a finished operation: look at the slot and do what is due.
@@ -113,7 +114,7 @@ impl Actor for GpuModelActor {
         let id = self.slot.claim();
         let ownership = Ownership { slot: Arc::clone(&self.slot), id };
         let look_pending = Arc::new(AtomicBool::new(true));
-        let watcher = task::owned(watch(Arc::clone(&self.slot), myself.clone(), Arc::clone(&look_pending)));
+        let watcher = task::owned(watch(self.slot.watch(), myself.clone(), Arc::clone(&look_pending)));
         myself.cast(GpuMsg::Look)?;
         Ok(GpuActorState { ownership, look_pending, operation: None, timer: None, _watcher: watcher })
     }
@@ -182,16 +183,24 @@ impl GpuModelActor {
 
 /// Runs `work` in a task of the actor's, and reports its end.
 fn operation(myself: &ActorRef<GpuMsg>, work: impl Future<Output = ()> + Send + 'static) -> Owned {
-    let myself = myself.clone();
+    let ended = OperationEnd(myself.clone());
     task::owned(async move {
+        let _ended = ended;
         work.await;
-        let _ = myself.cast(GpuMsg::OperationEnded);
     })
 }
 
+/// Reports the end even of an operation that panics: the actor must not wait for it for ever.
+struct OperationEnd(ActorRef<GpuMsg>);
+
+impl Drop for OperationEnd {
+    fn drop(&mut self) {
+        let _ = self.0.cast(GpuMsg::OperationEnded);
+    }
+}
+
 /// Turns changes of the slot into at most one pending `Look`.
-async fn watch(slot: Arc<EngineSlot>, myself: ActorRef<GpuMsg>, look_pending: Arc<AtomicBool>) {
-    let mut views = slot.watch();
+async fn watch(mut views: watch::Receiver<SlotView>, myself: ActorRef<GpuMsg>, look_pending: Arc<AtomicBool>) {
     while views.changed().await.is_ok() {
         if !look_pending.swap(true, Ordering::AcqRel) && myself.cast(GpuMsg::Look).is_err() {
             return;
@@ -265,7 +274,10 @@ async fn decode_one(slot: &Arc<EngineSlot>, epoch: u64) -> Result<(), String> {
         sent_bytes: 0,
         canary: true,
     };
-    let Some(mut outputs) = slot.submit(epoch, spec) else { return Ok(()) };
+    let Some(mut outputs) = slot.submit(epoch, None, spec) else {
+        let same = slot.view().epoch == epoch;
+        return if same { Err("the engine takes no orders".to_owned()) } else { Ok(()) };
+    };
     loop {
         match outputs.next().await {
             Some(JobEvent::Finished { .. }) => return Ok(()),

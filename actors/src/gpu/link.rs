@@ -175,7 +175,7 @@ fn on_frame(slot: &EngineSlot, epoch: u64, frame: FromEngine, pulse: &Mutex<Puls
             LoadFailureKind::Missing | LoadFailureKind::Corrupt => Cause::NotLoadable(failure.message),
             LoadFailureKind::OutOfMemory | LoadFailureKind::Other => Cause::LoadFailed(failure.message),
         }),
-        frame => slot.on_frame(epoch, frame),
+        frame => slot.on_frame(epoch, frame, now),
     }
 }
 
@@ -188,8 +188,8 @@ async fn watch_pulse(slot: Arc<EngineSlot>, epoch: u64, pulse: Arc<Mutex<Pulse>>
             return;
         }
         let now = Instant::now();
-        let has_jobs = slot.has_jobs();
-        let hang = pulse.lock().hang(now, has_jobs);
+        let busy = slot.has_jobs();
+        let hang = pulse.lock().hang(now, busy);
         if let Some(what) = hang {
             slot.declare_death(epoch, Cause::Hang(what), now);
             return;

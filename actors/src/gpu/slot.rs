@@ -19,7 +19,7 @@ use crate::{
 };
 use parking_lot::Mutex;
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -29,6 +29,9 @@ use tokio::{
     sync::{mpsc, watch},
     time::Instant,
 };
+
+/// Deaths remembered.
+const DEATHS_SEEN: usize = 8;
 
 /// One incarnation of the GpuModelActor that owns this slot.
 pub type OwnerId = u64;
@@ -46,6 +49,9 @@ pub struct Death {
 struct Sink {
     events: mpsc::Sender<JobEvent>,
     next_seq: u32,
+    /// Given back when the engine is done with the job, however slowly its client reads. `None` for a canary.
+    lease: Option<u64>,
+    since: Instant,
 }
 
 struct Inner {
@@ -61,8 +67,9 @@ struct Inner {
     leases: HashSet<u64>,
     sinks: HashMap<JobId, Sink>,
     deaths: EngineDeaths,
-    last_death: Option<Death>,
-    /// A death whose verdict (backoff, quarantine) is still due.
+    /// The latest deaths, newest last: a slow flight may ask after one when the next has happened.
+    deaths_seen: VecDeque<Death>,
+    /// When the current child passed its first canary.
     serving_since: Option<Instant>,
     stats: SlotStats,
 }
@@ -88,7 +95,7 @@ impl EngineSlot {
             leases: HashSet::new(),
             sinks: HashMap::new(),
             deaths: EngineDeaths::default(),
-            last_death: None,
+            deaths_seen: VecDeque::new(),
             serving_since: None,
             stats: SlotStats::default(),
         };
@@ -114,12 +121,12 @@ impl EngineSlot {
     }
 
     pub fn last_death(&self) -> Option<Death> {
-        self.inner.lock().last_death.clone()
+        self.inner.lock().deaths_seen.back().cloned()
     }
 
     /// The death of exactly this epoch, if it died.
     pub fn death_of(&self, epoch: u64) -> Option<Death> {
-        self.inner.lock().last_death.clone().filter(|death| death.epoch == epoch)
+        self.inner.lock().deaths_seen.iter().rev().find(|death| death.epoch == epoch).cloned()
     }
 
     pub(crate) fn next_id(&self) -> u64 {
@@ -207,7 +214,7 @@ impl EngineSlot {
         if inner.serving_since.is_none() {
             inner.serving_since = Some(now);
             inner.deaths.on_canary_passed();
-            if let Some(death) = &inner.last_death {
+            if let Some(death) = inner.deaths_seen.back() {
                 observe::recovered(self.name(), now.duration_since(death.at));
             }
         }
@@ -240,7 +247,11 @@ impl EngineSlot {
     }
 
     fn bury(&self, inner: &mut Inner, cause: Cause, now: Instant) -> Option<Arc<Link>> {
-        inner.last_death = Some(Death { epoch: inner.epoch, cause: cause.clone(), at: now });
+        if inner.deaths_seen.len() == DEATHS_SEEN {
+            inner.deaths_seen.pop_front();
+        }
+        let death = Death { epoch: inner.epoch, cause: cause.clone(), at: now };
+        inner.deaths_seen.push_back(death);
         inner.epoch += 1;
         inner.adopted = false;
         inner.leases.clear();
@@ -264,7 +275,7 @@ impl EngineSlot {
     pub fn refine_cause(&self, epoch: u64, status: &str) {
         let mut inner = self.inner.lock();
         let better = Cause::Exited(status.to_owned());
-        if let Some(death) = inner.last_death.as_mut().filter(|death| death.epoch == epoch)
+        if let Some(death) = inner.deaths_seen.iter_mut().find(|death| death.epoch == epoch)
             && death.cause == Cause::LinkClosed
         {
             death.cause = better.clone();
@@ -288,7 +299,9 @@ impl EngineSlot {
             return;
         }
         if !reaped {
-            inner.last_death = inner.last_death.take().map(|death| Death { cause: Cause::Unreapable, ..death });
+            if let Some(death) = inner.deaths_seen.back_mut() {
+                death.cause = Cause::Unreapable;
+            }
             self.transition(&mut inner, GpuInput::Died(Cause::Unreapable));
             self.transition(&mut inner, GpuInput::QuarantineUntil(now + self.limits.probe_min));
             self.publish(&inner);
@@ -310,7 +323,7 @@ impl EngineSlot {
     }
 
     /// One frame from the engine of `epoch`; frames of an older epoch are dropped, so no token is sent twice.
-    pub(crate) fn on_frame(&self, epoch: u64, frame: FromEngine) -> Result<(), Cause> {
+    pub(crate) fn on_frame(&self, epoch: u64, frame: FromEngine, now: Instant) -> Result<(), Cause> {
         let mut inner = self.inner.lock();
         if inner.epoch != epoch {
             return Ok(());
@@ -323,11 +336,17 @@ impl EngineSlot {
             }
             FromEngine::Heartbeat(beat) => observe::kv_usage(self.name(), beat.kv_used, beat.kv_total),
             FromEngine::Step { epoch: tag, outputs, .. } if tag == epoch => {
+                let held = inner.leases.len();
                 for output in outputs {
-                    deliver(&mut inner, output)?;
+                    deliver(&mut inner, output, now)?;
                 }
-                let measured = inner.link.as_ref().map(|link| link.pulse().lock().seconds_per_token());
-                inner.stats.seconds_per_token = measured.unwrap_or_default();
+                if inner.leases.len() != held {
+                    observe::leases(self.name(), inner.leases.len());
+                    self.publish(&inner);
+                }
+                if let Some(pace) = inner.link.as_ref().map(|link| link.pulse().lock().pace()) {
+                    inner.stats.learn(pace, now);
+                }
             }
             _ => {}
         }
@@ -348,11 +367,6 @@ impl EngineSlot {
         self.transition(&mut inner, GpuInput::Stopped);
         self.publish(&inner);
         link
-    }
-
-    /// Whether anything waits for output of the engine.
-    pub(crate) fn has_jobs(&self) -> bool {
-        !self.inner.lock().sinks.is_empty()
     }
 
     /// The child's link, for chaos.
@@ -383,7 +397,7 @@ impl EngineSlot {
     }
 
     /// Hands a job to the engine of `epoch`. `None` when that engine is gone.
-    pub(crate) fn submit(self: &Arc<Self>, epoch: u64, mut spec: JobSpec) -> Option<JobStream> {
+    pub(crate) fn submit(self: &Arc<Self>, epoch: u64, lease: Option<u64>, mut spec: JobSpec) -> Option<JobStream> {
         let job = self.next_id();
         spec.job = job;
         // The engine sends at most one Accepted, one Piece per token and one end: this channel cannot fill up.
@@ -391,7 +405,7 @@ impl EngineSlot {
         let (events, outputs) = mpsc::channel(capacity);
         let mut inner = self.inner.lock();
         let link = inner.link.clone().filter(|_| inner.epoch == epoch)?;
-        inner.sinks.insert(job, Sink { events, next_seq: 0 });
+        inner.sinks.insert(job, Sink { events, next_seq: 0, lease, since: Instant::now() });
         if !link.send(&ToEngine::Submit(Box::new(spec))) {
             inner.sinks.remove(&job);
             return None;
@@ -410,15 +424,14 @@ impl EngineSlot {
         }
     }
 
-    /// A finished request's time on this slot, for the expected wait of the next.
-    pub fn record_service(&self, seconds: f64) {
-        let mut inner = self.inner.lock();
-        inner.stats.record_service(seconds);
+    /// Whether some job waits for an output.
+    pub(crate) fn has_jobs(&self) -> bool {
+        !self.inner.lock().sinks.is_empty()
     }
 }
 
 /// Passes one output to its job's channel; a gap in its sequence numbers means that the link cannot be trusted.
-fn deliver(inner: &mut Inner, output: JobOutput) -> Result<(), Cause> {
+fn deliver(inner: &mut Inner, output: JobOutput, now: Instant) -> Result<(), Cause> {
     let Some(sink) = inner.sinks.get_mut(&output.job) else { return Ok(()) };
     if output.seq != sink.next_seq {
         return Err(Cause::Garbage(format!("job output {} where {} was due", output.seq, sink.next_seq)));
@@ -427,7 +440,10 @@ fn deliver(inner: &mut Inner, output: JobOutput) -> Result<(), Cause> {
     let ended = matches!(output.event, JobEvent::Finished { .. } | JobEvent::Failed(_));
     let delivered = sink.events.try_send(output.event).is_ok();
     if ended {
-        inner.sinks.remove(&output.job);
+        if let Some(Sink { lease: Some(lease), since, .. }) = inner.sinks.remove(&output.job) {
+            inner.leases.remove(&lease);
+            inner.stats.record_service(now.duration_since(since).as_secs_f64());
+        }
     } else if !delivered {
         inner.sinks.remove(&output.job);
         if let Some(link) = &inner.link {

@@ -13,12 +13,10 @@ pub const LOAD_STALL: Duration = Duration::from_secs(30);
 pub const FIRST_STEP: Duration = Duration::from_secs(60);
 /// Shortest limit of any later step.
 pub const STEP_MIN: Duration = Duration::from_secs(2);
-/// Jobs may wait this long while no step is under way: reading prompts and sampling take a fraction of it.
-pub const NO_STEP: Duration = Duration::from_secs(10);
+/// Jobs may wait this long while no step is under way: reading a prompt and sampling take a fraction of it.
+pub const NO_STEP: Duration = Duration::from_secs(5);
 /// A step may take this many times its expected duration.
 const STEP_FACTOR: f64 = 5.0;
-/// Size classes of steps; the last holds everything larger.
-const SIZES: usize = 16;
 /// A tick this late means that the gateway itself was stopped: what it did not hear then proves nothing.
 const OWN_GAP: Duration = Duration::from_secs(1);
 
@@ -38,11 +36,37 @@ pub struct Pulse {
     ticked: Instant,
     step: Option<(Instant, u32)>,
     steps: u64,
-    /// Rolling seconds per token of a step.
-    seconds_per_token: f64,
-    /// The same for each size class of steps, by the binary logarithm of their tokens; 0 = none of that size yet. A step of
-    /// one token reads every weight just as one of a hundred does, so sizes must not be judged by each other's rates.
-    rates: [f64; SIZES],
+    /// Last time a step began or ended, or nobody waited for one.
+    stirred: Instant,
+    pace: Pace,
+}
+
+/// How fast an engine decodes, as measured; 0 = not measured yet.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Pace {
+    /// Seconds of a step that only decodes: one token for each running sequence.
+    pub decode_step: f64,
+    /// Seconds per token of a step that is mostly prompt.
+    pub prompt_token: f64,
+}
+
+/// Steps of at least this many tokens are mostly prompt.
+const PROMPT_STEP: u32 = 17;
+
+impl Pace {
+    fn learn(&mut self, tokens: u32, took: Duration) {
+        let roll = |old: &mut f64, new: f64| *old = if *old == 0.0 { new } else { 0.8 * *old + 0.2 * new };
+        if tokens < PROMPT_STEP {
+            roll(&mut self.decode_step, took.as_secs_f64());
+        } else {
+            roll(&mut self.prompt_token, took.as_secs_f64() / f64::from(tokens));
+        }
+    }
+
+    /// Expected seconds of a step of `tokens` tokens.
+    fn step(&self, tokens: u32) -> f64 {
+        self.decode_step + if tokens < PROMPT_STEP { 0.0 } else { self.prompt_token * f64::from(tokens) }
+    }
 }
 
 impl Pulse {
@@ -54,8 +78,8 @@ impl Pulse {
             ticked: now,
             step: None,
             steps: 0,
-            seconds_per_token: 0.0,
-            rates: [0.0; SIZES],
+            stirred: now,
+            pace: Pace::default(),
         }
     }
 
@@ -77,34 +101,32 @@ impl Pulse {
     }
 
     pub fn step_began(&mut self, tokens: u32, now: Instant) {
-        self.progressed = now;
         self.step = Some((now, tokens.max(1)));
+        self.stirred = now;
     }
 
     pub fn step_ended(&mut self, now: Instant) {
-        self.progressed = now;
         let Some((began, tokens)) = self.step.take() else { return };
-        let per_token = now.duration_since(began).as_secs_f64() / f64::from(tokens);
-        let roll = |old: f64| if old == 0.0 { per_token } else { 0.9 * old + 0.1 * per_token };
-        self.seconds_per_token = roll(self.seconds_per_token);
-        if let Some(rate) = self.rates.get_mut(size_class(tokens)) {
-            *rate = roll(*rate);
+        // The first step of a life touches every weight: it says nothing about the next.
+        if self.steps > 0 {
+            self.pace.learn(tokens, now.duration_since(began));
         }
         self.steps += 1;
+        self.stirred = now;
     }
 
-    /// Seconds one prompt or output token takes in a step, as measured; 0 before the first step.
-    pub fn seconds_per_token(&self) -> f64 {
-        self.seconds_per_token
+    pub fn pace(&self) -> Pace {
+        self.pace
     }
 
-    /// Called at every tick: what kind of hang this is, if it is one. `has_jobs`: something waits for tokens.
-    pub fn hang(&mut self, now: Instant, has_jobs: bool) -> Option<String> {
+    /// Called at every tick: what kind of hang this is, if it is one. `busy`: some job waits for an output.
+    pub fn hang(&mut self, now: Instant, busy: bool) -> Option<String> {
         let own_gap = now.duration_since(self.ticked);
         self.ticked = now;
         if own_gap > OWN_GAP {
             self.heard = now;
             self.progressed = now;
+            self.stirred = now;
             if let Some((began, _)) = &mut self.step {
                 *began += own_gap;
             }
@@ -118,45 +140,25 @@ impl Pulse {
         if self.phase == Phase::Loading && now.duration_since(self.progressed) > LOAD_STALL {
             return Some(format!("no load progress for {} s", LOAD_STALL.as_secs()));
         }
-        let Some((began, tokens)) = self.step else { return self.stuck_between_steps(now, has_jobs) };
+        if !busy {
+            self.stirred = now;
+        }
+        let Some((began, tokens)) = self.step else {
+            // A heart that beats beside jobs that nobody works on.
+            let still = now.duration_since(self.stirred);
+            return (still > NO_STEP).then(|| format!("jobs wait and no step began for {} ms", still.as_millis()));
+        };
         let took = now.duration_since(began);
         (took > self.step_limit(tokens)).then(|| format!("a step of {tokens} tokens takes {} ms", took.as_millis()))
-    }
-
-    fn stuck_between_steps(&mut self, now: Instant, has_jobs: bool) -> Option<String> {
-        if self.phase != Phase::Serving {
-            return None;
-        }
-        if !has_jobs {
-            self.progressed = now;
-        }
-        let stuck = now.duration_since(self.progressed);
-        (stuck > NO_STEP).then(|| format!("no step begins for {} ms though jobs wait", stuck.as_millis()))
     }
 
     fn step_limit(&self, tokens: u32) -> Duration {
         if self.steps == 0 {
             return FIRST_STEP;
         }
-        let expected = STEP_FACTOR * self.expected_seconds(tokens);
+        let expected = STEP_FACTOR * self.pace.step(tokens);
         STEP_MIN.max(Duration::try_from_secs_f64(expected).unwrap_or(FIRST_STEP))
     }
-
-    /// How long a step of this many tokens takes at most, as measured: at the rate of its own size; at that of the next
-    /// smaller size seen; else no longer than the next larger one.
-    fn expected_seconds(&self, tokens: u32) -> f64 {
-        let class = size_class(tokens);
-        let (up_to, above) = self.rates.split_at(class + 1);
-        if let Some(rate) = up_to.iter().rev().find(|rate| **rate > 0.0) {
-            return rate * f64::from(tokens);
-        }
-        let larger = (class + 1..).zip(above).find(|(_, rate)| **rate > 0.0);
-        larger.map_or(0.0, |(class, rate)| rate * f64::from(2_u32.pow(class as u32 + 1)))
-    }
-}
-
-fn size_class(tokens: u32) -> usize {
-    (tokens.max(1).ilog2() as usize).min(SIZES - 1)
 }
 
 #[cfg(test)]
@@ -167,13 +169,17 @@ mod tests {
 
     /// Ticks until a hang is declared or `limit` has passed; says when.
     fn run(pulse: &mut Pulse, start: Instant, limit: Duration, heartbeat: bool) -> Option<Duration> {
+        run_with(pulse, start, limit, heartbeat, false)
+    }
+
+    fn run_with(pulse: &mut Pulse, start: Instant, limit: Duration, heartbeat: bool, busy: bool) -> Option<Duration> {
         let mut now = start;
         while now.duration_since(start) < limit {
             now += TICK;
             if heartbeat {
                 pulse.heard(now);
             }
-            if pulse.hang(now, true).is_some() {
+            if pulse.hang(now, busy).is_some() {
                 return Some(now.duration_since(start));
             }
         }
@@ -212,39 +218,13 @@ mod tests {
     async fn a_large_step_gets_five_times_its_expected_time() {
         let start = Instant::now();
         let mut pulse = serving(start);
-        pulse.step_began(10, start);
-        pulse.step_ended(start + Duration::from_millis(100));
+        for _ in 0..2 {
+            pulse.step_began(100, start);
+            pulse.step_ended(start + Duration::from_secs(1));
+        }
         pulse.step_began(500, start);
         let after = run(&mut pulse, start, Duration::from_secs(60), true).unwrap();
         assert!(after > Duration::from_secs(25) && after <= Duration::from_secs(25) + TICK * 2, "{after:?}");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_step_is_judged_by_steps_of_its_own_size() {
-        let start = Instant::now();
-        let mut pulse = serving(start);
-        let mut now = start;
-        let mut step = |pulse: &mut Pulse, tokens, took| {
-            pulse.step_began(tokens, now);
-            now += took;
-            pulse.step_ended(now);
-        };
-        // A slow machine: 3 s for a token alone, 6 s for three hundred together.
-        step(&mut pulse, 300, Duration::from_secs(6));
-        assert!(
-            pulse.step_limit(1) > Duration::from_secs(15),
-            "nothing that small was seen: {:?}",
-            pulse.step_limit(1)
-        );
-        for _ in 0..50 {
-            step(&mut pulse, 300, Duration::from_secs(6));
-        }
-        step(&mut pulse, 1, Duration::from_secs(3));
-        assert_eq!(pulse.step_limit(1), Duration::from_secs(15));
-        for _ in 0..50 {
-            step(&mut pulse, 1, Duration::from_secs(3));
-        }
-        assert_eq!(pulse.step_limit(300), Duration::from_secs(30), "not 300 times the limit of one");
     }
 
     #[tokio::test(start_paused = true)]
@@ -255,19 +235,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn jobs_that_wait_while_no_step_begins_are_a_hang_and_an_idle_engine_is_none() {
+    async fn jobs_that_nobody_works_on_are_a_hang_although_the_heart_beats() {
+        let start = Instant::now();
+        let after = run_with(&mut serving(start), start, Duration::from_secs(10), true, true).unwrap();
+        assert!(after > NO_STEP && after <= NO_STEP + TICK, "{after:?}");
+        assert!(run_with(&mut serving(start), start, Duration::from_secs(60), true, false).is_none(), "idle is fine");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_pace_is_not_learned_from_the_first_step_and_keeps_prompts_and_decodes_apart() {
         let start = Instant::now();
         let mut pulse = serving(start);
-        pulse.step_began(1, start);
-        pulse.step_ended(start + Duration::from_millis(10));
-        let mut now = start;
-        while now.duration_since(start) < Duration::from_secs(60) {
-            now += TICK;
-            pulse.heard(now);
-            assert_eq!(pulse.hang(now, false), None, "nobody waits");
+        for (tokens, ms) in [(2, 900), (1, 20), (200, 1000)] {
+            pulse.step_began(tokens, start);
+            pulse.step_ended(start + Duration::from_millis(ms));
         }
-        let after = run(&mut pulse, now, Duration::from_secs(60), true).unwrap();
-        assert!(after > NO_STEP && after <= NO_STEP + TICK, "{after:?}");
+        assert_eq!(pulse.pace(), Pace { decode_step: 0.02, prompt_token: 0.005 });
     }
 
     #[tokio::test(start_paused = true)]

@@ -19,6 +19,9 @@ const ROWS: usize = 2048;
 /// Rows posted and not yet moved by LedgerActor; past that they are moved by who posts.
 const PENDING: usize = 8192;
 
+/// Outcome of an attempt that was dropped: its tokens and cost are those reserved.
+const ABANDONED: &str = "abandoned";
+
 /// One attempt of one request.
 #[derive(Debug, Clone, Serialize)]
 pub struct AttemptRow {
@@ -97,7 +100,10 @@ impl Ledger {
 
     /// Records an attempt that cost nothing or whose cost is final.
     pub fn post(&self, row: AttemptRow) {
-        observe::tokens(&row.target, &row.model, row.usage.prompt_tokens, row.usage.completion_tokens);
+        // An abandoned attempt is charged at what was reserved, but nobody saw those tokens.
+        if row.outcome != ABANDONED {
+            observe::tokens(&row.target, &row.model, row.usage.prompt_tokens, row.usage.completion_tokens);
+        }
         observe::cost(&row.model, row.cost.get(), row.baseline.saturating_sub(row.cost).get());
         {
             let mut books = self.books.lock();
@@ -168,7 +174,7 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         if let Some(row) = self.row.take() {
             self.ledger.unreserve(row.cost);
-            self.ledger.post(AttemptRow { outcome: "abandoned", ..row });
+            self.ledger.post(AttemptRow { outcome: ABANDONED, ..row });
         }
     }
 }

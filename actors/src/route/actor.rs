@@ -9,8 +9,8 @@ use crate::{
     chaos::{self, Fault},
     classify::Classification,
     config::Config,
-    domain::GatewayError,
-    gpu::{EngineSlot, GpuMsg},
+    domain::{ErrorKind, GatewayError},
+    gpu::{EngineSlot, GpuMsg, SlotView},
     jobs::{Job, TargetKey},
     observe,
     supervise::Address,
@@ -19,13 +19,14 @@ use crate::{
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
 use serde::Serialize;
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
-use tokio::time::Instant;
+use tokio::{sync::watch, time::Instant};
 
 /// How often waiting requests are looked at again, so that one whose expected wait grew too long spills.
 const TICK: Duration = Duration::from_millis(100);
@@ -101,7 +102,7 @@ impl Actor for RouterActor {
             .fleet
             .slots
             .iter()
-            .map(|slot| task::owned(watch(Arc::clone(slot), myself.clone(), Arc::clone(&changed))))
+            .map(|slot| task::owned(watch(slot.watch(), myself.clone(), Arc::clone(&changed))))
             .collect();
         self.monitor_gpus(&myself);
         Ok(RouterState { queue: Vec::new(), changed, seen: Vec::new(), ticker: None, _watchers: watchers })
@@ -162,7 +163,7 @@ impl RouterActor {
         state.queue.retain(|waiting| waiting.job.seq != job.seq);
         let waiting = Waiting { job, grade, reply_to, since: Instant::now() };
         let clouds = self.fleet.clouds(waiting.since);
-        let locals = self.fleet.locals(state.queue.len());
+        let locals = self.fleet.locals(state.queue.len(), waiting.since);
         match self.answer(&waiting, &locals, &clouds, state.queue.is_empty()) {
             Answer::Reply(reply) => reply_with(waiting, reply),
             Answer::Wait => {
@@ -178,9 +179,11 @@ impl RouterActor {
         let ask = Ask { request: &waiting.job.request, grade: &waiting.grade, progress: &progress };
         let default_output = self.config.ledger.default_output_tokens;
         let around = Surroundings { locals, clouds, router: &self.config.router, default_output };
-        let plan = match plan(ask, around) {
-            Ok(plan) => Arc::new(plan),
-            Err(error) => return Answer::Reply(Err(error)),
+        // A request that breaks planning is that request's error, not the router's death.
+        let plan = match catch_unwind(AssertUnwindSafe(|| plan(ask, around))) {
+            Ok(Ok(plan)) => Arc::new(plan),
+            Ok(Err(error)) => return Answer::Reply(Err(error)),
+            Err(_) => return Answer::Reply(Err(internal("the request could not be planned"))),
         };
         let Some(first) = plan.candidates.first() else { return Answer::Wait };
         if matches!(first.key, TargetKey::Cloud { .. }) {
@@ -208,14 +211,15 @@ impl RouterActor {
             self.fleet.slots.iter().map(|slot| slot.view()).map(|view| (view.epoch, view.serving)).collect();
         let all = all || seen != state.seen;
         state.seen = seen;
-        let clouds = self.fleet.clouds(Instant::now());
+        let now = Instant::now();
+        let clouds = self.fleet.clouds(now);
         let mut kept = Vec::with_capacity(state.queue.len());
         let mut rest = std::mem::take(&mut state.queue).into_iter();
         for waiting in rest.by_ref() {
             if waiting.reply_to.is_closed() || waiting.job.is_cancelled() {
                 continue;
             }
-            let locals = self.fleet.locals(kept.len());
+            let locals = self.fleet.locals(kept.len(), now);
             // A slot changed while the queue was looked at: nobody overtakes those already kept. The watcher's message
             // brings all of them up again.
             if locals.iter().map(|local| (local.view.epoch, local.view.serving)).ne(state.seen.iter().copied()) {
@@ -234,6 +238,11 @@ impl RouterActor {
         kept.extend(rest);
         state.queue = kept;
     }
+}
+
+/// A bug of ours, met by one request.
+pub(super) fn internal(what: &str) -> GatewayError {
+    GatewayError::gateway(ErrorKind::Internal, what)
 }
 
 fn decided(waiting: &Waiting, candidate: Candidate, plan: &Arc<Plan>) -> Answer {
@@ -260,8 +269,7 @@ async fn tick(myself: ActorRef<RouterMsg>) {
     }
 }
 
-async fn watch(slot: Arc<EngineSlot>, myself: ActorRef<RouterMsg>, changed: Arc<AtomicBool>) {
-    let mut views = slot.watch();
+async fn watch(mut views: watch::Receiver<SlotView>, myself: ActorRef<RouterMsg>, changed: Arc<AtomicBool>) {
     while views.changed().await.is_ok() {
         if !changed.swap(true, Ordering::AcqRel) && myself.cast(RouterMsg::SlotsChanged).is_err() {
             return;

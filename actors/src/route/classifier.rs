@@ -1,7 +1,7 @@
 //! ClassifierActor: grades a request and forwards it to RouterActor, so that a flight sends one message for both. It
 //! lives here and not in `classify`, which stays pure, because it must know where the router is.
 
-use super::actor::{RouteReply, RouterMsg};
+use super::actor::{RouteReply, RouterMsg, internal};
 use crate::{
     chaos::{self, Fault},
     classify,
@@ -9,7 +9,10 @@ use crate::{
     supervise::Address,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 pub enum ClassifierMsg {
     /// From a flight: the receiver MUST forward job, grade and reply port to RouterActor. If that is impossible the port
@@ -41,8 +44,11 @@ impl Actor for ClassifierActor {
     ) -> Result<(), ActorProcessingErr> {
         match message {
             ClassifierMsg::Classify { job, reply_to } => {
-                let grade = classify::by_keywords(&job.request);
-                self.router.cast(RouterMsg::Route { job, grade, reply_to });
+                // A request that breaks the classifier is that request's error, not the classifier's death.
+                match catch_unwind(AssertUnwindSafe(|| classify::by_keywords(&job.request))) {
+                    Ok(grade) => drop(self.router.cast(RouterMsg::Route { job, grade, reply_to })),
+                    Err(_) => drop(reply_to.send(Err(internal("the request could not be graded")))),
+                }
             }
             ClassifierMsg::Chaos(fault) => chaos::obey(fault)?,
         }

@@ -15,10 +15,11 @@ pub struct Fleet {
 
 impl Fleet {
     /// `queued` requests wait for a lease already.
-    pub fn locals(&self, queued: usize) -> Vec<LocalFacts> {
+    pub fn locals(&self, queued: usize, now: Instant) -> Vec<LocalFacts> {
         let facts = |(slot, engine): (usize, &Arc<EngineSlot>)| {
             let config = engine.config();
-            let view = engine.view();
+            let mut view = engine.view();
+            view.stats = view.stats.believed(view.leases, now);
             let pool = u64::from(config.context_tokens);
             let loaded = view.info.as_ref().map_or(pool, |info| u64::from(info.max_request_tokens));
             LocalFacts {

@@ -231,7 +231,7 @@ fn local_candidate(local: &LocalFacts, ask: Ask<'_>) -> Candidate {
         stats.expected_wait(local.queued, local.view.parallel)
     };
     let first_token = wait.saturating_add(stats.expected_first_token(prompt));
-    let tokens = Duration::try_from_secs_f64(stats.seconds_per_token * expected_output(ask.request) as f64);
+    let tokens = Duration::try_from_secs_f64(stats.pace.decode_step * expected_output(ask.request) as f64);
     Candidate {
         key: TargetKey::Gpu { slot: local.slot, epoch: local.view.epoch },
         target: local.name.clone(),
@@ -334,7 +334,12 @@ fn none_now(request: &ChatRequest, candidates: &[Candidate], around: Surrounding
     let any_cloud = candidates.iter().any(|candidate| matches!(candidate.key, TargetKey::Cloud { .. }));
     let at = if any_cloud { cloud_at.min() } else { local_at.min() };
     let after = at.map_or(Duration::from_secs(1), |at| at.saturating_duration_since(now));
-    unavailable(request, "no target can serve this request right now", after.max(Duration::from_secs(1)))
+    let after = after.max(Duration::from_secs(1));
+    if any_cloud && around.clouds.iter().all(|cloud| cloud.view.limited) {
+        let message = "every provider limits our rate right now; retry later";
+        return GatewayError::gateway(ErrorKind::RateLimited, message).retry_after(after);
+    }
+    unavailable(request, "no target can serve this request right now", after)
 }
 
 /// The tier's rule first, then whatever else passed the gates, cheapest first.

@@ -32,7 +32,7 @@ impl Lease {
 
     /// Hands a job to the engine. `None`: the engine died since the lease was granted.
     pub fn submit(&self, spec: JobSpec) -> Option<JobStream> {
-        self.slot.submit(self.epoch, spec)
+        self.slot.submit(self.epoch, Some(self.id), spec)
     }
 }
 

@@ -1,18 +1,36 @@
 //! What the rest of the gateway sees of a slot, without asking any actor.
 
-use crate::gpu::{frame::LoadedInfo, life::GpuState};
+use crate::gpu::{frame::LoadedInfo, life::GpuState, watchdog::Pace};
 use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
 
 /// Rolling measurements of one slot.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct SlotStats {
-    /// Seconds per prompt or output token of a step; 0 = not measured yet.
-    pub seconds_per_token: f64,
+    pub pace: Pace,
+    /// When the pace was last measured.
+    pub measured_at: Option<Instant>,
     /// Seconds a request holds a lease; 0 = not measured yet.
     pub service_seconds: f64,
 }
 
+/// An idle slot's measurements are forgotten after this long. Otherwise one slow moment could keep every request away,
+/// and nothing would ever measure again.
+const STALE: Duration = Duration::from_secs(5);
+
 impl SlotStats {
+    pub(super) fn learn(&mut self, pace: Pace, now: Instant) {
+        self.pace = pace;
+        self.measured_at = Some(now);
+    }
+
+    /// What is still to be believed at `now` of a slot with this many leases.
+    #[must_use]
+    pub fn believed(self, leases: usize, now: Instant) -> Self {
+        let fresh = self.measured_at.is_some_and(|at| now.duration_since(at) <= STALE);
+        if leases > 0 || fresh { self } else { Self::default() }
+    }
+
     pub(super) fn record_service(&mut self, seconds: f64) {
         self.service_seconds =
             if self.service_seconds == 0.0 { seconds } else { 0.8 * self.service_seconds + 0.2 * seconds };
@@ -26,7 +44,8 @@ impl SlotStats {
 
     /// Expected time from lease to first token of a prompt this long.
     pub fn expected_first_token(&self, prompt_tokens: u64) -> Duration {
-        Duration::try_from_secs_f64(self.seconds_per_token * (prompt_tokens as f64 + 1.0)).unwrap_or(Duration::MAX)
+        let seconds = self.pace.prompt_token.mul_add(prompt_tokens as f64, self.pace.decode_step);
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
     }
 }
 

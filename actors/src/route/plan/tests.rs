@@ -8,6 +8,7 @@ use crate::{
         EngineSlot,
         life::{Cause, GpuState},
         slot::SlotStats,
+        watchdog::Pace,
     },
 };
 use proptest::prelude::*;
@@ -77,7 +78,8 @@ fn local(state: GpuState, leases: usize) -> LocalFacts {
     view.serving = state.serves();
     view.state = state;
     view.leases = leases;
-    view.stats = SlotStats { seconds_per_token: 0.001, service_seconds: 1.0 };
+    view.stats =
+        SlotStats { pace: Pace { decode_step: 0.01, prompt_token: 0.001 }, measured_at: None, service_seconds: 1.0 };
     LocalFacts {
         slot: 0,
         name: "local".into(),
@@ -99,7 +101,7 @@ fn cloud(at: usize, name: &str, usd: u64, usable: bool) -> CloudFacts {
         model: name.into(),
         window: 100_000,
         price: Price { input_per_mtok: per_mtok, cached_per_mtok: per_mtok, output_per_mtok: per_mtok },
-        view: CloudView { usable, usable_at: None, expected_first_token: Duration::from_millis(50) },
+        view: CloudView { usable, usable_at: None, limited: false, expected_first_token: Duration::from_millis(50) },
     }
 }
 

@@ -1,0 +1,143 @@
+//! From a stream's deltas to a whole answer. Providers are always asked to stream, because a stream shows within seconds
+//! that nobody is there; a client that wants one piece gets it from here. Pure.
+
+use super::chunk::{WholeAnswer, WholeChoice};
+use crate::domain::Delta;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+
+/// Fields that a provider may repeat in every delta: the first one counts.
+const SAID_ONCE: [&str; 5] = ["id", "type", "name", "index", "role"];
+
+#[derive(Debug, Default)]
+struct Choice {
+    content: Option<String>,
+    other: Map<String, Value>,
+    logprobs: Option<Value>,
+    finish_reason: Option<String>,
+}
+
+/// Collects the deltas of one answer.
+#[derive(Debug, Default)]
+pub struct Assembler {
+    choices: BTreeMap<u32, Choice>,
+}
+
+impl Assembler {
+    pub fn delta(&mut self, delta: Delta) {
+        let choice = self.choices.entry(delta.choice).or_default();
+        if let Some(text) = delta.content {
+            choice.content.get_or_insert_default().push_str(&text);
+        }
+        for (name, value) in delta.other {
+            merge_field(&mut choice.other, name, value);
+        }
+        if let Some(logprobs) = delta.logprobs {
+            match &mut choice.logprobs {
+                Some(sofar) => merge(sofar, logprobs),
+                none => *none = Some(logprobs),
+            }
+        }
+    }
+
+    pub fn finish(&mut self, choice: u32, reason: String) {
+        self.choices.entry(choice).or_default().finish_reason = Some(reason);
+    }
+
+    pub fn into_answer(self) -> WholeAnswer {
+        let choices = self.choices.into_iter().map(|(index, choice)| choice.whole(index)).collect();
+        WholeAnswer { choices, raw: Map::new(), usage: None }
+    }
+}
+
+impl Choice {
+    fn whole(mut self, index: u32) -> WholeChoice {
+        if let Some(Value::Array(calls)) = self.other.get_mut("tool_calls") {
+            for call in calls {
+                // An index orders deltas; a whole answer's array is ordered already.
+                call.as_object_mut().map(|call| call.shift_remove("index"));
+            }
+        }
+        let mut message = Map::new();
+        message.insert("role".into(), "assistant".into());
+        message.insert("content".into(), self.content.map_or(Value::Null, Value::String));
+        message.extend(self.other);
+        let finish_reason = self.finish_reason.unwrap_or_else(|| "stop".to_owned());
+        WholeChoice { index, message, finish_reason, logprobs: self.logprobs }
+    }
+}
+
+fn merge_field(into: &mut Map<String, Value>, name: String, value: Value) {
+    match into.get_mut(&name) {
+        Some(Value::Null) | None => drop(into.insert(name, value)),
+        Some(_) if SAID_ONCE.contains(&name.as_str()) => {}
+        Some(sofar) => merge(sofar, value),
+    }
+}
+
+/// Strings go on, objects merge by field, lists merge by their elements' `index` or go on.
+fn merge(into: &mut Value, value: Value) {
+    match (into, value) {
+        (_, Value::Null) => {}
+        (Value::String(sofar), Value::String(more)) => sofar.push_str(&more),
+        (Value::Object(sofar), Value::Object(more)) => {
+            more.into_iter().for_each(|(name, value)| merge_field(sofar, name, value));
+        }
+        (Value::Array(sofar), Value::Array(more)) => more.into_iter().for_each(|value| merge_element(sofar, value)),
+        (sofar, value) => *sofar = value,
+    }
+}
+
+fn merge_element(sofar: &mut Vec<Value>, value: Value) {
+    let index = value.get("index").cloned();
+    let twin = sofar.iter_mut().find(|other| index.is_some() && other.get("index") == index.as_ref());
+    match twin {
+        Some(twin) => merge(twin, value),
+        None => sofar.push(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn other(value: Value) -> Delta {
+        let Value::Object(other) = value else { panic!("an object") };
+        Delta { other, ..Delta::default() }
+    }
+
+    #[test]
+    fn text_tool_calls_and_unknown_fields_are_put_together() {
+        let mut assembler = Assembler::default();
+        assembler.delta(Delta { content: Some("Hel".into()), ..Delta::default() });
+        assembler.delta(Delta { content: Some("lo".into()), ..Delta::default() });
+        assembler.delta(other(json!({"reasoning_content": "be", "tool_calls": [
+            {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "{\"x\""}}]})));
+        assembler.delta(other(json!({"reasoning_content": "cause", "tool_calls": [
+            {"index": 0, "id": "a", "function": {"arguments": ":1}"}},
+            {"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": "{}"}}]})));
+        assembler.finish(0, "tool_calls".into());
+        let answer = assembler.into_answer();
+        assert_eq!(
+            Value::Object(answer.choices[0].message.clone()),
+            json!({"role": "assistant", "content": "Hello", "reasoning_content": "because", "tool_calls": [
+                {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{\"x\":1}"}},
+                {"id": "b", "type": "function", "function": {"name": "g", "arguments": "{}"}}]})
+        );
+        assert_eq!(answer.choices[0].finish_reason, "tool_calls");
+    }
+
+    #[test]
+    fn several_choices_stay_apart_and_logprobs_go_on() {
+        let mut assembler = Assembler::default();
+        for (choice, text) in [(1, "b"), (0, "a"), (1, "c")] {
+            let logprobs = Some(json!({"content": [{"token": text}]}));
+            assembler.delta(Delta { choice, content: Some(text.into()), logprobs, ..Delta::default() });
+        }
+        let answer = assembler.into_answer();
+        let text = |at: usize| answer.choices[at].message["content"].clone();
+        assert_eq!((text(0), text(1)), (json!("a"), json!("bc")));
+        assert_eq!(answer.choices[1].logprobs, Some(json!({"content": [{"token": "b"}, {"token": "c"}]})));
+    }
+}
