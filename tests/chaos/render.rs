@@ -42,6 +42,10 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     ] {
         line(out, what, times)?;
     }
+    writeln!(out, "by the way the engine died, to the cloud attempt on the wire:")?;
+    for (way, times) in &report.failover_by_way {
+        line(out, way, times)?;
+    }
     writeln!(out, "\nprocess start → local target serves: {:.0} ms", report.start_to_serving_ms)?;
     let (before, after) = (report.resident_mib_before, report.resident_mib_after);
     writeln!(out, "gateway memory: {before:.1} MiB before, {after:.1} MiB after")?;

@@ -34,7 +34,7 @@ use tokio::time::Instant;
 const CLIENTS: usize = 10;
 const MAX_TOKENS: u32 = 32;
 /// Between two kills, beyond the time the killed one takes to come back.
-const PAUSE: std::ops::Range<Duration> = Duration::from_millis(200)..Duration::from_millis(900);
+const PAUSE: std::ops::Range<Duration> = Duration::from_millis(600)..Duration::from_millis(1200);
 /// Five deaths of one actor within ten seconds are forgiven; the schedule stays below.
 const SAME_ACTOR: Duration = Duration::from_millis(2500);
 const COME_BACK: Duration = Duration::from_secs(30);
@@ -67,6 +67,7 @@ pub struct Report {
     /// Engine death ordered → replacement attempt received by the provider.
     pub failover: Percentiles,
     pub failover_hang: Percentiles,
+    pub failover_by_way: BTreeMap<String, Percentiles>,
     /// SIGSTOP → death declared.
     pub detect_idle: Percentiles,
     pub detect_decoding: Percentiles,
@@ -243,7 +244,7 @@ impl Chaos<'_> {
             samples.detect_decoding.push(ordered.elapsed());
         }
         self.gateway.until_serving().await;
-        if !["sigstop", "hang-decode"].contains(&how) {
+        if !measure::is_hang(how) {
             samples.back.push(ordered.elapsed());
         }
     }
@@ -283,8 +284,9 @@ async fn conclude(gateway: Gateway, history: &History, open_files: usize, report
     report.tally = history.tally();
     report.uncommitted_success_percent = percent(report.tally.uncommitted_complete, report.tally.uncommitted);
     let failovers = Failovers::of(history, &gateway.cloud().arrived().await);
-    report.failover = Percentiles::of(failovers.at_once);
-    report.failover_hang = Percentiles::of(failovers.after_hang);
+    report.failover = Percentiles::of(failovers.at_once());
+    report.failover_hang = Percentiles::of(failovers.after_hang());
+    report.failover_by_way = failovers.by_way.into_iter().map(|(way, times)| (way, Percentiles::of(times))).collect();
     report.local_again = Percentiles::of(measure::local_again(history));
     report.violations = history.violations();
     let ended: u64 = status.requests.ended.values().sum();

@@ -107,6 +107,21 @@ async fn a_gpu_actor_dies_and_its_successor_adopts_the_engine_with_its_running_s
     gateway.finish(&history).await;
 }
 
+/// The canary has a sequence of its own: it need not wait for a running stream to end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_whose_every_place_is_taken_is_adopted_while_its_streams_run() {
+    let gateway = Setup::default().parallel(2).warm().await;
+    let history = History::default();
+    let before = gateway.gpu().await;
+    let streams = open_streams(&gateway, &history, 2, 800).await;
+    history.note(gateway.kill("gpu/local", "kill").await);
+    let after = gateway.until_serving().await;
+    assert_eq!((after.engine_pid, after.epoch, after.leases), (before.engine_pid, before.epoch, 2));
+    drop(streams);
+    gateway.until_status("its clients have left", Duration::from_secs(5), |status| status.leases == 0).await;
+    gateway.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_root_that_dies_takes_the_gateway_along_with_one_end_for_every_open_request() {
     let gateway = Setup::default().warm().await;
