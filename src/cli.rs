@@ -2,7 +2,7 @@
 //! and complaints to stderr.
 
 use crate::{
-    serve::{self, ServeError},
+    serve::{self, ServeError, StopSignals},
     sim::{Sim, SimArgs},
 };
 use clap::{Args, Parser, Subcommand};
@@ -157,6 +157,10 @@ fn check(args: &CheckArgs) -> ExitCode {
 }
 
 async fn simulate(args: &SimArgs) -> ExitCode {
+    let mut signals = match StopSignals::catch() {
+        Ok(signals) => signals,
+        Err(error) => return failed(&format!("signals cannot be caught: {error}")),
+    };
     let sim = match Sim::bind(args.listen, args.options()).await {
         Ok(sim) => sim,
         Err(error) => return failed(&format!("cannot listen on {}: {error}", args.listen)),
@@ -165,7 +169,7 @@ async fn simulate(args: &SimArgs) -> ExitCode {
     let stop = CancellationToken::new();
     let signalled = stop.clone();
     let waiting = spillway_actors::task::owned(async move {
-        serve::stop_signal().await;
+        signals.next().await;
         signalled.cancel();
     });
     sim.serve(stop).await;

@@ -26,7 +26,7 @@ use std::{
 };
 use tokio::{
     net::TcpListener,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
 };
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
@@ -49,6 +49,8 @@ pub enum ServeError {
     Listen { key: &'static str, address: SocketAddr, source: io::Error },
     #[error("the simulated provider cannot listen on loopback: {0}")]
     Demo(io::Error),
+    #[error("signals cannot be caught: {0}")]
+    Signals(io::Error),
     #[error("metrics: {0}")]
     Metrics(#[from] BuildError),
     #[error("{0}")]
@@ -81,6 +83,7 @@ pub async fn demo_provider() -> Result<Sim, ServeError> {
 /// # Errors
 /// An address is taken, actors cannot start, or Root died.
 pub async fn run(config: Config) -> Result<(), ServeError> {
+    let mut signals = StopSignals::catch().map_err(ServeError::Signals)?;
     let config = Arc::new(config);
     let api = bind("listen", config.server.listen).await?;
     let admin = bind("admin_listen", config.server.admin_listen).await?;
@@ -100,10 +103,10 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     greet(&config, api_addr, admin_addr);
 
     let outcome = tokio::select! {
-        () = stop_signal() => {
+        () = signals.next() => {
             tracing::info!("draining: no new requests are admitted");
             jobs.close();
-            drain(&jobs, &config.server).await;
+            drain(&jobs, &config.server, &mut signals).await;
             Ok(())
         }
         () = runtime.root_ended() => {
@@ -121,10 +124,10 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
 }
 
 /// Waits for open requests; a second signal cuts the wait short.
-async fn drain(jobs: &spillway_actors::jobs::JobTable, server: &ServerConfig) {
+async fn drain(jobs: &spillway_actors::jobs::JobTable, server: &ServerConfig, signals: &mut StopSignals) {
     tokio::select! {
         _ = jobs.drained(server.drain_timeout) => {}
-        () = stop_signal() => tracing::warn!("second signal: not waiting any longer"),
+        () = signals.next() => tracing::warn!("second signal: not waiting any longer"),
     }
 }
 
@@ -169,16 +172,26 @@ fn find_engine() -> Result<PathBuf, String> {
     })
 }
 
-/// Resolves at SIGTERM or SIGINT.
-pub async fn stop_signal() {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("signals cannot be caught");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// SIGTERM and SIGINT. Caught from its creation on, so it is made before anyone is told that the process serves.
+#[derive(Debug)]
+pub struct StopSignals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl StopSignals {
+    /// # Errors
+    /// The signals cannot be caught.
+    pub fn catch() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    /// Resolves at the next of either.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
     }
 }
 

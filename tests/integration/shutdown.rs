@@ -58,6 +58,16 @@ async fn f29_sigterm_lets_running_streams_end_admits_nothing_more_and_exits_0() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f29_sigterm_right_after_the_greeting_is_an_orderly_end_too() {
+    for _ in 0..5 {
+        let gateway = Setup::default().start().await;
+        gateway.signal(Signal::TERM);
+        let exit = gateway.until_ended().await;
+        assert_eq!(exit.code(), Some(0), "{}", gateway.log_tail());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f29_streams_longer_than_the_drain_end_with_an_error_frame() {
     let setup = Setup::default().cloud(slow_cloud()).drain_timeout(Duration::from_millis(300));
     let gateway = setup.warm().await;
