@@ -5,7 +5,7 @@ use crate::http::error::respond;
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{Request, State},
+    extract::{Request, State, rejection::BytesRejection},
     http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -44,8 +44,9 @@ pub fn router(state: AdminState) -> Router {
     router
         .fallback(|| async { respond(&not_found()) })
         .method_not_allowed_fallback(|| async {
-            let error = GatewayError::invalid(None, "this path does not take that method");
-            (StatusCode::METHOD_NOT_ALLOWED, respond(&error).into_body()).into_response()
+            let mut response = respond(&GatewayError::invalid(None, "this path does not take that method"));
+            *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+            response
         })
         .layer(middleware::from_fn_with_state(state.clone(), guard))
         .with_state(state)
@@ -186,6 +187,9 @@ async fn usage(State(state): State<AdminState>) -> Json<Value> {
     Json(json!(state.runtime.services.ledger.snapshot()))
 }
 
+/// A longer chaos order is cut, and so is no JSON.
+const ORDER_BYTES: usize = 1024;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KillOrder {
@@ -193,7 +197,10 @@ struct KillOrder {
     how: String,
 }
 
-async fn kill(State(state): State<AdminState>, body: Bytes) -> Response {
+async fn kill(State(state): State<AdminState>, body: Result<Bytes, BytesRejection>) -> Response {
+    let Ok(body) = body.map(|body| body.slice(..body.len().min(ORDER_BYTES))) else {
+        return respond(&GatewayError::gateway(ErrorKind::TooLarge, "a chaos order is one small JSON object"));
+    };
     let order: KillOrder = match serde_json::from_slice(&body) {
         Ok(order) => order,
         Err(error) => return respond(&GatewayError::invalid(None, format!("want {{\"actor\", \"how\"}}: {error}"))),

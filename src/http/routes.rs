@@ -10,7 +10,7 @@ use super::{
 };
 use axum::{
     Json, Router,
-    extract::{Path, Request, State},
+    extract::{Path, Request, State, rejection::PathRejection},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -19,14 +19,18 @@ use futures_util::FutureExt;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 use spillway_actors::{
-    domain::{GatewayError, RequestId, RequestKind},
+    domain::{ErrorKind, GatewayError, RequestId, RequestKind},
     flight::{self, Services},
 };
 use std::{
     panic::AssertUnwindSafe,
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 use tokio::time::Instant;
+
+/// Parsing a larger body takes milliseconds: it must not hold up a thread that serves others.
+const LARGE_BODY: usize = 64 << 10;
 
 /// What every handler needs.
 #[derive(Clone)]
@@ -107,8 +111,14 @@ async fn serve(state: &EdgeState, kind: RequestKind, request: Request) -> Result
         RequestKind::Chat => parse::chat,
         RequestKind::Completion => parse::completion,
     };
-    let request = parser(id, &upload.bytes, &parts.headers, config)?;
-    drop(upload.bytes);
+    let body::Upload { bytes, held } = upload;
+    let request = if bytes.len() < LARGE_BODY {
+        parser(id, &bytes, &parts.headers, config)?
+    } else {
+        let config = Arc::clone(config);
+        let parsing = tokio::task::spawn_blocking(move || parser(id, &bytes, &parts.headers, &config));
+        parsing.await.map_err(|_| GatewayError::gateway(ErrorKind::Internal, "the request could not be parsed"))??
+    };
     let wish = Wish {
         stamp: Stamp::new(kind, id, unix_seconds()),
         stream: request.stream,
@@ -117,14 +127,17 @@ async fn serve(state: &EdgeState, kind: RequestKind, request: Request) -> Result
     };
     let guard = jobs.admit(request, Instant::now(), config.server.request_timeout)?;
     let events = flight::launch(state.services.clone(), guard);
-    Ok(answer::answer(events, wish, config, upload.held).await)
+    Ok(answer::answer(events, wish, config, held).await)
 }
 
 async fn models(State(state): State<EdgeState>) -> Response {
     Json(catalogue::list(&state.services.config, state.started)).into_response()
 }
 
-async fn model(State(state): State<EdgeState>, Path(name): Path<String>) -> Response {
+async fn model(State(state): State<EdgeState>, name: Result<Path<String>, PathRejection>) -> Response {
+    let Ok(Path(name)) = name else {
+        return error::respond(&GatewayError::invalid("model", "the model's name in the URL is not UTF-8"));
+    };
     match catalogue::one(&state.services.config, &name, state.started) {
         Ok(model) => Json(model).into_response(),
         Err(error) => error::respond(&error),

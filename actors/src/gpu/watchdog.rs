@@ -65,22 +65,15 @@ impl Pace {
 
     /// Expected seconds of a step of `tokens` tokens.
     fn step(&self, tokens: u32) -> f64 {
-        self.decode_step + if tokens < PROMPT_STEP { 0.0 } else { self.prompt_token * f64::from(tokens) }
+        let per_token = if self.prompt_token == 0.0 { self.decode_step } else { self.prompt_token };
+        self.decode_step + if tokens < PROMPT_STEP { 0.0 } else { per_token * f64::from(tokens) }
     }
 }
 
 impl Pulse {
-    pub fn new(now: Instant) -> Self {
-        Self {
-            phase: Phase::Hello,
-            heard: now,
-            progressed: now,
-            ticked: now,
-            step: None,
-            steps: 0,
-            stirred: now,
-            pace: Pace::default(),
-        }
+    /// `pace` is what an earlier life of the same engine was measured at.
+    pub fn new(now: Instant, pace: Pace) -> Self {
+        Self { phase: Phase::Hello, heard: now, progressed: now, ticked: now, step: None, steps: 0, stirred: now, pace }
     }
 
     pub fn heard(&mut self, now: Instant) {
@@ -119,6 +112,13 @@ impl Pulse {
         self.pace
     }
 
+    /// The child has used its processors since the last look: slow, not stuck. Its step gets the time again, until
+    /// [`FIRST_STEP`] is over.
+    pub fn is_computing(&self, now: Instant) -> bool {
+        self.step.is_some_and(|(began, _)| now.duration_since(began) < FIRST_STEP)
+            && now.duration_since(self.heard) <= SILENCE
+    }
+
     /// Called at every tick: what kind of hang this is, if it is one. `busy`: some job waits for an output.
     pub fn hang(&mut self, now: Instant, busy: bool) -> Option<String> {
         let own_gap = now.duration_since(self.ticked);
@@ -153,7 +153,7 @@ impl Pulse {
     }
 
     fn step_limit(&self, tokens: u32) -> Duration {
-        if self.steps == 0 {
+        if self.steps == 0 || self.pace == Pace::default() {
             return FIRST_STEP;
         }
         let expected = STEP_FACTOR * self.pace.step(tokens);
@@ -187,7 +187,7 @@ mod tests {
     }
 
     fn serving(now: Instant) -> Pulse {
-        let mut pulse = Pulse::new(now);
+        let mut pulse = Pulse::new(now, Pace::default());
         pulse.hello(now);
         pulse.loaded();
         pulse
@@ -207,8 +207,10 @@ mod tests {
         pulse.step_began(1, start);
         assert!(run(&mut pulse, start, FIRST_STEP - TICK, true).is_none(), "the first step may be long");
         let now = start + FIRST_STEP;
-        pulse.step_began(1, now);
-        pulse.step_ended(now + Duration::from_millis(10));
+        for _ in 0..2 {
+            pulse.step_began(1, now);
+            pulse.step_ended(now + Duration::from_millis(10));
+        }
         pulse.step_began(1, now);
         let after = run(&mut pulse, now, Duration::from_secs(9), true).unwrap();
         assert!(after > STEP_MIN && after <= STEP_MIN + TICK, "{after:?}");
@@ -256,7 +258,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_load_without_progress_hangs_after_thirty_seconds() {
         let start = Instant::now();
-        let mut pulse = Pulse::new(start);
+        let mut pulse = Pulse::new(start, Pace::default());
         pulse.hello(start);
         let after = run(&mut pulse, start, Duration::from_secs(60), true).unwrap();
         assert!(after > LOAD_STALL && after <= LOAD_STALL + TICK);

@@ -330,12 +330,16 @@ fn unavailable(request: &ChatRequest, why: &str, after: Duration) -> GatewayErro
 fn none_now(request: &ChatRequest, candidates: &[Candidate], around: Surroundings<'_>) -> GatewayError {
     let now = tokio::time::Instant::now();
     let local_at = around.locals.iter().filter_map(|local| local.view.state.wakes_at());
-    let cloud_at = around.clouds.iter().filter_map(|cloud| cloud.view.usable_at);
-    let any_cloud = candidates.iter().any(|candidate| matches!(candidate.key, TargetKey::Cloud { .. }));
-    let at = if any_cloud { cloud_at.min() } else { local_at.min() };
+    let is_meant = |cloud: &&CloudFacts| {
+        let key = TargetKey::Cloud { provider: cloud.provider, model: cloud.model_index };
+        candidates.iter().any(|candidate| candidate.key == key)
+    };
+    let clouds: Vec<&CloudFacts> = around.clouds.iter().filter(is_meant).collect();
+    let cloud_at = clouds.iter().filter_map(|cloud| cloud.view.usable_at).min();
+    let at = if clouds.is_empty() { local_at.min() } else { cloud_at };
     let after = at.map_or(Duration::from_secs(1), |at| at.saturating_duration_since(now));
     let after = after.max(Duration::from_secs(1));
-    if any_cloud && around.clouds.iter().all(|cloud| cloud.view.limited) {
+    if !clouds.is_empty() && clouds.iter().all(|cloud| cloud.view.limited) {
         let message = "every provider limits our rate right now; retry later";
         return GatewayError::gateway(ErrorKind::RateLimited, message).retry_after(after);
     }
