@@ -46,6 +46,11 @@ fn write(out: &mut String, report: &Report) -> std::fmt::Result {
     for (way, times) in &report.failover_by_way {
         line(out, way, times)?;
     }
+    let deaths: usize = report.engine_deaths.values().sum();
+    writeln!(out, "\nengine deaths: {deaths}, of which {} were ordered", report.engine_deaths_ordered)?;
+    for (cause, count) in &report.engine_deaths {
+        writeln!(out, "  {count:>3} {cause}")?;
+    }
     writeln!(out, "\nprocess start → local target serves: {:.0} ms", report.start_to_serving_ms)?;
     let (before, after) = (report.resident_mib_before, report.resident_mib_after);
     writeln!(out, "gateway memory: {before:.1} MiB before, {after:.1} MiB after")?;

@@ -67,6 +67,9 @@ pub struct Report {
     /// Engine death ordered → replacement attempt received by the provider.
     pub failover: Percentiles,
     pub failover_hang: Percentiles,
+    /// More deaths than were ordered: an engine was killed because it seemed to hang.
+    pub engine_deaths_ordered: usize,
+    pub engine_deaths: BTreeMap<String, usize>,
     pub failover_by_way: BTreeMap<String, Percentiles>,
     /// SIGSTOP → death declared.
     pub detect_idle: Percentiles,
@@ -288,6 +291,10 @@ async fn conclude(gateway: Gateway, history: &History, open_files: usize, report
     report.failover_hang = Percentiles::of(failovers.after_hang());
     report.failover_by_way = failovers.by_way.into_iter().map(|(way, times)| (way, Percentiles::of(times))).collect();
     report.local_again = Percentiles::of(measure::local_again(history));
+    report.engine_deaths = gateway.death_causes();
+    let on_engine = |kind: &&String| ENGINE_WAYS.iter().any(|way| kind.ends_with(way)) && kind.starts_with("gpu/");
+    report.engine_deaths_ordered =
+        report.kills.iter().filter(|(kind, _)| on_engine(kind)).map(|(_, count)| count).sum();
     report.violations = history.violations();
     let ended: u64 = status.requests.ended.values().sum();
     let mut rule = |kept: bool, what: String| {

@@ -180,6 +180,19 @@ impl Gateway {
         self.log.lock().expect("no reader panicked").iter().any(|line| line.contains(text))
     }
 
+    /// How often engines died of what, as the log tells it; numbers in a cause count as one cause.
+    pub fn death_causes(&self) -> BTreeMap<String, usize> {
+        let log = self.log.lock().expect("no reader panicked");
+        let mut causes = BTreeMap::new();
+        for line in log.iter().filter(|line| line.contains("gpu state") && line.contains("state=\"down\"")) {
+            let cause = line.split("cause=\"").nth(1).unwrap_or_default().trim_end_matches('"');
+            let cause: String =
+                cause.split(' ').map(|w| if w.parse::<u64>().is_ok() { "N" } else { w }).collect::<Vec<_>>().join(" ");
+            *causes.entry(cause).or_default() += 1;
+        }
+        causes
+    }
+
     /// Ids of the requests that RouterActor sent to `target`, in order of its decisions; needs the debug log.
     pub fn decided(&self, target: &str) -> Vec<String> {
         let log = self.log.lock().expect("no reader panicked");
