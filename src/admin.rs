@@ -1,7 +1,10 @@
 //! The admin listener: metrics, status, the live tree, health, chaos. Reads what is published; asks no actor but the
 //! router for its queue.
 
-use crate::http::error::respond;
+use crate::http::{
+    error::{ErrorReply, respond},
+    origin,
+};
 use axum::{
     Json, Router,
     body::Bytes,
@@ -42,7 +45,9 @@ pub fn router(state: AdminState) -> Router {
         router = router.route("/admin/chaos/kill", post(kill));
     }
     router
-        .fallback(|| async { respond(&not_found()) })
+        .fallback(|request: Request| async move {
+            ErrorReply::unknown_url(request.method().as_str(), request.uri().path()).into_response()
+        })
         .method_not_allowed_fallback(|| async {
             let mut response = respond(&GatewayError::invalid(None, "this path does not take that method"));
             *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
@@ -52,19 +57,15 @@ pub fn router(state: AdminState) -> Router {
         .with_state(state)
 }
 
-fn not_found() -> GatewayError {
-    GatewayError::gateway(
-        ErrorKind::ModelNotFound,
-        "no such path on the admin listener (chaos needs [chaos] enabled = true)",
-    )
-}
-
 /// Host and token, before anything else: a web page that rebinds its name to loopback gets nothing.
 async fn guard(State(state): State<AdminState>, request: Request, next: Next) -> Response {
     let server = &state.runtime.services.config.server;
     if !host_is_known(request.headers(), &server.admin_hosts) {
         let message = "this Host is not in [server] admin_hosts";
         return respond(&GatewayError::gateway(ErrorKind::Forbidden, message));
+    }
+    if origin::is_foreign(request.headers()) {
+        return respond(&origin::refusal());
     }
     if let Some(token) = &server.admin_token
         && !carries_token(request.headers(), token.expose_secret())

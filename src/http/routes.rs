@@ -5,7 +5,7 @@ use super::{
     body::{self, Budget},
     catalogue,
     error::{self, ErrorReply},
-    frames, parse, ready,
+    frames, origin, parse, ready,
     render::Stamp,
 };
 use axum::{
@@ -80,11 +80,15 @@ pub fn api_router(state: EdgeState) -> Router {
 async fn identified(mut request: Request, next: Next) -> Response {
     let arrival = Arrival { id: RequestId::random(), at: Instant::now() };
     request.extensions_mut().insert(arrival);
-    let handled = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-    let mut response = handled.unwrap_or_else(|_| {
-        tracing::error!(request = %arrival.id, "a handler panicked");
-        error::respond(&frames::bug())
-    });
+    let mut response = if origin::is_foreign(request.headers()) {
+        error::respond(&origin::refusal())
+    } else {
+        let handled = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+        handled.unwrap_or_else(|_| {
+            tracing::error!(request = %arrival.id, "a handler panicked");
+            error::respond(&frames::bug())
+        })
+    };
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::try_from(arrival.id.to_string()) {
         headers.insert("x-request-id", id);

@@ -36,6 +36,7 @@ pub struct Pulse {
     ticked: Instant,
     step: Option<(Instant, u32)>,
     steps: u64,
+    ended: Option<Instant>,
     /// Last time a step began or ended, or nobody waited for one.
     stirred: Instant,
     pace: Pace,
@@ -49,6 +50,9 @@ pub struct Pace {
     /// Seconds per token of a step that is mostly prompt.
     pub prompt_token: f64,
 }
+
+/// A step that ended this long ago still proves that the engine decodes.
+const PROOF_OF_LIFE: Duration = Duration::from_millis(250);
 
 /// Steps of at least this many tokens are mostly prompt.
 const PROMPT_STEP: u32 = 17;
@@ -73,7 +77,17 @@ impl Pace {
 impl Pulse {
     /// `pace` is what an earlier life of the same engine was measured at.
     pub fn new(now: Instant, pace: Pace) -> Self {
-        Self { phase: Phase::Hello, heard: now, progressed: now, ticked: now, step: None, steps: 0, stirred: now, pace }
+        Self {
+            phase: Phase::Hello,
+            heard: now,
+            progressed: now,
+            ticked: now,
+            step: None,
+            steps: 0,
+            ended: None,
+            stirred: now,
+            pace,
+        }
     }
 
     pub fn heard(&mut self, now: Instant) {
@@ -105,11 +119,17 @@ impl Pulse {
             self.pace.learn(tokens, now.duration_since(began));
         }
         self.steps += 1;
+        self.ended = Some(now);
         self.stirred = now;
     }
 
     pub fn pace(&self) -> Pace {
         self.pace
+    }
+
+    /// A step ended just now: the engine decodes, which is all that a canary could show.
+    pub fn is_decoding(&self, now: Instant) -> bool {
+        self.steps > 0 && self.ended.is_some_and(|ended| now.duration_since(ended) < PROOF_OF_LIFE)
     }
 
     /// The child has used its processors since the last look: slow, not stuck. Its step gets the time again, until
