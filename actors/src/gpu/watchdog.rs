@@ -63,9 +63,14 @@ impl Pace {
         }
     }
 
-    /// Expected seconds of a step of `tokens` tokens.
-    fn step(&self, tokens: u32) -> f64 {
-        self.decode_step + if tokens < PROMPT_STEP { 0.0 } else { self.prompt_token * f64::from(tokens) }
+    /// Expected seconds of a step of `tokens` tokens; `None` until a step of its kind was measured.
+    fn step(&self, tokens: u32) -> Option<f64> {
+        let (measured, more) = if tokens < PROMPT_STEP {
+            (self.decode_step, 0.0)
+        } else {
+            (self.prompt_token, self.prompt_token * f64::from(tokens))
+        };
+        (measured > 0.0).then_some(self.decode_step + more)
     }
 }
 
@@ -153,11 +158,10 @@ impl Pulse {
     }
 
     fn step_limit(&self, tokens: u32) -> Duration {
-        if self.steps == 0 {
-            return FIRST_STEP;
-        }
-        let expected = STEP_FACTOR * self.pace.step(tokens);
-        STEP_MIN.max(Duration::try_from_secs_f64(expected).unwrap_or(FIRST_STEP))
+        // The first prompt of a life says as little about its limit as the first step: a large model on a CPU reads
+        // for many seconds what its canary did not have.
+        let Some(expected) = self.pace.step(tokens) else { return FIRST_STEP };
+        STEP_MIN.max(Duration::try_from_secs_f64(STEP_FACTOR * expected).unwrap_or(FIRST_STEP))
     }
 }
 
@@ -207,8 +211,10 @@ mod tests {
         pulse.step_began(1, start);
         assert!(run(&mut pulse, start, FIRST_STEP - TICK, true).is_none(), "the first step may be long");
         let now = start + FIRST_STEP;
-        pulse.step_began(1, now);
-        pulse.step_ended(now + Duration::from_millis(10));
+        for _ in 0..2 {
+            pulse.step_began(1, now);
+            pulse.step_ended(now + Duration::from_millis(10));
+        }
         pulse.step_began(1, now);
         let after = run(&mut pulse, now, Duration::from_secs(9), true).unwrap();
         assert!(after > STEP_MIN && after <= STEP_MIN + TICK, "{after:?}");
@@ -251,6 +257,19 @@ mod tests {
             pulse.step_ended(start + Duration::from_millis(ms));
         }
         assert_eq!(pulse.pace(), Pace { decode_step: 0.02, prompt_token: 0.005 });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_prompt_after_decodes_gets_the_time_of_a_first_step() {
+        let start = Instant::now();
+        let mut pulse = serving(start);
+        for _ in 0..3 {
+            pulse.step_began(1, start);
+            pulse.step_ended(start + Duration::from_millis(300));
+        }
+        pulse.step_began(512, start);
+        let after = run(&mut pulse, start, FIRST_STEP * 2, true).unwrap();
+        assert!(after > FIRST_STEP && after <= FIRST_STEP + TICK, "{after:?}");
     }
 
     #[tokio::test(start_paused = true)]
