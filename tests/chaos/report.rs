@@ -24,7 +24,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::Serialize;
 use std::{collections::BTreeMap, process::ExitCode, time::Duration};
 use support::{
-    Gateway, History, Load, Mix, Setup,
+    Ask, Gateway, History, Load, Mix, Setup,
     history::Tally,
     poll::{eventually, until},
     process,
@@ -235,6 +235,8 @@ impl Chaos<'_> {
 
     async fn kill_engine(&mut self, how: &'static str, samples: &mut Samples) {
         let epoch = self.gateway.until_serving().await.epoch;
+        // A hang is told by the pace, which a fresh engine must show first.
+        self.history.add(self.gateway.client.ask(&self.gateway.api, Ask::count().model("local").max_tokens(4)).await);
         // A death while streams run is the one that matters.
         let at_work = || async { self.gateway.try_status().await.filter(|status| status.leases > 0).map(drop) };
         eventually(Duration::from_secs(5), at_work).await;

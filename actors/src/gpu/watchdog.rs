@@ -67,10 +67,14 @@ impl Pace {
         }
     }
 
-    /// Expected seconds of a step of `tokens` tokens.
-    fn step(&self, tokens: u32) -> f64 {
-        let per_token = if self.prompt_token == 0.0 { self.decode_step } else { self.prompt_token };
-        self.decode_step + if tokens < PROMPT_STEP { 0.0 } else { per_token * f64::from(tokens) }
+    /// Expected seconds of a step of `tokens` tokens; `None` until a step of its kind was measured.
+    fn step(&self, tokens: u32) -> Option<f64> {
+        let (measured, more) = if tokens < PROMPT_STEP {
+            (self.decode_step, 0.0)
+        } else {
+            (self.prompt_token, self.prompt_token * f64::from(tokens))
+        };
+        (measured > 0.0).then_some(self.decode_step + more)
     }
 }
 
@@ -173,11 +177,11 @@ impl Pulse {
     }
 
     fn step_limit(&self, tokens: u32) -> Duration {
-        if self.steps == 0 || self.pace == Pace::default() {
-            return FIRST_STEP;
-        }
-        let expected = STEP_FACTOR * self.pace.step(tokens);
-        STEP_MIN.max(Duration::try_from_secs_f64(expected).unwrap_or(FIRST_STEP))
+        // The first step of a life, and the first prompt ever, have no measure: a large model on a CPU reads for many
+        // seconds what its canary did not have.
+        let expected = self.pace.step(tokens).filter(|_| self.steps > 0);
+        let Some(expected) = expected else { return FIRST_STEP };
+        STEP_MIN.max(Duration::try_from_secs_f64(STEP_FACTOR * expected).unwrap_or(FIRST_STEP))
     }
 }
 
@@ -273,6 +277,19 @@ mod tests {
             pulse.step_ended(start + Duration::from_millis(ms));
         }
         assert_eq!(pulse.pace(), Pace { decode_step: 0.02, prompt_token: 0.005 });
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_first_prompt_after_decodes_gets_the_time_of_a_first_step() {
+        let start = Instant::now();
+        let mut pulse = serving(start);
+        for _ in 0..3 {
+            pulse.step_began(1, start);
+            pulse.step_ended(start + Duration::from_millis(300));
+        }
+        pulse.step_began(512, start);
+        let after = run(&mut pulse, start, FIRST_STEP * 2, true).unwrap();
+        assert!(after > FIRST_STEP && after <= FIRST_STEP + TICK, "{after:?}");
     }
 
     #[tokio::test(start_paused = true)]
