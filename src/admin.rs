@@ -1,11 +1,14 @@
 //! The admin listener: metrics, status, the live tree, health, chaos. Reads what is published; asks no actor but the
 //! router for its queue.
 
-use crate::http::error::respond;
+use crate::http::{
+    error::{ErrorReply, respond},
+    origin,
+};
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{Request, State},
+    extract::{Request, State, rejection::BytesRejection},
     http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -42,20 +45,16 @@ pub fn router(state: AdminState) -> Router {
         router = router.route("/admin/chaos/kill", post(kill));
     }
     router
-        .fallback(|| async { respond(&not_found()) })
+        .fallback(|request: Request| async move {
+            ErrorReply::unknown_url(request.method().as_str(), request.uri().path()).into_response()
+        })
         .method_not_allowed_fallback(|| async {
-            let error = GatewayError::invalid(None, "this path does not take that method");
-            (StatusCode::METHOD_NOT_ALLOWED, respond(&error).into_body()).into_response()
+            let mut response = respond(&GatewayError::invalid(None, "this path does not take that method"));
+            *response.status_mut() = StatusCode::METHOD_NOT_ALLOWED;
+            response
         })
         .layer(middleware::from_fn_with_state(state.clone(), guard))
         .with_state(state)
-}
-
-fn not_found() -> GatewayError {
-    GatewayError::gateway(
-        ErrorKind::ModelNotFound,
-        "no such path on the admin listener (chaos needs [chaos] enabled = true)",
-    )
 }
 
 /// Host and token, before anything else: a web page that rebinds its name to loopback gets nothing.
@@ -64,6 +63,9 @@ async fn guard(State(state): State<AdminState>, request: Request, next: Next) ->
     if !host_is_known(request.headers(), &server.admin_hosts) {
         let message = "this Host is not in [server] admin_hosts";
         return respond(&GatewayError::gateway(ErrorKind::Forbidden, message));
+    }
+    if origin::is_foreign(request.headers()) {
+        return respond(&origin::refusal());
     }
     if let Some(token) = &server.admin_token
         && !carries_token(request.headers(), token.expose_secret())
@@ -186,6 +188,9 @@ async fn usage(State(state): State<AdminState>) -> Json<Value> {
     Json(json!(state.runtime.services.ledger.snapshot()))
 }
 
+/// A longer chaos order is cut, and so is no JSON.
+const ORDER_BYTES: usize = 1024;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct KillOrder {
@@ -193,7 +198,10 @@ struct KillOrder {
     how: String,
 }
 
-async fn kill(State(state): State<AdminState>, body: Bytes) -> Response {
+async fn kill(State(state): State<AdminState>, body: Result<Bytes, BytesRejection>) -> Response {
+    let Ok(body) = body.map(|body| body.slice(..body.len().min(ORDER_BYTES))) else {
+        return respond(&GatewayError::gateway(ErrorKind::TooLarge, "a chaos order is one small JSON object"));
+    };
     let order: KillOrder = match serde_json::from_slice(&body) {
         Ok(order) => order,
         Err(error) => return respond(&GatewayError::invalid(None, format!("want {{\"actor\", \"how\"}}: {error}"))),

@@ -126,13 +126,26 @@ fn load(args: &ConfigArgs, demo: Option<DemoCloud>) -> Result<(Config, Vec<Warni
             Some((path.clone(), text))
         }
     };
-    let env: Vec<(String, String)> = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-        .collect();
+    let env = readable_env()?;
     let cache_dir = config::default_cache_dir(&env);
     let sources = Sources { file, env, overrides: Vec::new(), cache_dir, demo };
     let read = |path: &Path| std::fs::read_to_string(path);
     config::load(&sources, &read).map_err(|faults| ServeError::Config(faults.to_string()))
+}
+
+/// The environment as text. Other programs' oddities are not our business, but ours must not be ignored in silence.
+fn readable_env() -> Result<Vec<(String, String)>, ServeError> {
+    let mut env = Vec::new();
+    for (name, value) in std::env::vars_os() {
+        match (name.into_string(), value.into_string()) {
+            (Ok(name), Ok(value)) => env.push((name, value)),
+            (Ok(name), Err(_)) if name.starts_with("SPILLWAY") => {
+                return Err(ServeError::Config(format!("the value of {name} is not UTF-8")));
+            }
+            _ => {}
+        }
+    }
+    Ok(env)
 }
 
 fn check(args: &CheckArgs) -> ExitCode {

@@ -10,6 +10,7 @@ mod catalogue;
 pub mod error;
 mod frames;
 pub mod listen;
+pub(crate) mod origin;
 pub mod parse;
 mod ready;
 pub mod render;

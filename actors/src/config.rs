@@ -15,8 +15,8 @@ pub use fault::{ConfigFaults, Fault, Warning};
 pub use resolve::load;
 pub use sources::{BUILT_IN, DemoCloud, ReadFile, Sources, default_cache_dir};
 
+use crate::domain::Sampling;
 use crate::domain::{Complexity, ModelName, Price, TargetName};
-use crate::gpu::frame::Sampling;
 use secrecy::SecretString;
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 

@@ -5,9 +5,11 @@ pub mod error;
 pub mod event;
 pub mod money;
 pub mod name;
+pub mod sampling;
 
 pub use chat::{ChatRequest, CloudBound, Input, Message, ModelChoice, Needs, RequestKind, SamplingWish};
 pub use error::{ErrorKind, GatewayError, Origin};
 pub use event::{Delta, GenerationEvent, TokenUsage};
 pub use money::{NanoUsd, Price};
 pub use name::{Complexity, ModelName, RequestId, TargetName};
+pub use sampling::Sampling;

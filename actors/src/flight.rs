@@ -31,7 +31,7 @@ use tokio::{sync::mpsc, time::Instant};
 /// Attempts of one request that failed by their target's fault; the take-over is not counted.
 const ATTEMPTS: usize = 3;
 /// Engine deaths that one request may live through: they are rarely its own doing.
-const ENGINE_DEATHS: usize = 5;
+const ENGINE_DEATHS: usize = 10;
 /// Times our own pool or breaker may send a request away before that counts as a failure.
 const SENT_AWAY: usize = 100;
 /// Events between a flight and the HTTP edge.

@@ -72,7 +72,10 @@ pub fn gpu_state(gpu: &str, state: &'static str, epoch: u64, cause: Option<&str>
         let value = if name == state { 1.0 } else { 0.0 };
         gauge!("spillway_gpu_state", "gpu" => gpu.to_owned(), "state" => name).set(value);
     }
-    tracing::info!(gpu, state, epoch, cause, "gpu state");
+    match (state, cause) {
+        ("down", Some(cause)) => tracing::warn!(gpu, state, epoch, cause, "gpu state"),
+        _ => tracing::info!(gpu, state, epoch, cause, "gpu state"),
+    }
 }
 
 pub fn leases(gpu: &str, held: usize) {

@@ -5,12 +5,12 @@ use super::{
     body::{self, Budget},
     catalogue,
     error::{self, ErrorReply},
-    frames, parse, ready,
+    frames, origin, parse, ready,
     render::Stamp,
 };
 use axum::{
     Json, Router,
-    extract::{Path, Request, State},
+    extract::{Path, Request, State, rejection::PathRejection},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -19,14 +19,18 @@ use futures_util::FutureExt;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 use spillway_actors::{
-    domain::{GatewayError, RequestId, RequestKind},
+    domain::{ErrorKind, GatewayError, RequestId, RequestKind},
     flight::{self, Services},
 };
 use std::{
     panic::AssertUnwindSafe,
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 use tokio::time::Instant;
+
+/// Parsing a larger body takes milliseconds: it must not hold up a thread that serves others.
+const LARGE_BODY: usize = 64 << 10;
 
 /// What every handler needs.
 #[derive(Clone)]
@@ -76,11 +80,15 @@ pub fn api_router(state: EdgeState) -> Router {
 async fn identified(mut request: Request, next: Next) -> Response {
     let arrival = Arrival { id: RequestId::random(), at: Instant::now() };
     request.extensions_mut().insert(arrival);
-    let handled = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-    let mut response = handled.unwrap_or_else(|_| {
-        tracing::error!(request = %arrival.id, "a handler panicked");
-        error::respond(&frames::bug())
-    });
+    let mut response = if origin::is_foreign(request.headers()) {
+        error::respond(&origin::refusal())
+    } else {
+        let handled = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+        handled.unwrap_or_else(|_| {
+            tracing::error!(request = %arrival.id, "a handler panicked");
+            error::respond(&frames::bug())
+        })
+    };
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::try_from(arrival.id.to_string()) {
         headers.insert("x-request-id", id);
@@ -107,8 +115,14 @@ async fn serve(state: &EdgeState, kind: RequestKind, request: Request) -> Result
         RequestKind::Chat => parse::chat,
         RequestKind::Completion => parse::completion,
     };
-    let request = parser(id, &upload.bytes, &parts.headers, config)?;
-    drop(upload.bytes);
+    let body::Upload { bytes, held } = upload;
+    let request = if bytes.len() < LARGE_BODY {
+        parser(id, &bytes, &parts.headers, config)?
+    } else {
+        let config = Arc::clone(config);
+        let parsing = tokio::task::spawn_blocking(move || parser(id, &bytes, &parts.headers, &config));
+        parsing.await.map_err(|_| GatewayError::gateway(ErrorKind::Internal, "the request could not be parsed"))??
+    };
     let wish = Wish {
         stamp: Stamp::new(kind, id, unix_seconds()),
         stream: request.stream,
@@ -117,14 +131,17 @@ async fn serve(state: &EdgeState, kind: RequestKind, request: Request) -> Result
     };
     let guard = jobs.admit(request, Instant::now(), config.server.request_timeout)?;
     let events = flight::launch(state.services.clone(), guard);
-    Ok(answer::answer(events, wish, config, upload.held).await)
+    Ok(answer::answer(events, wish, config, held).await)
 }
 
 async fn models(State(state): State<EdgeState>) -> Response {
     Json(catalogue::list(&state.services.config, state.started)).into_response()
 }
 
-async fn model(State(state): State<EdgeState>, Path(name): Path<String>) -> Response {
+async fn model(State(state): State<EdgeState>, name: Result<Path<String>, PathRejection>) -> Response {
+    let Ok(Path(name)) = name else {
+        return error::respond(&GatewayError::invalid("model", "the model's name in the URL is not UTF-8"));
+    };
     match catalogue::one(&state.services.config, &name, state.started) {
         Ok(model) => Json(model).into_response(),
         Err(error) => error::respond(&error),

@@ -21,10 +21,31 @@ struct Choice {
 #[derive(Debug, Default)]
 pub struct Assembler {
     choices: BTreeMap<u32, Choice>,
+    bytes: usize,
 }
 
+/// The answer is larger than any answer may be.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TooMuch;
+
+/// Largest answer that is put together, in bytes of its JSON; at most this many choices.
+const MAX_BYTES: usize = 32 << 20;
+const MAX_CHOICES: usize = 256;
+/// Charged for a delta whatever it holds.
+const DELTA_BYTES: usize = 16;
+
 impl Assembler {
-    pub fn delta(&mut self, delta: Delta) {
+    /// Adds one delta.
+    ///
+    /// # Errors
+    /// The answer has grown beyond its bound; what is here must be thrown away.
+    pub fn delta(&mut self, delta: Delta) -> Result<(), TooMuch> {
+        let others = delta.other.values().chain(&delta.logprobs).map(size).sum::<usize>();
+        self.bytes += delta.content.as_ref().map_or(0, String::len) + others + DELTA_BYTES;
+        let new_choice = !self.choices.contains_key(&delta.choice);
+        if self.bytes > MAX_BYTES || (new_choice && self.choices.len() >= MAX_CHOICES) {
+            return Err(TooMuch);
+        }
         let choice = self.choices.entry(delta.choice).or_default();
         if let Some(text) = delta.content {
             choice.content.get_or_insert_default().push_str(&text);
@@ -38,10 +59,13 @@ impl Assembler {
                 none => *none = Some(logprobs),
             }
         }
+        Ok(())
     }
 
     pub fn finish(&mut self, choice: u32, reason: String) {
-        self.choices.entry(choice).or_default().finish_reason = Some(reason);
+        if self.choices.len() < MAX_CHOICES || self.choices.contains_key(&choice) {
+            self.choices.entry(choice).or_default().finish_reason = Some(reason);
+        }
     }
 
     pub fn into_answer(self) -> WholeAnswer {
@@ -64,6 +88,18 @@ impl Choice {
         message.extend(self.other);
         let finish_reason = self.finish_reason.unwrap_or_else(|| "stop".to_owned());
         WholeChoice { index, message, finish_reason, logprobs: self.logprobs }
+    }
+}
+
+/// Roughly the memory of a value's JSON, in bytes.
+fn size(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len() + DELTA_BYTES,
+        Value::Array(items) => items.iter().map(size).sum::<usize>() + DELTA_BYTES,
+        Value::Object(fields) => {
+            fields.iter().map(|(name, value)| name.len() + size(value)).sum::<usize>() + DELTA_BYTES
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => DELTA_BYTES,
     }
 }
 
@@ -110,13 +146,17 @@ mod tests {
     #[test]
     fn text_tool_calls_and_unknown_fields_are_put_together() {
         let mut assembler = Assembler::default();
-        assembler.delta(Delta { content: Some("Hel".into()), ..Delta::default() });
-        assembler.delta(Delta { content: Some("lo".into()), ..Delta::default() });
-        assembler.delta(other(json!({"reasoning_content": "be", "tool_calls": [
-            {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "{\"x\""}}]})));
-        assembler.delta(other(json!({"reasoning_content": "cause", "tool_calls": [
+        assembler.delta(Delta { content: Some("Hel".into()), ..Delta::default() }).unwrap();
+        assembler.delta(Delta { content: Some("lo".into()), ..Delta::default() }).unwrap();
+        assembler
+            .delta(other(json!({"reasoning_content": "be", "tool_calls": [
+            {"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "{\"x\""}}]})))
+            .unwrap();
+        assembler
+            .delta(other(json!({"reasoning_content": "cause", "tool_calls": [
             {"index": 0, "id": "a", "function": {"arguments": ":1}"}},
-            {"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": "{}"}}]})));
+            {"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": "{}"}}]})))
+            .unwrap();
         assembler.finish(0, "tool_calls".into());
         let answer = assembler.into_answer();
         assert_eq!(
@@ -129,11 +169,19 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_without_end_is_refused() {
+        let mut assembler = Assembler::default();
+        let piece = Delta { content: Some("x".repeat(1 << 20)), ..Delta::default() };
+        assert!((0..31).all(|_| assembler.delta(piece.clone()).is_ok()));
+        assert_eq!(assembler.delta(piece), Err(TooMuch));
+    }
+
+    #[test]
     fn several_choices_stay_apart_and_logprobs_go_on() {
         let mut assembler = Assembler::default();
         for (choice, text) in [(1, "b"), (0, "a"), (1, "c")] {
             let logprobs = Some(json!({"content": [{"token": text}]}));
-            assembler.delta(Delta { choice, content: Some(text.into()), logprobs, ..Delta::default() });
+            assembler.delta(Delta { choice, content: Some(text.into()), logprobs, ..Delta::default() }).unwrap();
         }
         let answer = assembler.into_answer();
         let text = |at: usize| answer.choices[at].message["content"].clone();

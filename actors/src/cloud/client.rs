@@ -100,10 +100,10 @@ impl ProviderClient {
         let started = Instant::now();
         let headers = self.headers(request_id, key, stream)?;
         let sending = self.http.post(self.url.clone()).headers(headers).body(body.clone()).send();
-        let response = patience
-            .within(started + limit, "did not answer in time", sending)
-            .await?
-            .map_err(|error| patience.failed(&broken(&error)))?;
+        let response = patience.within(started + limit, "did not answer in time", sending).await?.map_err(|error| {
+            let failed = patience.failed(&broken(&error));
+            if error.is_connect() { failed.unworked() } else { failed }
+        })?;
         if !response.status().is_success() {
             return Err(patience.refused(response, key, &body).await);
         }

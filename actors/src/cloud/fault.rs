@@ -32,7 +32,7 @@ impl Refusal<'_> {
     pub fn into_error(self, key: &str, request_body: &[u8]) -> GatewayError {
         let words = Words::of(self.body);
         let kind = kind_of(self.status, &words);
-        let mut error = GatewayError::target(self.target, kind, self.text(kind));
+        let mut error = GatewayError::target(self.target, kind, self.text(kind)).unworked();
         error.retry_after =
             self.retry_after.filter(|_| kind == ErrorKind::RateLimited || self.status.is_server_error());
         if kind == ErrorKind::InvalidRequest {

@@ -3,8 +3,10 @@
 //! The HTTP edge makes it from JSON; everything after reads it. The client's own body is kept as parsed JSON, because
 //! fields this gateway does not know go through to the cloud untouched.
 
-use super::name::{ModelName, RequestId};
-use crate::gpu::frame::Sampling;
+use super::{
+    name::{ModelName, RequestId},
+    sampling::Sampling,
+};
 use serde_json::{Map, Value};
 use std::time::Duration;
 

@@ -74,11 +74,13 @@ pub struct GatewayError {
     /// The request field at fault, if one is.
     pub param: Option<String>,
     pub retry_after: Option<Duration>,
+    /// The target has surely done no work for the request: it could not be reached, or said no at once.
+    pub unworked: bool,
 }
 
 impl GatewayError {
     pub fn new(origin: Origin, kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { origin, kind, message: message.into(), param: None, retry_after: None }
+        Self { origin, kind, message: message.into(), param: None, retry_after: None, unworked: false }
     }
 
     pub fn invalid(param: impl Into<Option<&'static str>>, message: impl Into<String>) -> Self {
@@ -98,6 +100,12 @@ impl GatewayError {
     #[must_use]
     pub fn retry_after(mut self, after: Duration) -> Self {
         self.retry_after = Some(after);
+        self
+    }
+
+    #[must_use]
+    pub fn unworked(mut self) -> Self {
+        self.unworked = true;
         self
     }
 

@@ -21,6 +21,9 @@ const POOL_LOOK: Duration = Duration::from_millis(5);
 /// How long a flight waits for a place at a busy provider before it asks anew where to go.
 const PLACE_PATIENCE: Duration = Duration::from_secs(2);
 
+/// A provider that reports more tokens than this for one answer has miscounted.
+const PLAUSIBLE_TOKENS: u64 = 10_000_000;
+
 /// One attempt's running state.
 struct Progress {
     began: Instant,
@@ -79,15 +82,17 @@ impl Flight {
         progress.headed = true;
         match answer {
             Answer::Stream(events) => self.pass_stream(*events, decision, progress).await,
-            Answer::Body(whole) => {
-                self.pass_whole(whole, decision, progress).await;
-                Ok(())
-            }
+            Answer::Body(whole) => self.pass_whole(whole, decision, progress).await,
         }
     }
 
     /// A provider that does not stream although it was asked to.
-    async fn pass_whole(&mut self, whole: WholeAnswer, decision: &Decision, progress: &mut Progress) {
+    async fn pass_whole(
+        &mut self,
+        whole: WholeAnswer,
+        decision: &Decision,
+        progress: &mut Progress,
+    ) -> Result<(), Failure> {
         progress.usage = whole.usage;
         for choice in &whole.choices {
             let mut other = choice.message.clone();
@@ -98,7 +103,7 @@ impl Flight {
             };
             let (index, logprobs) = (choice.index, choice.logprobs.clone());
             let delta = Delta { choice: index, content, other, logprobs, tokens: Vec::new() };
-            self.pass_delta(delta, None, decision, progress).await;
+            self.pass_delta(delta, None, decision, progress).await?;
             if self.request().stream {
                 self.start_stream(decision).await;
                 self.emit(FlightEvent::Finish { choice: index, reason: choice.finish_reason.clone() }).await;
@@ -109,6 +114,7 @@ impl Flight {
         if !self.request().stream {
             self.emit(FlightEvent::Whole(Box::new(whole))).await;
         }
+        Ok(())
     }
 
     async fn pass_stream(
@@ -128,7 +134,7 @@ impl Flight {
             };
             match (event, &mut whole) {
                 (Some(GenerationEvent::Delta(delta)), whole) => {
-                    self.pass_delta(delta, whole.as_mut(), decision, progress).await;
+                    self.pass_delta(delta, whole.as_mut(), decision, progress).await?;
                 }
                 (Some(GenerationEvent::Finish { choice, reason }), Some(whole)) => whole.finish(choice, reason),
                 (Some(GenerationEvent::Finish { choice, reason }), None) => {
@@ -154,9 +160,9 @@ impl Flight {
         whole: Option<&mut Assembler>,
         decision: &Decision,
         progress: &mut Progress,
-    ) {
+    ) -> Result<(), Failure> {
         if !delta.is_visible() {
-            return;
+            return Ok(());
         }
         if progress.first_token.is_none() {
             progress.first_token = Some(progress.began.elapsed());
@@ -164,16 +170,21 @@ impl Flight {
         }
         progress.text_bytes += delta.content.as_ref().map_or(0, |text| text.len() as u64);
         if let Some(whole) = whole {
-            whole.delta(delta);
+            whole.delta(delta).map_err(|_| {
+                let message = "the provider sent more than an answer may hold";
+                GatewayError::target(&decision.candidate.target, ErrorKind::Upstream, message)
+            })?;
         } else if self.request().stream {
             self.start_stream(decision).await;
             self.emit(FlightEvent::Delta(delta)).await;
         }
+        Ok(())
     }
 
     /// The provider's usage, or our own count marked as estimated.
     fn counted(&self, progress: &Progress) -> TokenUsage {
-        progress.usage.unwrap_or_else(|| TokenUsage {
+        let plausible = |usage: &TokenUsage| usage.prompt_tokens.max(usage.completion_tokens) <= PLAUSIBLE_TOKENS;
+        progress.usage.filter(plausible).unwrap_or_else(|| TokenUsage {
             prompt_tokens: self.request().estimated_prompt_tokens(),
             completion_tokens: progress.text_bytes.div_ceil(4),
             cached_tokens: 0,
@@ -221,14 +232,16 @@ impl Flight {
                 reservation.settle(failure.error.kind.label(), usage, cost, NanoUsd::ZERO);
                 self.record_cloud(decision, progress, failure.error.kind.label(), cost);
             }
-            // It answered 200, or its time ran out: it may bill what we never saw.
-            Err(failure) if progress.headed || failure.error.kind == ErrorKind::Timeout => {
-                drop(reservation);
-                self.record_cloud(decision, progress, failure.error.kind.label(), NanoUsd::ZERO);
-            }
-            Err(failure) => {
+            // It could not be reached, or refused at once.
+            Err(failure) if failure.error.unworked && !progress.headed => {
                 reservation.settle(failure.error.kind.label(), TokenUsage::default(), NanoUsd::ZERO, NanoUsd::ZERO);
                 self.record_cloud(decision, progress, failure.error.kind.label(), NanoUsd::ZERO);
+            }
+            // It may bill what we never saw.
+            Err(failure) => {
+                let reserved = reservation.amount();
+                drop(reservation);
+                self.record_cloud(decision, progress, failure.error.kind.label(), reserved);
             }
         }
     }

@@ -15,7 +15,7 @@ use crate::{
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -225,10 +225,7 @@ async fn try_start(actor: &GpuModelActor, owner: OwnerId) -> Result<(), Cause> {
     let program = actor.engine.clone().map_err(Cause::NotLoadable)?;
     let path = &slot.config().model_path;
     if !path.is_file() {
-        return Err(Cause::NotLoadable(format!(
-            "{} is missing; `make model` fetches the default model",
-            path.display()
-        )));
+        return Err(missing(path));
     }
     let command = EngineCommand { program: program.clone(), chaos: actor.chaos_enabled };
     let spawned = actor
@@ -242,6 +239,13 @@ async fn try_start(actor: &GpuModelActor, owner: OwnerId) -> Result<(), Cause> {
     Ok(())
 }
 
+fn missing(path: &Path) -> Cause {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let what =
+        format!("{} is missing; correct `model` in [[local]] (`make model` fetches the default model)", path.display());
+    Cause::NotLoadable(what)
+}
+
 async fn bury(slot: Arc<EngineSlot>, owner: OwnerId) {
     let reaped = match slot.corpse() {
         Some(corpse) => corpse.reaped(REAP).await,
@@ -250,8 +254,14 @@ async fn bury(slot: Arc<EngineSlot>, owner: OwnerId) {
     slot.decide_restart(owner, reaped, Instant::now(), rand::random());
 }
 
-/// One decode of one token: proof that the engine serves, which a heartbeat alone is not.
+/// One decode of one token: proof that the engine serves, which a heartbeat alone is not. An adopted engine that is
+/// decoding for somebody right now has given that proof.
 async fn canary(slot: Arc<EngineSlot>, owner: OwnerId, epoch: u64, first: bool) {
+    let decodes =
+        slot.link().is_some_and(|link| link.epoch() == epoch && link.pulse().lock().is_decoding(Instant::now()));
+    if decodes && !first {
+        return slot.canary_passed(owner, epoch, Instant::now());
+    }
     let deadline = if first { FIRST_STEP } else { CANARY };
     match tokio::time::timeout(deadline, decode_one(&slot, epoch)).await {
         Ok(Ok(())) => slot.canary_passed(owner, epoch, Instant::now()),

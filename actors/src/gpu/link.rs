@@ -62,14 +62,14 @@ impl Link {
     pub fn start(slot: &Arc<EngineSlot>, epoch: u64, ends: Ends, load: LoadSpec) -> Arc<Self> {
         let (read, write) = ends.socket.into_split();
         let (orders, queue) = mpsc::channel(ORDERS);
-        let pulse = Arc::new(Mutex::new(Pulse::new(Instant::now())));
+        let pulse = Arc::new(Mutex::new(Pulse::new(Instant::now(), slot.view().stats.pace)));
         let exit = ends.child.exit();
         let link = Arc::new(Self { epoch, child: ends.child, orders, pulse: Arc::clone(&pulse) });
         link.send(&ToEngine::Hello { version: PROTOCOL_VERSION, epoch });
         link.send(&ToEngine::Load(load));
         task::detached(write_orders(write, queue));
         task::detached(read_frames(Arc::clone(slot), epoch, read, Arc::clone(&pulse)));
-        task::detached(watch_pulse(Arc::clone(slot), epoch, pulse));
+        task::detached(watch_pulse(Arc::clone(slot), epoch, pulse, link.pid()));
         task::detached(watch_exit(Arc::clone(slot), epoch, exit));
         let name = slot.name().to_owned();
         task::detached(pass_log(name.clone(), ends.stdout));
@@ -179,7 +179,8 @@ fn on_frame(slot: &EngineSlot, epoch: u64, frame: FromEngine, pulse: &Mutex<Puls
     }
 }
 
-async fn watch_pulse(slot: Arc<EngineSlot>, epoch: u64, pulse: Arc<Mutex<Pulse>>) {
+async fn watch_pulse(slot: Arc<EngineSlot>, epoch: u64, pulse: Arc<Mutex<Pulse>>, pid: u32) {
+    let mut processor = ProcessorTime { pid, ticks: 0, at: Instant::now() };
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -191,10 +192,51 @@ async fn watch_pulse(slot: Arc<EngineSlot>, epoch: u64, pulse: Arc<Mutex<Pulse>>
         let busy = slot.has_jobs();
         let hang = pulse.lock().hang(now, busy);
         if let Some(what) = hang {
-            slot.declare_death(epoch, Cause::Hang(what), now);
-            return;
+            // On a processor a slow step looks like a stuck one, but for the time it uses. A GPU's wait spins: no excuse.
+            let slow = slot.is_on_cpu() && pulse.lock().is_computing(now) && processor.is_used(now);
+            if !slow {
+                slot.declare_death(epoch, Cause::Hang(what), now);
+                return;
+            }
         }
     }
+}
+
+/// Processor time of a child, as the kernel counts it.
+struct ProcessorTime {
+    pid: u32,
+    ticks: u64,
+    at: Instant,
+}
+
+/// A look at the processor time proves something only over this span; a tick is 10 ms.
+const LOOK: Duration = Duration::from_millis(500);
+/// Ticks within [`LOOK`] that are work and not a heartbeat.
+const WORK_TICKS: u64 = 3;
+
+impl ProcessorTime {
+    /// Whether the child has worked since the last look, or the last look is too fresh to tell.
+    fn is_used(&mut self, now: Instant) -> bool {
+        if now.duration_since(self.at) < LOOK {
+            return true;
+        }
+        let ticks = processor_ticks(self.pid).unwrap_or(0);
+        // A look long ago says nothing about now: begin anew.
+        let stale = now.duration_since(self.at) > LOOK * 2;
+        let worked = ticks >= self.ticks + WORK_TICKS;
+        (self.ticks, self.at) = (ticks, now);
+        stale || worked
+    }
+}
+
+/// User and system time of a process in clock ticks. A read of procfs does not block.
+fn processor_ticks(pid: u32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is a name in parentheses and may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    let user: u64 = fields.nth(11)?.parse().ok()?;
+    let system: u64 = fields.next()?.parse().ok()?;
+    Some(user + system)
 }
 
 async fn watch_exit(slot: Arc<EngineSlot>, epoch: u64, mut exit: tokio::sync::watch::Receiver<Option<String>>) {

@@ -424,6 +424,11 @@ impl EngineSlot {
         }
     }
 
+    /// Whether the loaded model computes on the processor.
+    pub(crate) fn is_on_cpu(&self) -> bool {
+        self.view.borrow().info.as_ref().is_some_and(|info| !info.on_gpu)
+    }
+
     /// Whether some job waits for an output.
     pub(crate) fn has_jobs(&self) -> bool {
         !self.inner.lock().sinks.is_empty()

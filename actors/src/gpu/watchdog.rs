@@ -36,6 +36,7 @@ pub struct Pulse {
     ticked: Instant,
     step: Option<(Instant, u32)>,
     steps: u64,
+    ended: Option<Instant>,
     /// Last time a step began or ended, or nobody waited for one.
     stirred: Instant,
     pace: Pace,
@@ -50,6 +51,9 @@ pub struct Pace {
     pub prompt_token: f64,
 }
 
+/// A step that ended this long ago still proves that the engine decodes.
+const PROOF_OF_LIFE: Duration = Duration::from_millis(250);
+
 /// Steps of at least this many tokens are mostly prompt.
 const PROMPT_STEP: u32 = 17;
 
@@ -63,19 +67,19 @@ impl Pace {
         }
     }
 
-    /// Expected seconds of a step of `tokens` tokens; `None` until a step of its kind was measured.
+    /// Expected seconds of a step of `tokens` tokens; `None` while nothing measured says anything about it. A prompt's
+    /// pace promises nothing for decodes: a large model reads a hundred tokens in the time of two decodes.
     fn step(&self, tokens: u32) -> Option<f64> {
-        let (measured, more) = if tokens < PROMPT_STEP {
-            (self.decode_step, 0.0)
-        } else {
-            (self.prompt_token, self.prompt_token * f64::from(tokens))
-        };
-        (measured > 0.0).then_some(self.decode_step + more)
+        let per_token = if self.prompt_token == 0.0 { self.decode_step } else { self.prompt_token };
+        let (known, more) =
+            if tokens < PROMPT_STEP { (self.decode_step, 0.0) } else { (per_token, per_token * f64::from(tokens)) };
+        (known > 0.0).then_some(self.decode_step + more)
     }
 }
 
 impl Pulse {
-    pub fn new(now: Instant) -> Self {
+    /// `pace` is what an earlier life of the same engine was measured at.
+    pub fn new(now: Instant, pace: Pace) -> Self {
         Self {
             phase: Phase::Hello,
             heard: now,
@@ -83,8 +87,9 @@ impl Pulse {
             ticked: now,
             step: None,
             steps: 0,
+            ended: None,
             stirred: now,
-            pace: Pace::default(),
+            pace,
         }
     }
 
@@ -117,11 +122,24 @@ impl Pulse {
             self.pace.learn(tokens, now.duration_since(began));
         }
         self.steps += 1;
+        self.ended = Some(now);
         self.stirred = now;
     }
 
     pub fn pace(&self) -> Pace {
         self.pace
+    }
+
+    /// A step ended just now: the engine decodes, which is all that a canary could show.
+    pub fn is_decoding(&self, now: Instant) -> bool {
+        self.steps > 0 && self.ended.is_some_and(|ended| now.duration_since(ended) < PROOF_OF_LIFE)
+    }
+
+    /// The child has used its processors since the last look: slow, not stuck. Its step gets the time again, until
+    /// [`FIRST_STEP`] is over.
+    pub fn is_computing(&self, now: Instant) -> bool {
+        self.step.is_some_and(|(began, _)| now.duration_since(began) < FIRST_STEP)
+            && now.duration_since(self.heard) <= SILENCE
     }
 
     /// Called at every tick: what kind of hang this is, if it is one. `busy`: some job waits for an output.
@@ -158,8 +176,6 @@ impl Pulse {
     }
 
     fn step_limit(&self, tokens: u32) -> Duration {
-        // The first prompt of a life says as little about its limit as the first step: a large model on a CPU reads
-        // for many seconds what its canary did not have.
         let Some(expected) = self.pace.step(tokens) else { return FIRST_STEP };
         STEP_MIN.max(Duration::try_from_secs_f64(STEP_FACTOR * expected).unwrap_or(FIRST_STEP))
     }
@@ -191,7 +207,7 @@ mod tests {
     }
 
     fn serving(now: Instant) -> Pulse {
-        let mut pulse = Pulse::new(now);
+        let mut pulse = Pulse::new(now, Pace::default());
         pulse.hello(now);
         pulse.loaded();
         pulse
@@ -260,14 +276,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_prompt_after_decodes_gets_the_time_of_a_first_step() {
+    async fn the_first_decode_after_prompts_gets_the_time_of_a_first_step() {
         let start = Instant::now();
         let mut pulse = serving(start);
         for _ in 0..3 {
-            pulse.step_began(1, start);
-            pulse.step_ended(start + Duration::from_millis(300));
+            pulse.step_began(512, start);
+            pulse.step_ended(start + Duration::from_secs(3));
         }
-        pulse.step_began(512, start);
+        pulse.step_began(1, start);
         let after = run(&mut pulse, start, FIRST_STEP * 2, true).unwrap();
         assert!(after > FIRST_STEP && after <= FIRST_STEP + TICK, "{after:?}");
     }
@@ -275,7 +291,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_load_without_progress_hangs_after_thirty_seconds() {
         let start = Instant::now();
-        let mut pulse = Pulse::new(start);
+        let mut pulse = Pulse::new(start, Pace::default());
         pulse.hello(start);
         let after = run(&mut pulse, start, Duration::from_secs(60), true).unwrap();
         assert!(after > LOAD_STALL && after <= LOAD_STALL + TICK);

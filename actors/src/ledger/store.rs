@@ -162,6 +162,11 @@ impl Reservation {
         }
     }
 
+    /// What is set aside.
+    pub fn amount(&self) -> NanoUsd {
+        self.row.as_ref().map_or(NanoUsd::ZERO, |row| row.cost)
+    }
+
     /// Nothing was sent.
     pub fn void(mut self) {
         if let Some(row) = self.row.take() {

@@ -18,8 +18,8 @@ impl Fleet {
     pub fn locals(&self, queued: usize, now: Instant) -> Vec<LocalFacts> {
         let facts = |(slot, engine): (usize, &Arc<EngineSlot>)| {
             let config = engine.config();
-            let mut view = engine.view();
-            view.stats = view.stats.believed(view.leases, now);
+            let view = engine.view();
+            let believed = view.stats.believed(view.leases, now);
             let pool = u64::from(config.context_tokens);
             let loaded = view.info.as_ref().map_or(pool, |info| u64::from(info.max_request_tokens));
             LocalFacts {
@@ -27,6 +27,7 @@ impl Fleet {
                 name: config.name.clone(),
                 model: config.model.clone(),
                 view,
+                believed,
                 queued,
                 window: loaded.min(config.max_request_tokens.map_or(u64::MAX, u64::from)),
                 default_output: config.defaults.max_tokens,

@@ -8,7 +8,7 @@ use crate::{
     cloud::CloudView,
     config::{RouterConfig, Rule, RuleTarget},
     domain::{ChatRequest, Complexity, ErrorKind, GatewayError, ModelChoice, ModelName, NanoUsd, Price, TargetName},
-    gpu::SlotView,
+    gpu::{SlotView, slot::SlotStats},
     jobs::{Progress, TargetKey},
 };
 use std::time::Duration;
@@ -27,6 +27,8 @@ pub struct LocalFacts {
     pub name: TargetName,
     pub model: ModelName,
     pub view: SlotView,
+    /// What of its measurements is still to be believed; `view.stats` are the last known.
+    pub believed: SlotStats,
     /// Requests waiting for it already.
     pub queued: usize,
     /// Most tokens of one request, prompt and output.
@@ -224,14 +226,16 @@ fn expected_output(request: &ChatRequest) -> u64 {
 
 fn local_candidate(local: &LocalFacts, ask: Ask<'_>) -> Candidate {
     let prompt = ask.request.estimated_prompt_tokens();
-    let stats = &local.view.stats;
+    let stats = &local.believed;
     let wait = if local.view.free() > local.queued {
         Duration::ZERO
     } else {
         stats.expected_wait(local.queued, local.view.parallel)
     };
     let first_token = wait.saturating_add(stats.expected_first_token(prompt));
-    let tokens = Duration::try_from_secs_f64(stats.pace.decode_step * expected_output(ask.request) as f64);
+    let known = &local.view.stats;
+    let tokens = Duration::try_from_secs_f64(known.pace.decode_step * expected_output(ask.request) as f64);
+    let generating = known.expected_first_token(prompt).saturating_add(tokens.unwrap_or(Duration::MAX));
     Candidate {
         key: TargetKey::Gpu { slot: local.slot, epoch: local.view.epoch },
         target: local.name.clone(),
@@ -240,7 +244,7 @@ fn local_candidate(local: &LocalFacts, ask: Ask<'_>) -> Candidate {
         ready: local.view.serving,
         wait,
         first_token,
-        latency: first_token.saturating_add(tokens.unwrap_or(Duration::MAX)),
+        latency: wait.saturating_add(generating),
         cost: NanoUsd::ZERO,
         cost_per_1k: 0.0,
         output_cap: ask.request.max_tokens.unwrap_or(local.default_output).min(local.max_output),
@@ -314,6 +318,24 @@ fn nothing_admissible(ask: Ask<'_>, around: Surroundings<'_>) -> GatewayError {
         );
         return GatewayError::invalid(None, message);
     }
+    if let ModelChoice::Named(name) = &request.model {
+        let in_cloud = around.clouds.iter().any(|cloud| cloud.model == *name);
+        let here = around.locals.iter().any(|local| local_is_meant(local, ask));
+        if !in_cloud && !here {
+            let message = format!("the provider of '{name}' has no API key, so nothing can serve it");
+            return GatewayError::gateway(ErrorKind::ModelNotFound, message);
+        }
+        if in_cloud && request.local_only {
+            let message = format!("local_only contradicts the model: '{name}' is served by a cloud provider");
+            return GatewayError::invalid("model", message);
+        }
+    }
+    if is_tokens(request) && around.locals.is_empty() {
+        return GatewayError::invalid("prompt", "a prompt of token ids can only be served locally");
+    }
+    if is_tokens(request) && matches!(request.model, ModelChoice::Named(_)) {
+        return GatewayError::invalid("prompt", "a prompt of token ids can only be served locally");
+    }
     if request.local_only {
         let message = "the request may not leave this machine, and no local target is configured for it";
         return GatewayError::gateway(ErrorKind::LocalOnlyUnavailable, message).retry_after(Duration::from_secs(5));
@@ -330,12 +352,16 @@ fn unavailable(request: &ChatRequest, why: &str, after: Duration) -> GatewayErro
 fn none_now(request: &ChatRequest, candidates: &[Candidate], around: Surroundings<'_>) -> GatewayError {
     let now = tokio::time::Instant::now();
     let local_at = around.locals.iter().filter_map(|local| local.view.state.wakes_at());
-    let cloud_at = around.clouds.iter().filter_map(|cloud| cloud.view.usable_at);
-    let any_cloud = candidates.iter().any(|candidate| matches!(candidate.key, TargetKey::Cloud { .. }));
-    let at = if any_cloud { cloud_at.min() } else { local_at.min() };
+    let is_meant = |cloud: &&CloudFacts| {
+        let key = TargetKey::Cloud { provider: cloud.provider, model: cloud.model_index };
+        candidates.iter().any(|candidate| candidate.key == key)
+    };
+    let clouds: Vec<&CloudFacts> = around.clouds.iter().filter(is_meant).collect();
+    let cloud_at = clouds.iter().filter_map(|cloud| cloud.view.usable_at).min();
+    let at = if clouds.is_empty() { local_at.min() } else { cloud_at };
     let after = at.map_or(Duration::from_secs(1), |at| at.saturating_duration_since(now));
     let after = after.max(Duration::from_secs(1));
-    if any_cloud && around.clouds.iter().all(|cloud| cloud.view.limited) {
+    if !clouds.is_empty() && clouds.iter().all(|cloud| cloud.view.limited) {
         let message = "every provider limits our rate right now; retry later";
         return GatewayError::gateway(ErrorKind::RateLimited, message).retry_after(after);
     }
@@ -392,13 +418,33 @@ fn reasoning(candidates: &[Candidate], ask: Ask<'_>, around: Surroundings<'_>, c
             format!("{} is {state}, expected wait {} ms", first.target, first.wait.as_millis())
         }
         TargetKey::Cloud { .. } => {
-            let passed_over = around.locals.iter().find(|local| !local.view.serving && local_is_meant(local, ask));
-            let because = passed_over.map_or(String::new(), |l| format!("{} is {}, so ", l.name, l.view.state.name()));
+            let because = passed_over(candidates, ask, around);
             let ms = first.first_token.as_millis();
             format!("{because}{} at {} answers, expected first token {ms} ms", first.model, first.target)
         }
     };
     format!("{} (p={confidence:.2}), {}: {state}", ask.grade.complexity, first.reason.label())
+}
+
+/// Why no local target comes first although one is there.
+fn passed_over(candidates: &[Candidate], ask: Ask<'_>, around: Surroundings<'_>) -> String {
+    let Some(local) = around.locals.iter().find(|_| ask.request.model == ModelChoice::Auto) else {
+        return String::new();
+    };
+    let rule = around.router.rule(ask.grade.complexity);
+    let slow = |candidate: &&Candidate| {
+        matches!(candidate.key, TargetKey::Gpu { .. }) && too_slow(candidate, ask, rule, around)
+    };
+    let name = &local.name;
+    if !local.view.serving {
+        format!("{name} is {}, so ", local.view.state.name())
+    } else if ask.request.needs.any() {
+        format!("{name} does not take {}, so ", ask.request.needs.field_names().join(", "))
+    } else if let Some(slow) = candidates.iter().find(slow) {
+        format!("{name} would take {} ms to the first token, so ", slow.first_token.as_millis())
+    } else {
+        String::new()
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use spillway_actors::domain::GatewayError;
 use std::{cell::Cell, fmt};
 
 /// More values than this in one body are refused: a value takes 16 times the memory of its shortest text.
-const MAX_VALUES: usize = 1 << 20;
+const MAX_VALUES: usize = 1 << 17;
 /// Keys that serde_json reads as instructions.
 const PRIVATE: &str = "$serde_json::private::";
 

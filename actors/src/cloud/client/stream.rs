@@ -22,6 +22,9 @@ enum State {
     Failed(GatewayError),
 }
 
+/// How many times longer a stream may show signs of life without an event.
+const PATIENT: u32 = 3;
+
 /// Dropping it closes the socket, unless the answer is complete.
 #[derive(Debug)]
 pub struct EventStream {
@@ -30,8 +33,13 @@ pub struct EventStream {
     timeouts: Timeouts,
     /// Start of the attempt, then the arrival of the latest bytes.
     quiet_since: Instant,
+    /// Start of the attempt, then the arrival of the latest event. Comments prove that somebody is there, not that an
+    /// answer is coming: they stretch a limit [`PATIENT`] times, not for ever.
+    eventless_since: Instant,
     /// No byte of the body has come.
     untouched: bool,
+    /// No event has come.
+    eventless: bool,
     parser: SseParser,
     chunks: ChunkReader,
     pending: VecDeque<GenerationEvent>,
@@ -44,7 +52,9 @@ impl EventStream {
             patience,
             timeouts,
             quiet_since: started,
+            eventless_since: started,
             untouched: true,
+            eventless: true,
             parser: SseParser::new(),
             chunks: ChunkReader::default(),
             pending: VecDeque::new(),
@@ -80,7 +90,14 @@ impl EventStream {
 
     async fn advance(&mut self) -> Result<(), GatewayError> {
         match self.parser.next_event().map_err(|error| self.patience.failed(&format!("broke its stream: {error}")))? {
-            Some(event) => self.take(event).await,
+            Some(event) => {
+                // What follows a complete answer does not prolong it.
+                if !self.chunks.is_complete() {
+                    self.eventless_since = Instant::now();
+                }
+                self.eventless = false;
+                self.take(event).await
+            }
             None => self.read_more().await,
         }
     }
@@ -94,7 +111,13 @@ impl EventStream {
         } else {
             (self.timeouts.idle, "stopped in the middle of its stream")
         };
-        let piece = self.patience.within(self.quiet_since + limit, late, response.chunk()).await?;
+        let stretched = match (self.chunks.is_complete(), self.eventless) {
+            (true, _) => limit,
+            (false, true) => self.timeouts.first_byte * PATIENT,
+            (false, false) => self.timeouts.idle * PATIENT,
+        };
+        let until = (self.quiet_since + limit).min(self.eventless_since + stretched);
+        let piece = self.patience.within(until, late, response.chunk()).await?;
         let Some(piece) = piece.map_err(|error| self.patience.failed(&broken(&error)))? else {
             return self.ended().await;
         };

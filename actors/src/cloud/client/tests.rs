@@ -304,6 +304,7 @@ async fn nobody_listening_is_a_failure_without_url_or_key() {
     assert_eq!(
         error,
         GatewayError::target("up", ErrorKind::Upstream, "the provider could not be reached (connection refused)")
+            .unworked()
     );
 }
 

@@ -84,6 +84,7 @@ fn local(state: GpuState, leases: usize) -> LocalFacts {
         slot: 0,
         name: "local".into(),
         model: "tiny".into(),
+        believed: view.stats,
         view,
         queued: 0,
         window: 4096,
