@@ -39,7 +39,7 @@ const PAUSE: std::ops::Range<Duration> = Duration::from_millis(600)..Duration::f
 const SAME_ACTOR: Duration = Duration::from_millis(2500);
 const COME_BACK: Duration = Duration::from_secs(30);
 
-const ENGINE_WAYS: [&str; 7] = ["sigkill", "sigabrt", "exit", "garbage", "half-frame", "sigstop", "hang-decode"];
+const ENGINE_WAYS: [&str; 7] = ["sigkill", "sigstop", "garbage", "sigabrt", "hang-decode", "exit", "half-frame"];
 const ACTOR_WAYS: [&str; 4] = ["kill", "panic", "error", "stop"];
 const ACTORS: [&str; 9] = [
     "gpu/local",
