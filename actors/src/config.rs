@@ -76,6 +76,28 @@ pub struct LocalConfig {
     pub defaults: LocalDefaults,
 }
 
+#[cfg(test)]
+impl LocalConfig {
+    /// A target without a file: what tests start from.
+    pub(crate) fn tiny(parallel: u32) -> Self {
+        Self {
+            name: "local".into(),
+            model: "tiny".into(),
+            model_path: "/nonexistent.gguf".into(),
+            engine_path: None,
+            gpu: None,
+            gpu_layers: None,
+            context_tokens: 4096,
+            max_request_tokens: None,
+            parallel,
+            threads: None,
+            use_mmap: true,
+            use_mlock: false,
+            defaults: LocalDefaults::default(),
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct LocalDefaults {
     pub sampling: Sampling,

@@ -260,25 +260,9 @@ impl Drop for JobGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Input, ModelChoice, Needs, RequestKind, SamplingWish};
 
     fn request() -> ChatRequest {
-        ChatRequest {
-            id: RequestId::random(),
-            kind: RequestKind::Chat,
-            model: ModelChoice::Auto,
-            input: Input::Text("hi".into()),
-            needs: Needs::default(),
-            sampling: SamplingWish::default(),
-            max_tokens: None,
-            stop: None,
-            stream: false,
-            include_usage: false,
-            budget_sensitive: false,
-            local_only: false,
-            max_latency: None,
-            body: serde_json::Map::new(),
-        }
+        ChatRequest { id: RequestId::random(), ..ChatRequest::plain("hi") }
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,12 +1,16 @@
 //! The running gateway without its HTTP edge: what lives outside actors, the tree of actors, chaos, and shutdown.
 
+mod kill;
+
+pub use kill::{ChaosError, KillWay};
+
 use crate::{
     chaos::Fault,
     cloud::{CloudActor, CloudMsg, Provider},
     config::Config,
     domain::GatewayError,
     flight::Services,
-    gpu::{EngineSlot, GpuModelActor, GpuMsg, frame::EngineChaos, process::Spawner},
+    gpu::{EngineSlot, GpuModelActor, GpuMsg, process::Spawner},
     health::{HealthActor, HealthMsg, NvmlProbe, Vitals},
     jobs::JobTable,
     ledger::{Ledger, LedgerActor, LedgerMsg},
@@ -20,9 +24,9 @@ use crate::{
     },
     task,
 };
+use kill::EngineOrder;
 use ractor::{Actor, ActorCell, ActorRef, Message, SpawnErr};
-use rustix::process::Signal;
-use std::{fmt, io, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -238,86 +242,6 @@ fn handle<M: Message>(address: &Address<M>, make: fn(Fault) -> M) -> Option<Hand
     let actor: ActorRef<M> = address.get()?;
     let cell = actor.get_cell();
     Some(Handle { cell, fault: Box::new(move |fault| drop(actor.cast(make(fault)))) })
-}
-
-/// A way to end an actor or an engine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KillWay {
-    Kill,
-    Panic,
-    Error,
-    Stop,
-    Sigkill,
-    Sigabrt,
-    Sigstop,
-    Exit,
-    Garbage,
-    HalfFrame,
-    HangDecode,
-}
-
-enum EngineOrder {
-    Signal(Signal),
-    Frame(EngineChaos),
-}
-
-impl KillWay {
-    const ALL: [(&'static str, Self); 11] = [
-        ("kill", Self::Kill),
-        ("panic", Self::Panic),
-        ("error", Self::Error),
-        ("stop", Self::Stop),
-        ("sigkill", Self::Sigkill),
-        ("sigabrt", Self::Sigabrt),
-        ("sigstop", Self::Sigstop),
-        ("exit", Self::Exit),
-        ("garbage", Self::Garbage),
-        ("half-frame", Self::HalfFrame),
-        ("hang-decode", Self::HangDecode),
-    ];
-
-    fn on_engine(self) -> Option<EngineOrder> {
-        Some(match self {
-            Self::Sigkill => EngineOrder::Signal(Signal::KILL),
-            Self::Sigabrt => EngineOrder::Signal(Signal::ABORT),
-            Self::Sigstop => EngineOrder::Signal(Signal::STOP),
-            Self::Exit => EngineOrder::Frame(EngineChaos::Exit),
-            Self::Garbage => EngineOrder::Frame(EngineChaos::Garbage),
-            Self::HalfFrame => EngineOrder::Frame(EngineChaos::HalfFrame),
-            Self::HangDecode => EngineOrder::Frame(EngineChaos::HangDecode),
-            Self::Kill | Self::Panic | Self::Error | Self::Stop => return None,
-        })
-    }
-}
-
-impl FromStr for KillWay {
-    type Err = ChaosError;
-
-    fn from_str(text: &str) -> Result<Self, ChaosError> {
-        let known = Self::ALL.iter().find(|(name, _)| *name == text);
-        known.map(|(_, way)| *way).ok_or_else(|| ChaosError::UnknownWay(text.to_owned()))
-    }
-}
-
-impl fmt::Display for KillWay {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = Self::ALL.iter().find(|(_, way)| way == self).map_or("", |(name, _)| name);
-        f.write_str(name)
-    }
-}
-
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum ChaosError {
-    #[error("no actor is called {0}; /admin/actors lists them")]
-    UnknownActor(String),
-    #[error(
-        "{0} is no way to end an actor; known: kill, panic, error, stop, and for a GPU's engine sigkill, sigabrt, sigstop, exit, garbage, half-frame, hang-decode"
-    )]
-    UnknownWay(String),
-    #[error("{0} has no engine child: signals and frames go to gpu/<name>")]
-    NoEngine(String),
-    #[error("{0} is not alive right now")]
-    NotAlive(String),
 }
 
 /// What the tree is built from.

@@ -91,27 +91,11 @@ fn set_output_cap(body: &mut Map<String, Value>, output_cap: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::ChatRequest;
-    use crate::domain::{ErrorKind, ModelChoice, Needs, RequestId, SamplingWish};
+    use crate::domain::{ChatRequest, ErrorKind};
 
     fn request(kind: RequestKind, input: Input, body: Value) -> ChatRequest {
         let Value::Object(body) = body else { panic!("the body is an object") };
-        ChatRequest {
-            id: RequestId::from_bits(1),
-            kind,
-            model: ModelChoice::Auto,
-            input,
-            needs: Needs::default(),
-            sampling: SamplingWish::default(),
-            max_tokens: None,
-            stop: None,
-            stream: false,
-            include_usage: false,
-            budget_sensitive: false,
-            local_only: false,
-            max_latency: None,
-            body,
-        }
+        ChatRequest { kind, input, body, ..ChatRequest::plain("") }
     }
 
     fn translated(kind: RequestKind, input: Input, body: Value, stream: bool) -> Value {

@@ -169,6 +169,29 @@ impl ChatRequest {
     }
 }
 
+#[cfg(test)]
+impl ChatRequest {
+    /// A chat of one text, everything else left open: what tests start from.
+    pub(crate) fn plain(text: &str) -> Self {
+        Self {
+            id: RequestId::from_bits(1),
+            kind: RequestKind::Chat,
+            model: ModelChoice::Auto,
+            input: Input::Text(text.to_owned()),
+            needs: Needs::default(),
+            sampling: SamplingWish::default(),
+            max_tokens: None,
+            stop: None,
+            stream: false,
+            include_usage: false,
+            budget_sensitive: false,
+            local_only: false,
+            max_latency: None,
+            body: Map::new(),
+        }
+    }
+}
+
 /// A request that may leave this machine. The cloud path takes nothing else, and a local-only request cannot become one.
 #[derive(Debug, Clone, Copy)]
 pub struct CloudBound<'a>(&'a ChatRequest);

@@ -305,21 +305,7 @@ mod tests {
     use crate::config::EngineRestart;
 
     fn view_after(script: impl FnOnce(&Arc<EngineSlot>)) -> SlotView {
-        let config = crate::config::LocalConfig {
-            name: "local".into(),
-            model: "m".into(),
-            model_path: "/nonexistent.gguf".into(),
-            engine_path: None,
-            gpu: None,
-            gpu_layers: None,
-            context_tokens: 512,
-            max_request_tokens: None,
-            parallel: 2,
-            threads: None,
-            use_mmap: true,
-            use_mlock: false,
-            defaults: crate::config::LocalDefaults::default(),
-        };
+        let config = crate::config::LocalConfig::tiny(2);
         let slot = EngineSlot::new(Arc::new(config), EngineRestart::default());
         script(&slot);
         slot.view()

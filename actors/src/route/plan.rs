@@ -330,10 +330,7 @@ fn nothing_admissible(ask: Ask<'_>, around: Surroundings<'_>) -> GatewayError {
             return GatewayError::invalid("model", message);
         }
     }
-    if is_tokens(request) && around.locals.is_empty() {
-        return GatewayError::invalid("prompt", "a prompt of token ids can only be served locally");
-    }
-    if is_tokens(request) && matches!(request.model, ModelChoice::Named(_)) {
+    if is_tokens(request) && (around.locals.is_empty() || matches!(request.model, ModelChoice::Named(_))) {
         return GatewayError::invalid("prompt", "a prompt of token ids can only be served locally");
     }
     if request.local_only {

@@ -65,9 +65,4 @@ impl<M: Message> Address<M> {
             tokio::time::timeout_at(deadline, changes.changed()).await.ok()?.ok()?;
         }
     }
-
-    /// Waits until a reference other than the one before `seen` changes lives here.
-    pub fn changes(&self) -> watch::Receiver<u64> {
-        self.inner.changes.subscribe()
-    }
 }

@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     config::ClassifierKind,
-    domain::{Input, Needs, RequestId, RequestKind, SamplingWish},
+    domain::{Input, Needs},
     gpu::{
         EngineSlot,
         life::{Cause, GpuState},
@@ -40,40 +40,11 @@ fn router() -> RouterConfig {
 }
 
 fn request() -> ChatRequest {
-    ChatRequest {
-        id: RequestId::from_bits(1),
-        kind: RequestKind::Chat,
-        model: ModelChoice::Auto,
-        input: Input::Text("hello there".into()),
-        needs: Needs::default(),
-        sampling: SamplingWish::default(),
-        max_tokens: Some(50),
-        stop: None,
-        stream: false,
-        include_usage: false,
-        budget_sensitive: false,
-        local_only: false,
-        max_latency: None,
-        body: serde_json::Map::new(),
-    }
+    ChatRequest { max_tokens: Some(50), ..ChatRequest::plain("hello there") }
 }
 
 fn local(state: GpuState, leases: usize) -> LocalFacts {
-    let config = crate::config::LocalConfig {
-        name: "local".into(),
-        model: "tiny".into(),
-        model_path: "tiny.gguf".into(),
-        engine_path: None,
-        gpu: None,
-        gpu_layers: None,
-        context_tokens: 4096,
-        max_request_tokens: None,
-        parallel: 4,
-        threads: None,
-        use_mmap: true,
-        use_mlock: false,
-        defaults: crate::config::LocalDefaults::default(),
-    };
+    let config = crate::config::LocalConfig::tiny(4);
     let mut view = EngineSlot::new(Arc::new(config), crate::config::EngineRestart::default()).view();
     view.serving = state.serves();
     view.state = state;

@@ -1,0 +1,85 @@
+//! The ways to end an actor or an engine on purpose, by the names that the chaos endpoint takes.
+
+use crate::gpu::frame::EngineChaos;
+use rustix::process::Signal;
+use std::{fmt, str::FromStr};
+
+/// A way to end an actor or an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KillWay {
+    Kill,
+    Panic,
+    Error,
+    Stop,
+    Sigkill,
+    Sigabrt,
+    Sigstop,
+    Exit,
+    Garbage,
+    HalfFrame,
+    HangDecode,
+}
+
+pub(super) enum EngineOrder {
+    Signal(Signal),
+    Frame(EngineChaos),
+}
+
+impl KillWay {
+    const ALL: [(&'static str, Self); 11] = [
+        ("kill", Self::Kill),
+        ("panic", Self::Panic),
+        ("error", Self::Error),
+        ("stop", Self::Stop),
+        ("sigkill", Self::Sigkill),
+        ("sigabrt", Self::Sigabrt),
+        ("sigstop", Self::Sigstop),
+        ("exit", Self::Exit),
+        ("garbage", Self::Garbage),
+        ("half-frame", Self::HalfFrame),
+        ("hang-decode", Self::HangDecode),
+    ];
+
+    pub(super) fn on_engine(self) -> Option<EngineOrder> {
+        Some(match self {
+            Self::Sigkill => EngineOrder::Signal(Signal::KILL),
+            Self::Sigabrt => EngineOrder::Signal(Signal::ABORT),
+            Self::Sigstop => EngineOrder::Signal(Signal::STOP),
+            Self::Exit => EngineOrder::Frame(EngineChaos::Exit),
+            Self::Garbage => EngineOrder::Frame(EngineChaos::Garbage),
+            Self::HalfFrame => EngineOrder::Frame(EngineChaos::HalfFrame),
+            Self::HangDecode => EngineOrder::Frame(EngineChaos::HangDecode),
+            Self::Kill | Self::Panic | Self::Error | Self::Stop => return None,
+        })
+    }
+}
+
+impl FromStr for KillWay {
+    type Err = ChaosError;
+
+    fn from_str(text: &str) -> Result<Self, ChaosError> {
+        let known = Self::ALL.iter().find(|(name, _)| *name == text);
+        known.map(|(_, way)| *way).ok_or_else(|| ChaosError::UnknownWay(text.to_owned()))
+    }
+}
+
+impl fmt::Display for KillWay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = Self::ALL.iter().find(|(_, way)| way == self).map_or("", |(name, _)| name);
+        f.write_str(name)
+    }
+}
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ChaosError {
+    #[error("no actor is called {0}; /admin/actors lists them")]
+    UnknownActor(String),
+    #[error(
+        "{0} is no way to end an actor; known: kill, panic, error, stop, and for a GPU's engine sigkill, sigabrt, sigstop, exit, garbage, half-frame, hang-decode"
+    )]
+    UnknownWay(String),
+    #[error("{0} has no engine child: signals and frames go to gpu/<name>")]
+    NoEngine(String),
+    #[error("{0} is not alive right now")]
+    NotAlive(String),
+}
