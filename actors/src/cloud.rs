@@ -1,7 +1,7 @@
 //! Providers: one HTTP attempt against any OpenAI-compatible API, and what its answer means.
 //!
 //! Pure parts: [`sse`] (bytes to events), [`body`] (our request to the provider's JSON), [`chunk`] (the provider's JSON to
-//! our events), [`fault`] (statuses and error bodies to [`GatewayError`](crate::domain::GatewayError)). [`client`] is the
+//! our events), [`continuation`] and [`repetition`] (going on with an answer that another target began), [`fault`] (statuses and error bodies to [`GatewayError`](crate::domain::GatewayError)). [`client`] is the
 //! only part that opens a socket; [`breaker`] and [`provider`] remember what was learned about a provider, [`actor`] decides whether
 //! a call may start. Nothing here retries, chooses a target or counts money.
 
@@ -11,11 +11,14 @@ pub mod body;
 pub mod breaker;
 pub mod chunk;
 pub mod client;
+pub mod continuation;
 pub mod fault;
 pub mod provider;
+pub mod repetition;
 pub mod sse;
 
 pub use actor::{CloudActor, CloudMsg};
-pub use body::upstream_body;
+pub use body::{continued_body, upstream_body};
 pub use client::{Answer, EventStream, ProviderClient, Timeouts, WholeAnswer};
+pub use continuation::Continuation;
 pub use provider::{CallEnd, CloudView, Grant, Provider};

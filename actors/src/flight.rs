@@ -5,8 +5,12 @@ mod cloud;
 mod decide;
 mod local;
 mod report;
+mod sent;
+mod show;
+mod take_over;
 
 pub use report::{AttemptReport, FlightReport};
+pub use take_over::Resumed;
 
 use crate::{
     cloud::{
@@ -25,7 +29,9 @@ use crate::{
     supervise::Address,
     task,
 };
+use sent::Sent;
 use std::{sync::Arc, time::Duration};
+use take_over::Cut;
 use tokio::{sync::mpsc, time::Instant};
 
 /// Attempts of one request that failed by their target's fault; the take-over is not counted.
@@ -106,12 +112,12 @@ struct Flight {
     first_failure: Option<GatewayError>,
     /// The last target's death, until the next attempt's first token.
     mourning: Option<Death>,
-    /// Generated on this request by a local engine and visible to the client.
-    sent_tokens: Vec<i32>,
-    sent_bytes: u64,
+    sent: Sent,
     started: bool,
     finished: bool,
-    taken_over: bool,
+    /// The client has text and its target failed.
+    cut: Option<Cut>,
+    resumed: Option<Resumed>,
     retried_only_target: bool,
     engine_deaths: usize,
     target_faults: usize,
@@ -161,11 +167,11 @@ impl Flight {
             decision: None,
             first_failure: None,
             mourning: None,
-            sent_tokens: Vec::new(),
-            sent_bytes: 0,
+            sent: Sent::default(),
             started: false,
             finished: false,
-            taken_over: false,
+            cut: None,
+            resumed: None,
             retried_only_target: false,
             engine_deaths: 0,
             target_faults: 0,
@@ -202,21 +208,20 @@ impl Flight {
 
     /// Returns if another attempt may be made; else the error that the client reads.
     async fn after_failure(&mut self, failure: Failure, decision: &Decision) -> Result<(), GatewayError> {
-        let Failure { error, death, sent_away } = failure;
-        if sent_away {
+        if failure.sent_away {
             self.sent_away += 1;
-            return if self.sent_away < SENT_AWAY { Ok(()) } else { Err(error) };
+            return if self.sent_away < SENT_AWAY { Ok(()) } else { Err(failure.error) };
         }
+        if self.started && !self.finished {
+            return self.take_over(failure, decision);
+        }
+        let Failure { error, death, .. } = failure;
         let first = self.first_failure.get_or_insert_with(|| error.clone()).clone();
         if self.finished || !error.may_try_elsewhere() {
             return Err(error);
         }
-        if self.started {
-            return self.take_over(error, death, decision);
-        }
         // What was generated and not shown belongs to the model that generated it.
-        self.sent_tokens.clear();
-        self.sent_bytes = 0;
+        self.sent = Sent::default();
         match &death {
             Some(_) => self.engine_deaths += 1,
             None => self.target_faults += 1,
@@ -227,24 +232,6 @@ impl Flight {
         self.mourning = death;
         self.use_up(&error, decision).await;
         Ok(())
-    }
-
-    fn take_over(
-        &mut self,
-        error: GatewayError,
-        death: Option<Death>,
-        decision: &Decision,
-    ) -> Result<(), GatewayError> {
-        match death {
-            Some(death) if self.may_take_over() => {
-                self.taken_over = true;
-                self.mourning = Some(death);
-                self.job.tried(decision.candidate.key);
-                self.job.begin_take_over(decision.candidate.model.clone());
-                Ok(())
-            }
-            _ => Err(error),
-        }
     }
 
     /// Each target once, with two exceptions: the only target may be asked again after one fault of its own, and a
@@ -266,49 +253,9 @@ impl Flight {
         }
     }
 
-    /// A stream cut by an engine's death goes on where the same model serves: once, and only if every byte the client has
-    /// came from a local engine, whose tokens can be replayed.
-    fn may_take_over(&self) -> bool {
-        !self.taken_over && !self.sent_tokens.is_empty()
-    }
-
     fn is_only_target(&self, decision: &Decision) -> bool {
         let tried = self.job.progress().tried;
         !decision.plan.candidates.iter().any(|other| other.key != decision.candidate.key && !tried.contains(&other.key))
-    }
-
-    /// Sends one event; a client that has gone ends the flight from outside.
-    async fn emit(&self, event: FlightEvent) {
-        let _ = self.events.send(event).await;
-    }
-
-    /// The first visible token of the whole request.
-    async fn start_stream(&mut self, decision: &Decision) {
-        if self.started {
-            return;
-        }
-        self.started = true;
-        self.first_token_at = Some(Instant::now());
-        let simulated = matches!(decision.candidate.key, TargetKey::Cloud { provider, .. }
-            if self.services.fleet.providers.get(provider).is_some_and(|provider| provider.config().simulated));
-        let head = Head {
-            target: decision.candidate.target.clone(),
-            model: decision.candidate.model.clone(),
-            complexity: decision.plan.complexity,
-            attempts: self.attempts.len() + 1,
-            simulated,
-        };
-        self.emit(FlightEvent::Started(head)).await;
-    }
-
-    fn note_first_token(&mut self, decision: &Decision, began: Instant) {
-        observe::time_to_first_token(decision.candidate.target.as_str(), began.elapsed());
-        if let Some(death) = self.mourning.take() {
-            observe::failover_stage("first_token", death.at.elapsed());
-            if self.taken_over {
-                observe::stream_resumed("replay");
-            }
-        }
     }
 
     /// An attempt is about to leave for its target.

@@ -135,6 +135,11 @@ pub fn stream_resumed(how: &'static str) {
     counter!("spillway_streams_resumed_total", "how" => how).increment(1);
 }
 
+/// A model with a prefill style did not go on but answered from the start.
+pub fn prefix_not_honoured(target: &str, model: &str) {
+    tracing::warn!(target, model, "began an answer anew instead of continuing it: its prefill_style should be none");
+}
+
 pub fn stream_broken(cause: &'static str) {
     counter!("spillway_streams_broken_total", "cause" => cause).increment(1);
 }

@@ -52,6 +52,7 @@ impl Fleet {
                     model: model.name.clone(),
                     window: u64::from(model.context_tokens),
                     price: model.price,
+                    prefill: model.prefill,
                     view: provider.view(model_index, now),
                 });
             }

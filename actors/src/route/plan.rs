@@ -3,10 +3,11 @@
 //! Order: gates (explicit model, local_only, abilities, context, already tried) → the tier's rule → policy (what is not
 //! serving, or too slow, moves behind what is). A policy reorders; only a gate removes.
 
+use super::take_over;
 use crate::{
     classify::{Basis, Classification},
     cloud::CloudView,
-    config::{RouterConfig, Rule, RuleTarget},
+    config::{PrefillStyle, RouterConfig, Rule, RuleTarget},
     domain::{ChatRequest, Complexity, ErrorKind, GatewayError, ModelChoice, ModelName, NanoUsd, Price, TargetName},
     gpu::{SlotView, slot::SlotStats},
     jobs::{Progress, TargetKey},
@@ -14,7 +15,7 @@ use crate::{
 use std::time::Duration;
 
 /// Share of a context window that prompt and explicit max_tokens may fill.
-const WINDOW_SHARE: f64 = 0.9;
+pub(super) const WINDOW_SHARE: f64 = 0.9;
 /// Output tokens assumed for estimates when the request names none.
 const EXPECTED_OUTPUT: u64 = 256;
 /// Assumed time per output token of a cloud model, before the ledger has better.
@@ -46,6 +47,8 @@ pub struct CloudFacts {
     pub model: ModelName,
     pub window: u64,
     pub price: Price,
+    /// How it continues an answer that somebody else began, if it does.
+    pub prefill: PrefillStyle,
     pub view: CloudView,
 }
 
@@ -128,9 +131,12 @@ pub struct Ask<'a> {
 /// # Errors
 /// No configured target can serve it (the client's fault), or none can now (retry_after says when).
 pub fn plan(ask: Ask<'_>, around: Surroundings<'_>) -> Result<Plan, GatewayError> {
+    if let Some(cut) = &ask.progress.take_over {
+        return take_over::plan(ask, cut, around, tokio::time::Instant::now());
+    }
     let mut candidates = gated(ask, around)?;
     let rule = around.router.rule(ask.grade.complexity);
-    if matches!(ask.request.model, ModelChoice::Auto) && ask.progress.take_over.is_none() {
+    if matches!(ask.request.model, ModelChoice::Auto) {
         order_by_rule(&mut candidates, rule, ask);
     }
     let ready = |candidate: &Candidate| candidate.ready && !too_slow(candidate, ask, rule, around);
@@ -189,9 +195,6 @@ fn locals<'a>(ask: Ask<'a>, around: Surroundings<'a>) -> impl Iterator<Item = Ca
 }
 
 fn local_is_meant(local: &LocalFacts, ask: Ask<'_>) -> bool {
-    if let Some(model) = &ask.progress.take_over {
-        return local.model == *model;
-    }
     match &ask.request.model {
         ModelChoice::Auto | ModelChoice::Local => true,
         ModelChoice::Named(name) => local.model == *name || local.name.as_str() == name.as_str(),
@@ -199,7 +202,7 @@ fn local_is_meant(local: &LocalFacts, ask: Ask<'_>) -> bool {
 }
 
 fn clouds<'a>(ask: Ask<'a>, around: Surroundings<'a>) -> impl Iterator<Item = Candidate> + 'a {
-    let open = !ask.request.local_only && ask.progress.take_over.is_none() && !is_tokens(ask.request);
+    let open = !ask.request.local_only && !is_tokens(ask.request);
     around
         .clouds
         .iter()
@@ -208,11 +211,11 @@ fn clouds<'a>(ask: Ask<'a>, around: Surroundings<'a>) -> impl Iterator<Item = Ca
 }
 
 /// Token ids mean something to the local tokenizer only.
-fn is_tokens(request: &ChatRequest) -> bool {
+pub(super) fn is_tokens(request: &ChatRequest) -> bool {
     matches!(request.input, crate::domain::Input::Tokens(_))
 }
 
-fn cloud_is_meant(cloud: &CloudFacts, ask: Ask<'_>) -> bool {
+pub(super) fn cloud_is_meant(cloud: &CloudFacts, ask: Ask<'_>) -> bool {
     match &ask.request.model {
         ModelChoice::Auto => true,
         ModelChoice::Local => false,
@@ -224,7 +227,7 @@ fn expected_output(request: &ChatRequest) -> u64 {
     request.max_tokens.map_or(EXPECTED_OUTPUT, u64::from).min(1024)
 }
 
-fn local_candidate(local: &LocalFacts, ask: Ask<'_>) -> Candidate {
+pub(super) fn local_candidate(local: &LocalFacts, ask: Ask<'_>) -> Candidate {
     let prompt = ask.request.estimated_prompt_tokens();
     let stats = &local.believed;
     let wait = if local.view.free() > local.queued {
@@ -240,7 +243,7 @@ fn local_candidate(local: &LocalFacts, ask: Ask<'_>) -> Candidate {
         key: TargetKey::Gpu { slot: local.slot, epoch: local.view.epoch },
         target: local.name.clone(),
         model: local.model.clone(),
-        reason: if ask.progress.take_over.is_some() { Reason::TakeOver } else { Reason::Explicit },
+        reason: Reason::Explicit,
         ready: local.view.serving,
         wait,
         first_token,
@@ -252,7 +255,7 @@ fn local_candidate(local: &LocalFacts, ask: Ask<'_>) -> Candidate {
     }
 }
 
-fn cloud_candidate(cloud: &CloudFacts, ask: Ask<'_>, default_output: u32) -> Candidate {
+pub(super) fn cloud_candidate(cloud: &CloudFacts, ask: Ask<'_>, default_output: u32) -> Candidate {
     let prompt = ask.request.estimated_prompt_tokens();
     let output = expected_output(ask.request);
     let cost = cloud.price.cost(prompt, 0, output);
@@ -340,7 +343,7 @@ fn nothing_admissible(ask: Ask<'_>, around: Surroundings<'_>) -> GatewayError {
     unavailable(request, "no target is configured for this request", Duration::from_secs(5))
 }
 
-fn unavailable(request: &ChatRequest, why: &str, after: Duration) -> GatewayError {
+pub(super) fn unavailable(request: &ChatRequest, why: &str, after: Duration) -> GatewayError {
     let kind = if request.local_only { ErrorKind::LocalOnlyUnavailable } else { ErrorKind::Unavailable };
     GatewayError::gateway(kind, format!("{why}; retry later")).retry_after(after)
 }
