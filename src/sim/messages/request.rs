@@ -109,7 +109,7 @@ fn check(turn: &Turn, calls: &[String]) -> Result<Vec<String>, String> {
         return Err(format!("messages: there is no role {:?}", turn.role));
     }
     let blocks = blocks(&turn.content);
-    let texts = blocks.iter().filter(|block| block["type"] == "text").map(|block| text_of(block));
+    let texts = blocks.iter().filter(|block| block["type"] == "text").map(text_of);
     if blocks.is_empty() || texts.clone().any(|text| text.trim().is_empty()) {
         return Err("messages: text content blocks must contain non-whitespace text".into());
     }
