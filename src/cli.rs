@@ -25,12 +25,13 @@ struct Cli {
 
 const SIM_HELP: &str = "\
 A model's name, or its end after `-`, `/` or `:`, chooses the fault (any other name answers well):
-  ok  slow-N (ms)  error-N  error-500-2 (twice)  429  429-N (Retry-After)  429-once  401  402  403
+  ok  slow-N (ms)  error-N  error-500-2 (twice)  429  429-N (Retry-After)  429-date-N  429-once  401  402  403
   cut-N  stall-N  truncate  malformed  no-done  sse-error  split-utf8  no-usage  (N = tokens before it)
   hang  reset  html  empty  error-body  context-length  content-filter  prefix-ok  prefix-ignored
 
 Its own books: GET /sim/requests, GET /sim/stats, DELETE /sim/requests
 Faults at run time: PUT /sim/faults {\"model\": \"...\", \"fault\": \"...\"}, GET /sim/faults, DELETE /sim/faults
+  (a model \"*\" is every model, \"key:6789\" every call with the key that ends so)
 
 Example:
   spillway sim --listen 127.0.0.1:9100 --ttft-ms 50 --tokens-per-second 60";

@@ -17,8 +17,6 @@ mod support;
 mod actors;
 #[path = "integration/api.rs"]
 mod api;
-#[path = "integration/clients.rs"]
-mod clients;
 #[path = "integration/engine.rs"]
 mod engine;
 #[path = "integration/errors.rs"]

@@ -137,7 +137,7 @@ impl Provider {
             Ok(_) if !self.admits(headers) => return refused(&served, 401, "invalid_api_key", "wrong API key"),
             Ok(request) => request,
         };
-        match self.faults.of_call(&request.model) {
+        match self.faults.of_call(&request.model, key_tail(headers)) {
             Fault::Hang => pending().await,
             Fault::Reset => {
                 served.end(Outcome::Fault);
@@ -191,21 +191,19 @@ impl Provider {
     }
 
     fn admits(&self, headers: &HeaderMap) -> bool {
-        self.options.api_key.as_deref().is_none_or(|key| bearer(headers) == key)
+        self.options.api_key.as_deref().is_none_or(|keys| keys.split(',').any(|key| bearer(headers) == key))
     }
 }
 
 fn arrival(call: u64, headers: &HeaderMap, request: Option<&SimRequest>) -> Arrival {
     let request_id = headers.get("x-request-id").and_then(|id| id.to_str().ok());
-    let key = bearer(headers);
-    let tail = if key.len() >= 12 { key.get(key.len() - 4..).unwrap_or_default() } else { "" };
     Arrival {
         request_id: request_id.map_or_else(|| format!("sim-{call}"), noted),
         model: request.map(|request| noted(&request.model)).unwrap_or_default(),
         received_unix_ns: u64::try_from(unix_now().as_nanos()).unwrap_or(u64::MAX),
         prompt_tokens: request.map_or(0, |request| request.prompt_tokens),
         stream: request.is_some_and(|request| request.stream),
-        key_tail: tail.to_owned(),
+        key_tail: key_tail(headers).to_owned(),
     }
 }
 
@@ -218,10 +216,18 @@ fn bearer(headers: &HeaderMap) -> &str {
     authorization.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default()
 }
 
+/// The last four characters of a long key.
+fn key_tail(headers: &HeaderMap) -> &str {
+    let key = bearer(headers);
+    if key.len() >= 12 { key.get(key.len() - 4..).unwrap_or_default() } else { "" }
+}
+
 fn refuse(served: &Served, refusal: Refusal) -> Response<Body> {
     let mut answer = refused(served, refusal.status, refusal.code, "refused as the model's name asks");
     if let Some(seconds) = refusal.retry_after_s {
-        answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        let at = SystemTime::now() + Duration::from_secs(seconds);
+        let date = refusal.as_date.then(|| header::HeaderValue::from_str(&httpdate::fmt_http_date(at)).ok()).flatten();
+        answer.headers_mut().insert(header::RETRY_AFTER, date.unwrap_or_else(|| seconds.into()));
     }
     answer
 }
