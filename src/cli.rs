@@ -2,6 +2,7 @@
 //! and complaints to stderr.
 
 use crate::{
+    bench::{self, BenchArgs},
     serve::{self, ServeError, StopSignals},
     sim::{Sim, SimArgs},
 };
@@ -42,6 +43,8 @@ enum Command {
     Serve(ServeArgs),
     /// Check a configuration and report every fault at once.
     Check(CheckArgs),
+    /// Measure what clients see of a running server.
+    Bench(BenchArgs),
     /// Run the simulated provider: for tests, demo and benchmarks, never for answers.
     #[command(after_help = SIM_HELP)]
     Sim(SimArgs),
@@ -83,6 +86,7 @@ pub fn run() -> ExitCode {
         match cli.command {
             Command::Serve(args) => serve(args).await,
             Command::Check(args) => check(&args),
+            Command::Bench(args) => bench::run(args).await,
             Command::Sim(args) => simulate(&args).await,
         }
     });
