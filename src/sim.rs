@@ -49,7 +49,7 @@ pub struct SimOptions {
     pub tokens_per_second: Option<f64>,
     /// Of a whole answer; a request's own cap may cut it.
     pub tokens: u32,
-    /// Demanded as bearer token, of Anthropic's endpoint as `x-api-key`.
+    /// Demanded as bearer token, of Anthropic's endpoint as `x-api-key`: one, or several with commas between them.
     pub api_key: Option<String>,
     pub seed: u64,
 }
@@ -82,7 +82,7 @@ pub struct SimArgs {
     /// Tokens of a whole answer.
     #[arg(long, default_value_t = 60)]
     pub tokens: u32,
-    /// Demand this bearer token.
+    /// Demand this bearer token, or one of several with commas between them.
     #[arg(long, env = "SPILLWAY_SIM_API_KEY", hide_env_values = true)]
     pub api_key: Option<String>,
     /// Of the generated text.

@@ -19,8 +19,6 @@ mod actors;
 mod anthropic;
 #[path = "integration/api.rs"]
 mod api;
-#[path = "integration/clients.rs"]
-mod clients;
 #[path = "integration/engine.rs"]
 mod engine;
 #[path = "integration/errors.rs"]

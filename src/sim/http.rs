@@ -157,7 +157,7 @@ impl Provider {
             Ok(_) if !self.admits(endpoint, headers) => return refused(401, "invalid_api_key", "wrong API key"),
             Ok(request) => request,
         };
-        match self.faults.of_call(&request.model) {
+        match self.faults.of_call(&request.model, key_tail(endpoint, headers)) {
             Fault::Hang => pending().await,
             Fault::Reset => {
                 served.end(Outcome::Fault);
@@ -212,21 +212,20 @@ impl Provider {
     }
 
     fn admits(&self, endpoint: Endpoint, headers: &HeaderMap) -> bool {
-        self.options.api_key.as_deref().is_none_or(|key| key_of(endpoint, headers) == key)
+        let given = key_of(endpoint, headers);
+        self.options.api_key.as_deref().is_none_or(|keys| keys.split(',').any(|key| given == key))
     }
 }
 
 fn arrival(endpoint: Endpoint, call: u64, headers: &HeaderMap, request: Option<&SimRequest>) -> Arrival {
     let request_id = headers.get("x-request-id").and_then(|id| id.to_str().ok());
-    let key = key_of(endpoint, headers);
-    let tail = if key.len() >= 12 { key.get(key.len() - 4..).unwrap_or_default() } else { "" };
     Arrival {
         request_id: request_id.map_or_else(|| format!("sim-{call}"), noted),
         model: request.map(|request| noted(&request.model)).unwrap_or_default(),
         received_unix_ns: u64::try_from(unix_now().as_nanos()).unwrap_or(u64::MAX),
         prompt_tokens: request.map_or(0, |request| request.prompt_tokens),
         stream: request.is_some_and(|request| request.stream),
-        key_tail: tail.to_owned(),
+        key_tail: key_tail(endpoint, headers).to_owned(),
     }
 }
 
@@ -245,10 +244,18 @@ fn key_of(endpoint: Endpoint, headers: &HeaderMap) -> &str {
     .unwrap_or_default()
 }
 
+/// The last four characters of a long key.
+fn key_tail(endpoint: Endpoint, headers: &HeaderMap) -> &str {
+    let key = key_of(endpoint, headers);
+    if key.len() >= 12 { key.get(key.len() - 4..).unwrap_or_default() } else { "" }
+}
+
 fn refuse(endpoint: Endpoint, served: &Served, refusal: Refusal) -> Response<Body> {
     let mut answer = refused(endpoint, served, refusal.status, refusal.code, "refused as the model's name asks");
     if let Some(seconds) = refusal.retry_after_s {
-        answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        let at = SystemTime::now() + Duration::from_secs(seconds);
+        let date = refusal.as_date.then(|| header::HeaderValue::from_str(&httpdate::fmt_http_date(at)).ok()).flatten();
+        answer.headers_mut().insert(header::RETRY_AFTER, date.unwrap_or_else(|| seconds.into()));
     }
     answer
 }

@@ -157,11 +157,16 @@ fn endpoint(base_url: &str) -> Option<Url> {
     Some(url)
 }
 
-fn http_client(tls: bool, timeouts: Timeouts) -> reqwest::Result<Client> {
+/// The one TLS provider of the process. Every HTTP client needs it, even one without TLS.
+pub fn install_tls_provider() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // Losing a race against another thread here is as good as winning it.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
+}
+
+fn http_client(tls: bool, timeouts: Timeouts) -> reqwest::Result<Client> {
+    install_tls_provider();
     let builder = Client::builder()
         .user_agent(concat!("spillway/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())

@@ -209,6 +209,7 @@ impl Flight {
             outcome: "reserved",
             usage,
             cost: candidate.price.cost(usage.prompt_tokens, 0, usage.completion_tokens),
+            reserved: NanoUsd::ZERO,
             baseline: NanoUsd::ZERO,
         })
     }
