@@ -2,6 +2,7 @@
 //! and complaints to stderr.
 
 use crate::{
+    route::RouteArgs,
     serve::{self, ServeError, StopSignals},
     sim::{Sim, SimArgs},
 };
@@ -41,6 +42,8 @@ enum Command {
     Serve(ServeArgs),
     /// Check a configuration and report every fault at once.
     Check(CheckArgs),
+    /// Explain where a prompt would go and why, without a running gateway and without running it.
+    Route(RouteCommand),
     /// Run the simulated provider: for tests, demo and benchmarks, never for answers.
     #[command(after_help = SIM_HELP)]
     Sim(SimArgs),
@@ -63,6 +66,14 @@ struct ServeArgs {
 }
 
 #[derive(Debug, Args)]
+struct RouteCommand {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    route: RouteArgs,
+}
+
+#[derive(Debug, Args)]
 struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
@@ -82,6 +93,10 @@ pub fn run() -> ExitCode {
         match cli.command {
             Command::Serve(args) => serve(args).await,
             Command::Check(args) => check(&args),
+            Command::Route(args) => match load(&args.config, None) {
+                Ok((config, _)) => args.route.run(&config),
+                Err(error) => failed(&error),
+            },
             Command::Sim(args) => simulate(&args).await,
         }
     });

@@ -5,5 +5,6 @@
 pub mod admin;
 pub mod cli;
 pub mod http;
+pub mod route;
 pub mod serve;
 pub mod sim;
