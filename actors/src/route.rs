@@ -16,6 +16,8 @@ pub mod policy;
 mod refusal;
 mod sentence;
 pub mod session;
+#[cfg(test)]
+mod tests;
 
 pub use actor::{Decision, RouterActor, RouterMsg};
 pub use classifier::{ClassifierActor, ClassifierMsg};
