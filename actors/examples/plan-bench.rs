@@ -77,8 +77,7 @@ fn decide(fleet: &Fleet, config: &Config, request: &ChatRequest, queued: usize) 
     let grade = by_keywords(request);
     let conversation = fleet.sessions.conversation(request);
     let recalled = fleet.sessions.recall(&conversation, now);
-    let (locals, mut clouds) = (fleet.locals(queued, now), fleet.clouds(now));
-    clouds.rotate_left(queued % TARGETS.min(clouds.len()).max(1));
+    let (locals, clouds) = (fleet.locals(queued, now), fleet.clouds(now));
     let around = Surroundings {
         locals: &locals,
         clouds: &clouds,

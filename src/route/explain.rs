@@ -63,7 +63,7 @@ fn explanation(args: &ExplainArgs, config: &Config) -> Result<Explanation, Gatew
 
 fn body(args: &ExplainArgs) -> Value {
     // The turns end with the user's prompt, so an odd number of earlier ones begins with the assistant's.
-    let role = |to_go: u16| if to_go % 2 == 0 { "user" } else { "assistant" };
+    let role = |to_go: u16| if to_go.is_multiple_of(2) { "user" } else { "assistant" };
     let earlier = (1..=args.history).rev().map(|to_go| json!({"role": role(to_go), "content": "…"}));
     let messages: Vec<Value> = earlier.chain([json!({"role": "user", "content": args.prompt})]).collect();
     json!({

@@ -88,11 +88,8 @@ pub struct RouterState {
     _watchers: Vec<Owned>,
 }
 
-/// What becomes of one routing question now.
-enum Answer {
-    Reply(Result<Decision, GatewayError>),
-    Wait,
-}
+/// What becomes of one routing question now; `None` = it waits.
+type Answer = Option<Result<Decision, GatewayError>>;
 
 impl Actor for RouterActor {
     type Msg = RouterMsg;
@@ -169,8 +166,8 @@ impl RouterActor {
         let clouds = self.fleet.clouds(waiting.since);
         let locals = self.fleet.locals(state.queue.len(), waiting.since);
         match self.answer(&waiting, &locals, &clouds, state.queue.is_empty()) {
-            Answer::Reply(reply) => reply_with(waiting, reply, &self.fleet.sessions),
-            Answer::Wait => {
+            Some(reply) => reply_with(waiting, reply, &self.fleet.sessions),
+            None => {
                 let at = state.queue.partition_point(|other| other.job.seq < waiting.job.seq);
                 state.queue.insert(at, waiting);
             }
@@ -190,15 +187,15 @@ impl RouterActor {
         // A request that breaks planning is that request's error, not the router's death.
         let plan = match catch_unwind(AssertUnwindSafe(|| plan(ask, around))) {
             Ok(Ok(plan)) => Arc::new(plan),
-            Ok(Err(error)) => return Answer::Reply(Err(error)),
-            Err(_) => return Answer::Reply(Err(internal("the request could not be planned"))),
+            Ok(Err(error)) => return Some(Err(error)),
+            Err(_) => return Some(Err(internal("the request could not be planned"))),
         };
-        let Some(first) = plan.candidates.first() else { return Answer::Wait };
+        let first = plan.candidates.first()?;
         if matches!(first.key, TargetKey::Cloud { .. }) {
             return decided(waiting, first.clone(), &plan);
         }
         if !may_lease {
-            return Answer::Wait;
+            return None;
         }
         // Any local target before the first cloud one will do.
         for candidate in plan.candidates.iter() {
@@ -209,7 +206,7 @@ impl RouterActor {
                 return decided(waiting, candidate.clone(), &plan);
             }
         }
-        Answer::Wait
+        None
     }
 
     /// Goes through the queue in order of admission. Unless `all`, or a slot died or came back, it stops as soon as no
@@ -239,8 +236,8 @@ impl RouterActor {
                 break;
             }
             match self.answer(&waiting, &locals, &clouds, true) {
-                Answer::Reply(reply) => reply_with(waiting, reply, &self.fleet.sessions),
-                Answer::Wait => kept.push(waiting),
+                Some(reply) => reply_with(waiting, reply, &self.fleet.sessions),
+                None => kept.push(waiting),
             }
         }
         kept.extend(rest);
@@ -263,7 +260,7 @@ pub(super) fn internal(what: &str) -> GatewayError {
 }
 
 fn decided(waiting: &Waiting, candidate: Candidate, plan: &Arc<Plan>) -> Answer {
-    Answer::Reply(Ok(Decision { candidate, plan: Arc::clone(plan), waited: waiting.since.elapsed() }))
+    Some(Ok(Decision { candidate, plan: Arc::clone(plan), waited: waiting.since.elapsed() }))
 }
 
 fn reply_with(waiting: Waiting, reply: Result<Decision, GatewayError>, sessions: &Sessions) {

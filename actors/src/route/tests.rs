@@ -21,7 +21,8 @@ use std::{
 use tokio::{net::TcpListener, time::Instant};
 
 /// What stands in for the engine: nobody at all, one that ends at once, one that talks nonsense, one that says nothing.
-const ENGINES: [Option<&str>; 4] = [None, Some("exit 3"), Some("echo nonsense >&0; exec sleep 1"), Some("exec sleep 60")];
+const ENGINES: [Option<&str>; 4] =
+    [None, Some("exit 3"), Some("echo nonsense >&0; exec sleep 1"), Some("exec sleep 60")];
 const ACTORS: [&str; 7] =
     ["router", "classifier", "ledger", "health", "gpu/local", "gpu-supervisor", "cloud-supervisor"];
 const WAYS: [KillWay; 4] = [KillWay::Kill, KillWay::Panic, KillWay::Error, KillWay::Stop];
@@ -156,6 +157,6 @@ proptest! {
 fn the_same_requests_without_local_only_do_reach_it() {
     let plain = Step::Ask { stream: false, tools: false, tokens: false, model: 2, frugal: false, hard: false };
     for engine in ENGINES {
-        assert!(run(connections(engine, &[plain.clone()], false)) > 0, "{engine:?}");
+        assert!(run(connections(engine, std::slice::from_ref(&plain), false)) > 0, "{engine:?}");
     }
 }
