@@ -49,7 +49,7 @@ fn config() -> Config {
 /// A conversation of 20 turns, 400 bytes each.
 fn request() -> ChatRequest {
     let message = |at: usize| Message {
-        role: if at % 2 == 0 { "user" } else { "assistant" }.to_owned(),
+        role: if at.is_multiple_of(2) { "user" } else { "assistant" }.to_owned(),
         content: format!("turn {at} ").repeat(50),
         raw: serde_json::Map::new(),
     };
