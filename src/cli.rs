@@ -3,6 +3,7 @@
 
 use crate::{
     bench::{self, BenchArgs},
+    route::RouteArgs,
     serve::{self, ServeError, StopSignals},
     sim::{Sim, SimArgs},
 };
@@ -45,6 +46,8 @@ enum Command {
     Check(CheckArgs),
     /// Measure what clients see of a running server.
     Bench(BenchArgs),
+    /// Explain where a prompt would go and why, without a running gateway and without running it.
+    Route(RouteCommand),
     /// Run the simulated provider: for tests, demo and benchmarks, never for answers.
     #[command(after_help = SIM_HELP)]
     Sim(SimArgs),
@@ -64,6 +67,14 @@ struct ServeArgs {
     /// Put a simulated cloud provider (labelled as such) on loopback in place of the configured ones.
     #[arg(long)]
     demo: bool,
+}
+
+#[derive(Debug, Args)]
+struct RouteCommand {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    route: RouteArgs,
 }
 
 #[derive(Debug, Args)]
@@ -87,6 +98,10 @@ pub fn run() -> ExitCode {
             Command::Serve(args) => serve(args).await,
             Command::Check(args) => check(&args),
             Command::Bench(args) => bench::run(args).await,
+            Command::Route(args) => match load(&args.config, None) {
+                Ok((config, _)) => args.route.run(&config),
+                Err(error) => failed(&error),
+            },
             Command::Sim(args) => simulate(&args).await,
         }
     });

@@ -23,8 +23,12 @@ mod api;
 mod engine;
 #[path = "integration/errors.rs"]
 mod errors;
+#[path = "integration/local_only.rs"]
+mod local_only;
 #[path = "integration/queue.rs"]
 mod queue;
+#[path = "integration/route.rs"]
+mod route;
 #[path = "integration/shutdown.rs"]
 mod shutdown;
 #[path = "integration/start.rs"]
