@@ -126,6 +126,7 @@ pub struct CloudConfig {
     pub name: TargetName,
     /// Without a trailing slash, e.g. `https://api.holysheep.ai/v1`.
     pub base_url: String,
+    pub wire: Wire,
     pub keys: Vec<SecretString>,
     /// Names of the environment variables looked at, for messages.
     pub key_sources: Vec<String>,
@@ -173,6 +174,16 @@ pub struct CloudModel {
     pub typical_latency: Duration,
 }
 
+/// The API a provider speaks; `cloud/wire.rs` says what follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Wire {
+    /// `POST /chat/completions`.
+    #[default]
+    OpenAi,
+    /// `POST /messages`.
+    Anthropic,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PrefillStyle {
     #[default]
@@ -184,6 +195,7 @@ pub enum PrefillStyle {
 #[derive(Debug, Clone)]
 pub struct RouterConfig {
     pub classifier: ClassifierKind,
+    pub session: SessionConfig,
     /// Other names for configured models or `auto`/`local`.
     pub aliases: BTreeMap<String, String>,
     rules: [Rule; 4],
@@ -191,7 +203,7 @@ pub struct RouterConfig {
 
 impl RouterConfig {
     pub fn new(classifier: ClassifierKind, aliases: BTreeMap<String, String>, rules: [Rule; 4]) -> Self {
-        Self { classifier, aliases, rules }
+        Self { classifier, session: SessionConfig::default(), aliases, rules }
     }
 
     pub fn rule(&self, complexity: Complexity) -> &Rule {
@@ -210,6 +222,23 @@ pub enum ClassifierKind {
     Keywords,
 }
 
+/// `[router.session]`: what is remembered of conversations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionConfig {
+    /// Silence after which a conversation is forgotten.
+    pub ttl: Duration,
+    /// Conversations remembered at once; 0 = none.
+    pub max_sessions: usize,
+    /// How much longer a conversation may wait for the target that holds its cache.
+    pub max_queue_gap: Duration,
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self { ttl: Duration::from_secs(600), max_sessions: 10_000, max_queue_gap: Duration::from_millis(500) }
+    }
+}
+
 /// One `[router.rules.*]` table. Names are resolved: every one is a local target, `local` (any of them) or a cloud model.
 #[derive(Debug, Clone)]
 pub struct Rule {
@@ -219,6 +248,8 @@ pub struct Rule {
     /// Whether the operator set `max_latency_ms`; if not, a local target on the CPU uses `max_latency_cpu`.
     pub max_latency_is_default: bool,
     pub max_latency_cpu: Duration,
+    /// Load of a local target from which a cloud one is better; 1 = all its places taken.
+    pub spill_load: f64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

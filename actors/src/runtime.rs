@@ -15,7 +15,7 @@ use crate::{
     jobs::JobTable,
     ledger::{Ledger, LedgerActor, LedgerMsg},
     observe,
-    route::{ClassifierActor, ClassifierMsg, Fleet, RouterActor, RouterMsg},
+    route::{ClassifierActor, ClassifierMsg, Fleet, RouterActor, RouterMsg, actor::queued, session::Sessions},
     supervise::{
         Address, Supervisor, SupervisorMsg, Tree,
         children::ChildSpec,
@@ -100,7 +100,7 @@ impl Runtime {
         };
         let services = Services {
             jobs: JobTable::new(config.server.max_inflight),
-            fleet: Fleet { slots, providers },
+            fleet: Fleet { slots, providers, sessions: Sessions::new(config.router.session) },
             ledger,
             classifier: directory.classifier.clone(),
             router: directory.router.clone(),
@@ -135,12 +135,7 @@ impl Runtime {
 
     /// Requests waiting for a lease. `None` while no router lives.
     pub async fn queued(&self) -> Option<usize> {
-        let router = self.directory.router.get()?;
-        let asked = router.call(RouterMsg::GetSnapshot, Some(Duration::from_secs(1))).await.ok()?;
-        match asked {
-            ractor::rpc::CallResult::Success(snapshot) => Some(snapshot.queued),
-            _ => None,
-        }
+        queued(&self.directory.router).await
     }
 
     /// Stops the actors in reverse start order, then the engines.

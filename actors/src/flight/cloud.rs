@@ -3,10 +3,10 @@
 use super::{AttemptReport, Failure, Flight, FlightEvent};
 use crate::{
     cloud::{
-        Answer, CallEnd, CloudMsg, Continuation, EventStream, Grant, Provider, ProviderClient, WholeAnswer,
-        assemble::Assembler, continued_body, repetition::RepetitionCutter, upstream_body,
+        Answer, CallEnd, CloudMsg, Continuation, EventStream, Grant, Provider, WholeAnswer, assemble::Assembler,
+        repetition::RepetitionCutter,
     },
-    config::CloudModel,
+    config::{CloudModel, PrefillStyle},
     domain::{CloudBound, Delta, ErrorKind, GatewayError, GenerationEvent, NanoUsd, TokenUsage},
     ledger::{AttemptRow, Reservation},
     observe,
@@ -100,9 +100,9 @@ impl Flight {
         let provider = Arc::clone(grant.provider());
         let model = provider.model(model).ok_or_else(|| internal("no such model"))?;
         let key = grant.key().ok_or_else(|| internal("no such key"))?;
-        let (client, body) = self.asked(bound, provider.client(), model, decision)?;
+        let (body, style) = self.asked(bound, &provider, model, decision)?;
         self.note_dispatch(decision);
-        let answer = client.start(body, job.id(), key, true, job.deadline).await?;
+        let answer = provider.client().continuing(style).start(body, job.id(), key, true, job.deadline).await?;
         progress.headed = true;
         match answer {
             Answer::Stream(events) => self.pass_stream(*events, decision, progress).await,
@@ -110,23 +110,27 @@ impl Flight {
         }
     }
 
-    /// What the provider is sent, and where. Once a client has text, nothing but its continuation may be asked for.
+    /// What the provider is sent, and in which style. Once a client has text, nothing but its continuation may be asked for.
     fn asked(
         &self,
         bound: CloudBound<'_>,
-        client: &ProviderClient,
+        provider: &Provider,
         model: &CloudModel,
         decision: &Decision,
-    ) -> Result<(ProviderClient, Bytes), GatewayError> {
-        let cap = decision.candidate.output_cap.max(1);
+    ) -> Result<(Bytes, PrefillStyle), GatewayError> {
+        let (wire, cap) = (provider.config().wire, decision.candidate.output_cap.max(1));
         if !self.started {
-            return Ok((client.clone(), upstream_body(bound, &model.upstream, cap, true)?));
+            return Ok((wire.body(bound, &model.upstream, cap, true)?, PrefillStyle::None));
         }
         let Some(continuation) = Continuation::new(self.sent.text(), model.prefill) else {
             let message = "the model does not continue what another one began";
             return Err(GatewayError::target(&decision.candidate.target, ErrorKind::InvalidRequest, message).unworked());
         };
-        Ok((client.continuing(model.prefill), continued_body(bound, &model.upstream, cap, continuation)?))
+        let body = wire.continued_body(bound, &model.upstream, cap, continuation).map_err(|error| {
+            // The client's request is good; this provider cannot be told of the answer so far.
+            GatewayError::target(&decision.candidate.target, error.kind, error.message).unworked()
+        })?;
+        Ok((body, model.prefill))
     }
 
     /// A provider that does not stream although it was asked to.
@@ -272,6 +276,7 @@ impl Flight {
             outcome: "reserved",
             usage,
             cost: candidate.price.cost(usage.prompt_tokens, 0, usage.completion_tokens),
+            reserved: NanoUsd::ZERO,
             baseline: NanoUsd::ZERO,
         })
     }

@@ -1,16 +1,23 @@
 //! The fleet as the configuration lists it, and its facts at one moment. Read directly from what the owners publish; no
 //! actor is asked.
 
-use super::plan::{CloudFacts, LocalFacts};
-use crate::{cloud::Provider, gpu::EngineSlot};
+use super::{
+    facts::{Abilities, CloudFacts, LocalFacts, TargetHealth},
+    session::Sessions,
+};
+use crate::{
+    cloud::Provider,
+    gpu::{EngineSlot, life::GpuState},
+};
 use std::sync::Arc;
 use tokio::time::Instant;
 
-/// Every local slot and every usable provider.
+/// Every local slot and every usable provider, and where conversations have their cache.
 #[derive(Clone, Default)]
 pub struct Fleet {
     pub slots: Arc<[Arc<EngineSlot>]>,
     pub providers: Arc<[Arc<Provider>]>,
+    pub sessions: Sessions,
 }
 
 impl Fleet {
@@ -22,6 +29,8 @@ impl Fleet {
             let believed = view.stats.believed(view.leases, now);
             let pool = u64::from(config.context_tokens);
             let loaded = view.info.as_ref().map_or(pool, |info| u64::from(info.max_request_tokens));
+            let health =
+                TargetHealth { degraded: matches!(view.state, GpuState::Degraded(_)), ..TargetHealth::default() };
             LocalFacts {
                 slot,
                 name: config.name.clone(),
@@ -32,6 +41,8 @@ impl Fleet {
                 window: loaded.min(config.max_request_tokens.map_or(u64::MAX, u64::from)),
                 default_output: config.defaults.max_tokens,
                 max_output: config.defaults.max_output_tokens,
+                abilities: Abilities::LOCAL,
+                health,
             }
         };
         self.slots.iter().enumerate().map(facts).collect()
@@ -50,10 +61,13 @@ impl Fleet {
                     model_index,
                     provider_name: config.name.clone(),
                     model: model.name.clone(),
+                    wire: config.wire,
                     window: u64::from(model.context_tokens),
                     price: model.price,
                     prefill: model.prefill,
                     view: provider.view(model_index, now),
+                    abilities: Abilities::CLOUD,
+                    health: TargetHealth::default(),
                 });
             }
         }

@@ -95,6 +95,22 @@ async fn every_refusal_is_an_error_object() {
 }
 
 #[tokio::test]
+async fn a_decision_is_explained_without_being_admitted() {
+    let services = services(0);
+    for path in ["/route", "/v1/route"] {
+        let got = send(&services, Method::POST, path, HI).await;
+        assert_eq!(
+            (got.status, &got.json["object"], &got.json["score"]["complexity"]),
+            (200, &json!("route"), &json!("trivial"))
+        );
+        assert_eq!(got.json["refusal"]["kind"], "unavailable", "nobody is there in this test");
+    }
+    assert_eq!(send(&services, Method::POST, "/v1/route", "{").await.error(), "400 invalid_request_error null null");
+    let totals = services.jobs.totals();
+    assert_eq!((totals.admitted, totals.refused), (0, 0));
+}
+
+#[tokio::test]
 async fn a_wrong_method_learns_the_right_one() {
     let got = send(&services(1), Method::GET, "/v1/completions", "").await;
     assert_eq!(got.headers["allow"], "POST");

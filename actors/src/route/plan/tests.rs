@@ -2,89 +2,18 @@
 
 use super::*;
 use crate::{
-    config::ClassifierKind,
-    domain::{Input, Needs},
-    gpu::{
-        EngineSlot,
-        life::{Cause, GpuState},
-        slot::SlotStats,
-        watchdog::Pace,
+    classify::Basis,
+    cloud::CloudView,
+    domain::{ChatRequest, ErrorKind, Input, ModelChoice, Needs},
+    gpu::life::{Cause, GpuState},
+    jobs::Progress,
+    route::{
+        facts::{Budget, CloudFacts, LocalFacts},
+        fixtures::{clouds, down, local, request, router},
     },
 };
 use proptest::prelude::*;
-use std::{collections::BTreeMap, sync::Arc};
 use tokio::time::Instant;
-
-fn rule(prefer: Vec<RuleTarget>, fallback: Vec<RuleTarget>, ms: u64) -> Rule {
-    Rule {
-        prefer,
-        fallback,
-        max_latency: Duration::from_millis(ms),
-        max_latency_is_default: false,
-        max_latency_cpu: Duration::from_secs(2),
-    }
-}
-
-fn model(name: &str) -> RuleTarget {
-    RuleTarget::Model(name.into())
-}
-
-fn router() -> RouterConfig {
-    let rules = [
-        rule(vec![RuleTarget::AnyLocal], vec![model("cheap")], 100),
-        rule(vec![RuleTarget::AnyLocal], vec![model("middle")], 500),
-        rule(vec![model("cheap")], vec![model("dear")], 2000),
-        rule(vec![model("dear")], vec![model("middle")], 5000),
-    ];
-    RouterConfig::new(ClassifierKind::Keywords, BTreeMap::new(), rules)
-}
-
-fn request() -> ChatRequest {
-    ChatRequest { max_tokens: Some(50), ..ChatRequest::plain("hello there") }
-}
-
-fn local(state: GpuState, leases: usize) -> LocalFacts {
-    let config = crate::config::LocalConfig::tiny(4);
-    let mut view = EngineSlot::new(Arc::new(config), crate::config::EngineRestart::default()).view();
-    view.serving = state.serves();
-    view.state = state;
-    view.leases = leases;
-    view.stats =
-        SlotStats { pace: Pace { decode_step: 0.01, prompt_token: 0.001 }, measured_at: None, service_seconds: 1.0 };
-    LocalFacts {
-        slot: 0,
-        name: "local".into(),
-        model: "tiny".into(),
-        believed: view.stats,
-        view,
-        queued: 0,
-        window: 4096,
-        default_output: 1024,
-        max_output: 2048,
-    }
-}
-
-fn cloud(at: usize, name: &str, usd: u64, usable: bool) -> CloudFacts {
-    let per_mtok = NanoUsd::new(usd * 1_000_000_000);
-    CloudFacts {
-        provider: 0,
-        model_index: at,
-        provider_name: "provider".into(),
-        model: name.into(),
-        window: 100_000,
-        price: Price { input_per_mtok: per_mtok, cached_per_mtok: per_mtok, output_per_mtok: per_mtok },
-        prefill: PrefillStyle::None,
-        view: CloudView { usable, usable_at: None, limited: false, expected_first_token: Duration::from_millis(50) },
-    }
-}
-
-fn clouds() -> Vec<CloudFacts> {
-    vec![cloud(0, "dear", 15, true), cloud(1, "cheap", 1, true), cloud(2, "middle", 3, true)]
-}
-
-fn down() -> GpuState {
-    GpuState::Backoff { cause: Cause::LinkClosed, until: Instant::now() }
-}
 
 /// The candidates' models in order.
 fn order(request: &ChatRequest, complexity: Complexity, locals: &[LocalFacts], clouds: &[CloudFacts]) -> Vec<String> {
@@ -104,8 +33,8 @@ fn planned(
     grade.complexity = complexity;
     grade.basis = Basis::of(&request.model, request.budget_sensitive, complexity);
     let router = router();
-    let around = Surroundings { locals, clouds, router: &router, default_output: 4096 };
-    plan(Ask { request, grade: &grade, progress }, around)
+    let around = Surroundings { locals, clouds, router: &router, default_output: 4096, budget: Budget::default() };
+    plan(Ask::new(request, &grade, progress), around)
 }
 
 #[test]
@@ -234,5 +163,26 @@ proptest! {
                 !error.message.is_empty() && error.kind != ErrorKind::Internal, "{error}"
             ),
         }
+    }
+}
+
+#[test]
+fn what_a_wire_format_cannot_say_goes_elsewhere() {
+    use crate::config::Wire;
+    let several = ChatRequest { needs: Needs { several_choices: true, ..Needs::default() }, ..request() };
+    let mut mixed = clouds();
+    mixed[1].wire = Wire::Anthropic;
+    let plan_with = |request: &ChatRequest, clouds: &[CloudFacts]| {
+        planned(request, Complexity::Trivial, &Progress::default(), &[], clouds)
+    };
+    assert_eq!(plan_with(&request(), &mixed).unwrap().candidates.len(), 3);
+    let others = plan_with(&several, &mixed).unwrap().candidates;
+    assert!(others.len() == 2 && others.iter().all(|candidate| candidate.model != mixed[1].model));
+    let all: Vec<CloudFacts> =
+        clouds().into_iter().map(|cloud| CloudFacts { wire: Wire::Anthropic, ..cloud }).collect();
+    for model in [ModelChoice::Auto, ModelChoice::Named(all[1].model.clone())] {
+        let error = plan_with(&ChatRequest { model, ..several.clone() }, &all).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::InvalidRequest);
+        assert!(error.message.contains("n > 1"), "{error}");
     }
 }

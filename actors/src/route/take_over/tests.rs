@@ -1,64 +1,25 @@
 //! The order of the ways, and what closes each.
 
-use super::*;
+use super::{super::fixtures, *};
 use crate::{
     classify,
-    cloud::CloudView,
-    config::{ClassifierKind, EngineRestart, LocalConfig, RouterConfig, Rule},
-    domain::{ChatRequest, ModelChoice, Needs, Price},
-    gpu::{
-        EngineSlot,
-        life::{Cause, GpuState},
-        slot::SlotStats,
-        watchdog::Pace,
-    },
+    cloud::continuation::is_continuable,
+    config::PrefillStyle,
+    domain::{ChatRequest, ModelChoice, Needs},
+    gpu::life::{Cause, GpuState},
     jobs::Progress,
+    route::facts::{Budget, CloudFacts, LocalFacts},
 };
-use std::{collections::BTreeMap, sync::Arc};
+use fixtures::{request, rule};
 
 const LEFT: Duration = Duration::from_secs(30);
 
 fn local(slot: usize, state: GpuState, leases: usize) -> LocalFacts {
-    let mut view = EngineSlot::new(Arc::new(LocalConfig::tiny(2)), EngineRestart::default()).view();
-    view.serving = state.serves();
-    view.state = state;
-    view.leases = leases;
-    view.stats =
-        SlotStats { pace: Pace { decode_step: 0.01, prompt_token: 0.001 }, measured_at: None, service_seconds: 1.0 };
-    LocalFacts {
-        slot,
-        name: format!("gpu{slot}").as_str().into(),
-        model: "tiny".into(),
-        believed: view.stats,
-        view,
-        queued: 0,
-        window: 4096,
-        default_output: 1024,
-        max_output: 2048,
-    }
+    LocalFacts { slot, name: format!("gpu{slot}").as_str().into(), ..fixtures::local(state, leases) }
 }
 
 fn cloud(at: usize, name: &str, prefill: PrefillStyle) -> CloudFacts {
-    let usd = NanoUsd::new(1_000_000_000 * (at as u64 + 1));
-    CloudFacts {
-        provider: 0,
-        model_index: at,
-        provider_name: "provider".into(),
-        model: name.into(),
-        window: 100_000,
-        price: Price { input_per_mtok: usd, cached_per_mtok: usd, output_per_mtok: usd },
-        prefill,
-        view: CloudView {
-            usable: true,
-            usable_at: None,
-            limited: false,
-            expected_first_token: Duration::from_millis(50),
-        },
-    }
-}
-
-fn request() -> ChatRequest {
-    ChatRequest { max_tokens: Some(50), ..ChatRequest::plain("hello there") }
+    CloudFacts { prefill, ..fixtures::cloud(at, name, at as u64 + 1, true) }
 }
 
 fn cut(now: Instant) -> TakeOver {
@@ -75,18 +36,11 @@ fn planned(
     locals: &[LocalFacts],
     clouds: &[CloudFacts],
 ) -> Result<Plan, GatewayError> {
-    let rule = || Rule {
-        prefer: vec![RuleTarget::AnyLocal],
-        fallback: vec![RuleTarget::Model("liked".into())],
-        max_latency: Duration::from_secs(1),
-        max_latency_is_default: false,
-        max_latency_cpu: Duration::from_secs(1),
-    };
-    let router = RouterConfig::new(ClassifierKind::Keywords, BTreeMap::new(), [rule(), rule(), rule(), rule()]);
+    let like = || rule(vec![RuleTarget::AnyLocal], vec![fixtures::model("liked")], 1000);
+    let router = fixtures::router_of([like(), like(), like(), like()]);
     let grade = classify::by_keywords(request);
-    let ask = Ask { request, grade: &grade, progress };
-    let around = Surroundings { locals, clouds, router: &router, default_output: 4096 };
-    super::super::plan::plan(ask, around)
+    let around = Surroundings { locals, clouds, router: &router, default_output: 4096, budget: Budget::default() };
+    crate::route::plan::plan(Ask::new(request, &grade, progress), around)
 }
 
 /// Names in order: a local target's own, a cloud model's.
@@ -105,7 +59,7 @@ fn order(request: &ChatRequest, cut: TakeOver, locals: &[LocalFacts], clouds: &[
 async fn a_warm_gpu_comes_before_a_prefix_and_a_prefix_before_waiting() {
     let now = Instant::now();
     let other_model = LocalFacts { model: "else".into(), ..local(9, GpuState::Warm, 0) };
-    let locals = [local(0, backoff(now, 1), 0), local(1, GpuState::Warm, 2), local(2, GpuState::Warm, 0), other_model];
+    let locals = [local(0, backoff(now, 1), 0), local(1, GpuState::Warm, 4), local(2, GpuState::Warm, 0), other_model];
     let clouds = [
         cloud(0, "plain", PrefillStyle::None),
         cloud(1, "cheap", PrefillStyle::Assistant),
@@ -134,10 +88,7 @@ async fn a_prefix_is_for_plain_text_that_may_leave_and_for_the_model_that_was_as
     let named = ModelChoice::Named("another".into());
     assert_eq!(ways(&ChatRequest { model: named, ..request() }, cut(now)), ["gpu0"]);
     let needs = Needs { tools: true, ..Needs::default() };
-    let cut = TakeOver {
-        prefix: crate::cloud::continuation::is_continuable(&ChatRequest { needs, ..request() }),
-        ..cut(now)
-    };
+    let cut = TakeOver { prefix: is_continuable(&ChatRequest { needs, ..request() }), ..cut(now) };
     assert_eq!(ways(&request(), cut), ["gpu0"]);
 }
 
