@@ -33,3 +33,5 @@ mod route;
 mod shutdown;
 #[path = "integration/start.rs"]
 mod start;
+#[path = "integration/take_over.rs"]
+mod take_over;

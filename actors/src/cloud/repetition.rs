@@ -8,10 +8,9 @@
 //! A text that is nothing but repetitions of its own beginning is expected to go on so: there nothing is cut. A repeated
 //! *tail* is never cut: it cannot be told from a text that says something twice.
 
-/// An answer shorter than this says too little to be recognised.
-const LEAST_BYTES: usize = 16;
-/// A common beginning of this many bytes is no coincidence, though the texts differ later.
-const TELLING_BYTES: usize = 64;
+/// A common beginning of this many bytes is taken for no coincidence, and an answer shorter than this says too little to
+/// be recognised. A mistake costs an honest error; the other one, a text that says its beginning twice.
+const TELLING_BYTES: usize = 16;
 
 /// The continuation is another answer from the start: whoever was asked does not honour a prefix.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +33,7 @@ impl RepetitionCutter {
     pub fn new(sent: &str) -> Self {
         // White space around the seam is the first thing a repetition gets wrong.
         let sent = sent.trim_start().to_owned();
-        let open = sent.len() >= LEAST_BYTES && !repeats_itself(sent.as_bytes());
+        let open = sent.len() >= TELLING_BYTES && !repeats_itself(sent.as_bytes());
         Self { sent, held: String::new(), matched: 0, open }
     }
 
@@ -67,7 +66,7 @@ impl RepetitionCutter {
         if same == came.len() {
             return Ok(String::new());
         }
-        self.release(TELLING_BYTES)
+        self.release()
     }
 
     /// The continuation has ended: what is still withheld.
@@ -75,11 +74,11 @@ impl RepetitionCutter {
     /// # Errors
     /// As [`push`](Self::push): it ended before it had repeated all, and none of it was new.
     pub fn finish(&mut self) -> Result<String, BegunAnew> {
-        self.release(LEAST_BYTES)
+        self.release()
     }
 
-    fn release(&mut self, telling: usize) -> Result<String, BegunAnew> {
-        if self.open && self.matched >= telling {
+    fn release(&mut self) -> Result<String, BegunAnew> {
+        if self.open && self.matched >= TELLING_BYTES {
             return Err(BegunAnew);
         }
         self.open = false;
@@ -184,13 +183,13 @@ mod tests {
             let Ok(whole) = whole else {
                 let (sent, log) = (sent.trim_start(), log.trim_start());
                 let common = sent.bytes().zip(log.bytes()).take_while(|(a, b)| a == b).count();
-                prop_assert!(common >= LEAST_BYTES && common < sent.len(), "a refusal without a reason");
+                prop_assert!(common >= TELLING_BYTES && common < sent.len(), "a refusal without a reason");
                 return Ok(());
             };
             if whole != log {
                 let cut = log.strip_suffix(whole.as_str());
                 prop_assert_eq!(cut.map(str::trim_start), Some(sent.trim_start()), "exactly the answer so far is cut");
-                prop_assert!(sent.trim_start().len() >= LEAST_BYTES);
+                prop_assert!(sent.trim_start().len() >= TELLING_BYTES);
             }
         }
 

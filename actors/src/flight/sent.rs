@@ -4,8 +4,9 @@ use crate::domain::Delta;
 
 /// More text is not handed on: it would have to be sent anew.
 const MAX_TEXT_BYTES: usize = 1 << 20;
-/// A stream of longer pieces on average sends several tokens in one.
+/// A stream of longer pieces on average sends several tokens in one; a few pieces may be longer by chance.
 const TOKEN_BYTES: u64 = 12;
+const CHANCE_BYTES: u64 = 8;
 
 #[derive(Debug, Default)]
 pub(super) struct Sent {
@@ -52,7 +53,7 @@ impl Sent {
     pub(super) fn token_count(&self) -> u64 {
         if !self.tokens.is_empty() {
             self.tokens.len() as u64
-        } else if self.bytes <= self.pieces * TOKEN_BYTES {
+        } else if self.bytes <= self.pieces * TOKEN_BYTES + CHANCE_BYTES {
             self.pieces
         } else {
             self.bytes.div_ceil(4)
