@@ -15,6 +15,8 @@ mod support;
 
 #[path = "integration/actors.rs"]
 mod actors;
+#[path = "integration/anthropic.rs"]
+mod anthropic;
 #[path = "integration/api.rs"]
 mod api;
 #[path = "integration/clients.rs"]

@@ -23,6 +23,8 @@ pub struct Setup {
     pub parallel: u32,
     pub context_tokens: u32,
     pub cloud: Option<SimOptions>,
+    /// Which wire format the provider is spoken to in.
+    pub wire: &'static str,
     pub drain_timeout: Duration,
     pub request_timeout: Duration,
     /// Bound on the expected wait for the local target; generous, so that tests decide what goes where.
@@ -42,6 +44,7 @@ impl Default for Setup {
             parallel: 4,
             context_tokens: 2048,
             cloud: Some(SimOptions { tokens: 24, ..SimOptions::default() }),
+            wire: "openai",
             drain_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(60),
             max_latency: Duration::from_secs(60),
@@ -113,8 +116,9 @@ impl Setup {
             Some(cloud) => {
                 let _ = writeln!(
                     text,
-                    "[[cloud]]\nname = \"sim\"\nbase_url = \"{}\"\napi_keys_env = [\"{KEY_VAR}\"]\nactors = 2\n",
-                    cloud.base_url()
+                    "[[cloud]]\nname = \"sim\"\nbase_url = \"{}\"\napi_keys_env = [\"{KEY_VAR}\"]\nactors = 2\nwire = \"{}\"\n",
+                    cloud.base_url(),
+                    self.wire
                 );
                 for (name, price) in [("ok", "0.42"), ("other", "8.00")] {
                     let _ = writeln!(

@@ -3,8 +3,9 @@
 //! Every wait stands inside the request's deadline, every read inside a bound. Redirects, proxies of the environment and
 //! retries are off: whoever asks decides what happens next, and knows exactly which host saw the request.
 
-use super::chunk::{self, Malformed};
+use super::chunk::Malformed;
 use super::fault::{self, Refusal};
+use crate::config::Wire;
 use crate::domain::{ErrorKind, GatewayError, RequestId, TargetName};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
@@ -63,13 +64,14 @@ pub enum Answer {
 #[derive(Debug)]
 pub struct ProviderClient {
     target: TargetName,
+    wire: Wire,
     url: Url,
     http: Client,
     timeouts: Timeouts,
 }
 
 impl ProviderClient {
-    /// `base_url` as SDKs take it, for example `https://provider.example/v1`.
+    /// `base_url` as SDKs take it, for example `https://provider.example/v1`. Speaks OpenAI's wire format.
     ///
     /// # Errors
     /// The URL is no http(s) URL, or the host's certificates cannot be read.
@@ -78,10 +80,23 @@ impl ProviderClient {
         let url = endpoint(base_url).ok_or_else(|| wrong("base_url is not a plain http or https URL"))?;
         let http = http_client(url.scheme() == "https", timeouts)
             .map_err(|_| wrong("no HTTP client: the host's root certificates could not be read"))?;
-        Ok(Self { target, url, http, timeouts })
+        Ok(Self { target, wire: Wire::OpenAi, url, http, timeouts })
     }
 
-    /// Sends `body` (see [`upstream_body`](super::upstream_body)) and waits for the head of the answer, for a whole answer
+    /// The same provider, spoken to in another wire format.
+    #[must_use]
+    pub fn speaking(mut self, wire: Wire) -> Self {
+        if let Ok(mut segments) = self.url.path_segments_mut() {
+            self.wire.path().iter().for_each(|_| {
+                segments.pop();
+            });
+            segments.extend(wire.path());
+        }
+        self.wire = wire;
+        self
+    }
+
+    /// Sends `body` (see [`Wire::body`]) and waits for the head of the answer, for a whole answer
     /// until its end. `stream` must say what the body says. An empty key sends none. Dropping the future, or the stream it
     /// gave, closes the socket.
     ///
@@ -108,29 +123,23 @@ impl ProviderClient {
             return Err(patience.refused(response, key, &body).await);
         }
         if !stream || is_media(response.headers(), "application/json") {
-            return read_body(&patience, response, self.timeouts.idle).await.map(Answer::Body);
+            return read_body(&patience, self.wire, response, self.timeouts.idle).await.map(Answer::Body);
         }
         if is_media(response.headers(), "text/html") {
             return Err(patience.failed("answered without an event stream"));
         }
-        Ok(Answer::Stream(Box::new(EventStream::new(patience, response, self.timeouts, started))))
+        Ok(Answer::Stream(Box::new(EventStream::new(patience, self.wire, response, self.timeouts, started))))
     }
 
     fn headers(&self, request_id: RequestId, key: &SecretString, stream: bool) -> Result<HeaderMap, GatewayError> {
-        let unsendable = |_| {
-            GatewayError::target(&self.target, ErrorKind::Unauthorized, "the API key holds characters no header may")
-        };
         let accept = if stream { "text/event-stream" } else { "application/json" };
-        let mut headers = HeaderMap::with_capacity(4);
+        let mut headers = self.wire.headers(key).map_err(|_| {
+            GatewayError::target(&self.target, ErrorKind::Unauthorized, "the API key holds characters no header may")
+        })?;
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
         if let Ok(id) = HeaderValue::from_str(&request_id.to_string()) {
             headers.insert("x-request-id", id);
-        }
-        if !key.expose_secret().is_empty() {
-            let mut bearer = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret())).map_err(unsendable)?;
-            bearer.set_sensitive(true);
-            headers.insert(header::AUTHORIZATION, bearer);
         }
         Ok(headers)
     }
@@ -144,7 +153,7 @@ fn endpoint(base_url: &str) -> Option<Url> {
     if !plain || !matches!(url.scheme(), "http" | "https") {
         return None;
     }
-    url.path_segments_mut().ok()?.pop_if_empty().extend(["chat", "completions"]);
+    url.path_segments_mut().ok()?.pop_if_empty().extend(Wire::OpenAi.path());
     Some(url)
 }
 
@@ -198,10 +207,12 @@ impl Patience {
     }
 
     fn malformed(&self, why: Malformed) -> GatewayError {
-        self.failed(match why {
+        let how = match why {
             Malformed::Shape => "sent something that is no chat completion",
-            Malformed::InBandError => "reported an error inside its answer",
-        })
+            Malformed::InBandError | Malformed::Refused(_) => "reported an error inside its answer",
+        };
+        let kind = if let Malformed::Refused(kind) = why { kind } else { ErrorKind::Upstream };
+        GatewayError { kind, ..self.failed(how) }
     }
 
     async fn refused(&self, mut response: Response, key: &SecretString, request_body: &[u8]) -> GatewayError {
@@ -224,7 +235,12 @@ impl Patience {
     }
 }
 
-async fn read_body(patience: &Patience, mut response: Response, idle: Duration) -> Result<WholeAnswer, GatewayError> {
+async fn read_body(
+    patience: &Patience,
+    wire: Wire,
+    mut response: Response,
+    idle: Duration,
+) -> Result<WholeAnswer, GatewayError> {
     let mut body = Vec::new();
     loop {
         let piece =
@@ -240,7 +256,7 @@ async fn read_body(patience: &Patience, mut response: Response, idle: Duration) 
     if body.is_empty() {
         return Err(patience.failed("sent an empty answer"));
     }
-    chunk::read_whole(&body).map_err(|why| patience.malformed(why))
+    wire.read_whole(&body).map_err(|why| patience.malformed(why))
 }
 
 /// Whether the head names this media type. A stream without a content type is left to the parser.

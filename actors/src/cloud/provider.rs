@@ -122,7 +122,8 @@ impl CallEnd {
 
 impl Provider {
     pub fn new(config: Arc<CloudConfig>) -> Result<Arc<Self>, GatewayError> {
-        let client = ProviderClient::new(config.name.clone(), &config.base_url, timeouts(&config))?;
+        let client =
+            ProviderClient::new(config.name.clone(), &config.base_url, timeouts(&config))?.speaking(config.wire);
         let inner = Inner {
             keys: config.keys.iter().map(|_| KeyState::default()).collect(),
             models: config.models.iter().map(|_| ModelState::default()).collect(),

@@ -5,7 +5,7 @@ use super::session::Recalled;
 use crate::{
     classify::Classification,
     cloud::CloudView,
-    config::RouterConfig,
+    config::{RouterConfig, Wire},
     domain::{ChatRequest, ModelName, NanoUsd, Needs, Price, TargetName},
     gpu::{SlotView, slot::SlotStats},
     jobs::{Progress, TargetKey},
@@ -95,6 +95,8 @@ pub struct CloudFacts {
     pub model_index: usize,
     pub provider_name: TargetName,
     pub model: ModelName,
+    /// What can be said to it.
+    pub wire: Wire,
     pub window: u64,
     pub price: Price,
     pub view: CloudView,
