@@ -20,6 +20,8 @@ pub enum Gate {
     KeyPolicy,
     /// It lacks something the request needs: tools, images, token ids, …
     Abilities,
+    /// Its wire format has no words for something the request asks.
+    Wire,
     /// The prompt does not fit its window.
     Context,
     /// It costs more than is left.
@@ -91,7 +93,7 @@ fn stops_cloud(cloud: &CloudFacts, ask: Ask<'_>, size: Size, around: Surrounding
         (Gate::LocalOnly, !ask.is_local_only()),
         (Gate::KeyPolicy, ask.policy.allows(&cloud.provider_name, &cloud.model)),
         (Gate::Abilities, !cloud.abilities.missing(ask.request.needs).any() && reads(cloud.abilities, ask)),
-        (Gate::Abilities, cloud.wire.unmet(ask.request).is_none()),
+        (Gate::Wire, cloud.wire.unmet(ask.request).is_none()),
         (Gate::Context, size.prompt.saturating_add(asked) <= room(cloud.window)),
         (Gate::Budget, around.budget.covers(cost, is_free)),
         (Gate::Tried, !ask.progress.tried.contains(&cloud.key())),

@@ -40,6 +40,10 @@ fn too_long(gated: &Gated, size: Size, around: Surroundings<'_>) -> GatewayError
 /// No target is configured for what the request asks.
 fn nothing_admissible(gated: &Gated, ask: Ask<'_>, around: Surroundings<'_>) -> GatewayError {
     let request = ask.request;
+    let wordless = gated.clouds.iter().zip(around.clouds).filter(|(stopped, _)| **stopped == Some(Gate::Wire));
+    if let Some(lacking) = wordless.filter_map(|(_, cloud)| cloud.wire.unmet(request)).next() {
+        return GatewayError::invalid(None, format!("no target that may serve this request supports {lacking}"));
+    }
     if gated.stopped_any(Gate::Abilities) {
         return unable(gated, ask, around);
     }

@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     classify::Basis,
     cloud::CloudView,
+    config::Wire,
     domain::{ChatRequest, ErrorKind, Input, ModelChoice, Needs},
     gpu::life::{Cause, GpuState},
     jobs::Progress,
