@@ -6,7 +6,7 @@ pub use kill::{ChaosError, KillWay};
 
 use crate::{
     chaos::Fault,
-    cloud::{CloudActor, CloudMsg, Provider},
+    cloud::{CloudActor, CloudMsg, Provider, RetryBudget},
     config::Config,
     domain::GatewayError,
     flight::Services,
@@ -88,6 +88,7 @@ impl Runtime {
     /// # Errors
     /// Threads or actors cannot be started, or a provider's client cannot be built.
     pub async fn start(config: Arc<Config>, engine: Result<PathBuf, String>) -> Result<Self, StartError> {
+        observe::label_models(config.names());
         let slots: Arc<[Arc<EngineSlot>]> =
             config.locals.iter().map(|local| EngineSlot::new(Arc::clone(local), config.supervision.gpu)).collect();
         let providers: Arc<[Arc<Provider>]> =
@@ -102,6 +103,7 @@ impl Runtime {
             jobs: JobTable::new(config.server.max_inflight),
             fleet: Fleet { slots, providers },
             ledger,
+            retries: RetryBudget::new(Instant::now()),
             classifier: directory.classifier.clone(),
             router: directory.router.clone(),
             config,
@@ -289,10 +291,13 @@ impl Parts<'_> {
 
     fn cloud_supervisor(&self) -> ChildSpec {
         let mut members = Vec::new();
+        let taken = Arc::new(self.services.config.names());
         for provider in self.services.fleet.providers.iter().filter(|provider| provider.config().is_usable()) {
             for (at, seat) in provider.seats().iter().enumerate() {
-                let actor = CloudActor { provider: Arc::clone(provider), seat: Arc::clone(seat) };
-                members.push(leaf(format!("cloud/{}/{at}", provider.config().name), actor, &seat.address));
+                let (provider, seat, taken) = (Arc::clone(provider), Arc::clone(seat), Arc::clone(&taken));
+                let actor = CloudActor { provider, seat, taken };
+                let address = actor.seat.address.clone();
+                members.push(leaf(format!("cloud/{}/{at}", actor.provider.config().name), actor, &address));
             }
         }
         self.middle(names::CLOUD_SUPERVISOR, members, &self.directory.cloud_supervisor)

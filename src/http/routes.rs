@@ -123,6 +123,7 @@ async fn serve(state: &EdgeState, kind: RequestKind, request: Request) -> Result
         let parsing = tokio::task::spawn_blocking(move || parser(id, &bytes, &parts.headers, &config));
         parsing.await.map_err(|_| GatewayError::gateway(ErrorKind::Internal, "the request could not be parsed"))??
     };
+    catalogue::admit_name(&request, config, &state.services.fleet)?;
     let wish = Wish {
         stamp: Stamp::new(kind, id, unix_seconds()),
         stream: request.stream,
@@ -135,14 +136,14 @@ async fn serve(state: &EdgeState, kind: RequestKind, request: Request) -> Result
 }
 
 async fn models(State(state): State<EdgeState>) -> Response {
-    Json(catalogue::list(&state.services.config, state.started)).into_response()
+    Json(catalogue::list(&state.services.config, &state.services.fleet.found_models(), state.started)).into_response()
 }
 
 async fn model(State(state): State<EdgeState>, name: Result<Path<String>, PathRejection>) -> Response {
     let Ok(Path(name)) = name else {
         return error::respond(&GatewayError::invalid("model", "the model's name in the URL is not UTF-8"));
     };
-    match catalogue::one(&state.services.config, &name, state.started) {
+    match catalogue::one(&state.services.config, &state.services.fleet.found_models(), &name, state.started) {
         Ok(model) => Json(model).into_response(),
         Err(error) => error::respond(&error),
     }

@@ -2,7 +2,11 @@
 //! actor is asked.
 
 use super::plan::{CloudFacts, LocalFacts};
-use crate::{cloud::Provider, gpu::EngineSlot};
+use crate::{
+    cloud::Provider,
+    domain::{ModelName, TargetName},
+    gpu::EngineSlot,
+};
 use std::sync::Arc;
 use tokio::time::Instant;
 
@@ -44,7 +48,7 @@ impl Fleet {
             if !config.is_usable() {
                 continue;
             }
-            for (model_index, model) in config.models.iter().enumerate() {
+            for (model_index, model) in provider.models() {
                 facts.push(CloudFacts {
                     provider: index,
                     model_index,
@@ -57,5 +61,14 @@ impl Fleet {
             }
         }
         facts
+    }
+    /// (model, provider) of every model that is not configured but found in a provider's list.
+    pub fn found_models(&self) -> Vec<(ModelName, TargetName)> {
+        let usable = self.providers.iter().filter(|provider| provider.config().is_usable());
+        let found = |provider: &Arc<Provider>| {
+            let owner = provider.config().name.clone();
+            provider.found_models().into_iter().map(move |model| (model, owner.clone()))
+        };
+        usable.flat_map(found).collect()
     }
 }

@@ -214,7 +214,7 @@ fn is_tokens(request: &ChatRequest) -> bool {
 
 fn cloud_is_meant(cloud: &CloudFacts, ask: Ask<'_>) -> bool {
     match &ask.request.model {
-        ModelChoice::Auto => true,
+        ModelChoice::Auto => !cloud.view.unpriced,
         ModelChoice::Local => false,
         ModelChoice::Named(name) => cloud.model == *name,
     }

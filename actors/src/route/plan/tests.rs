@@ -73,7 +73,13 @@ fn cloud(at: usize, name: &str, usd: u64, usable: bool) -> CloudFacts {
         model: name.into(),
         window: 100_000,
         price: Price { input_per_mtok: per_mtok, cached_per_mtok: per_mtok, output_per_mtok: per_mtok },
-        view: CloudView { usable, usable_at: None, limited: false, expected_first_token: Duration::from_millis(50) },
+        view: CloudView {
+            usable,
+            usable_at: None,
+            limited: false,
+            unpriced: false,
+            expected_first_token: Duration::from_millis(50),
+        },
     }
 }
 
