@@ -12,6 +12,7 @@ pub mod body;
 pub mod breaker;
 pub mod chunk;
 pub mod client;
+pub mod count;
 pub mod discovery;
 pub mod fault;
 pub mod keeper;

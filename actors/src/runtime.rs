@@ -434,4 +434,27 @@ mod tests {
         assert!(matches!("nuke".parse::<KillWay>(), Err(ChaosError::UnknownWay(_))));
         runtime.stop().await;
     }
+
+    /// From a CloudActor's death to its successor's address. Every seat dies once, so every restart is a first one.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_cloud_actor_is_replaced_within_50_ms() {
+        let mut took = Vec::new();
+        for how in [KillWay::Kill, KillWay::Panic, KillWay::Error, KillWay::Stop].into_iter().cycle().take(24) {
+            let runtime = started().await;
+            let provider = &runtime.services.fleet.providers[0];
+            until(|| provider.seats().iter().all(|seat| seat.address.get().is_some())).await;
+            for (at, seat) in provider.seats().iter().enumerate() {
+                let old = seat.address.get().unwrap().get_id();
+                let died = Instant::now();
+                runtime.kill(&format!("cloud/simulated/{at}"), how).unwrap();
+                until(|| seat.address.get().is_some_and(|actor| actor.get_id() != old)).await;
+                took.push(died.elapsed());
+            }
+            runtime.stop().await;
+        }
+        took.sort();
+        let p99 = took[took.len() * 99 / 100 - 1];
+        tracing::info!("{} restarts: p50 {:?}, p99 {p99:?}", took.len(), took[took.len() / 2]);
+        assert!(p99 < Duration::from_millis(50), "{took:?}");
+    }
 }
