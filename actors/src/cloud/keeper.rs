@@ -30,8 +30,11 @@ fn is_due(warm_up: bool, discover: bool, last_call: Option<Instant>, done: Done,
 /// Runs until its owner drops it. `taken` are names that mean something else here.
 pub(super) async fn keep(provider: Arc<Provider>, taken: Arc<BTreeSet<String>>) {
     let (warm_up, discover) = (provider.config().warm_up, provider.config().discover_models);
+    if !warm_up && !discover {
+        return;
+    }
     let mut done = Done::default();
-    while warm_up || discover {
+    loop {
         let now = Instant::now();
         if is_due(warm_up, discover, provider.last_call(), done, now) {
             done.looked = Some(now);
