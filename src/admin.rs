@@ -8,7 +8,10 @@ use crate::http::{
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{Request, State, rejection::BytesRejection},
+    extract::{
+        Query, Request, State,
+        rejection::{BytesRejection, QueryRejection},
+    },
     http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -41,7 +44,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/status", get(status))
         .route("/admin/actors", get(actors))
         .route("/admin/health/gpu", get(gpu_health))
-        .route("/admin/usage", get(usage));
+        .route("/admin/usage", get(usage))
+        .route("/admin/usage/attempts", get(attempts));
     if state.runtime.services.config.chaos_enabled {
         router = router.route("/admin/chaos/kill", post(kill));
     }
@@ -202,6 +206,28 @@ async fn gpu_health(State(state): State<AdminState>) -> Json<Value> {
 
 async fn usage(State(state): State<AdminState>) -> Json<Value> {
     Json(json!(state.runtime.services.ledger.snapshot()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Page {
+    from: u64,
+    limit: usize,
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self { from: 0, limit: 1000 }
+    }
+}
+
+/// Attempts as the ledger has them, oldest first; `next` is where the following page begins.
+async fn attempts(State(state): State<AdminState>, page: Result<Query<Page>, QueryRejection>) -> Response {
+    let Ok(Query(page)) = page else {
+        return respond(&GatewayError::invalid(None, "want numbers: ?from=N&limit=N"));
+    };
+    let (rows, next) = state.runtime.services.ledger.rows(page.from, page.limit.min(1000));
+    Json(json!({"attempts": rows, "next": next})).into_response()
 }
 
 /// A longer chaos order is cut, and so is no JSON.

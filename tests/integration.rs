@@ -15,10 +15,10 @@ mod support;
 
 #[path = "integration/actors.rs"]
 mod actors;
+#[path = "integration/anthropic.rs"]
+mod anthropic;
 #[path = "integration/api.rs"]
 mod api;
-#[path = "integration/clients.rs"]
-mod clients;
 #[path = "integration/engine.rs"]
 mod engine;
 #[path = "integration/errors.rs"]

@@ -142,6 +142,7 @@ pub struct CloudConfig {
     pub name: TargetName,
     /// Without a trailing slash, e.g. `https://api.holysheep.ai/v1`.
     pub base_url: String,
+    pub wire: Wire,
     pub keys: Vec<SecretString>,
     /// Names of the environment variables looked at, for messages.
     pub key_sources: Vec<String>,
@@ -198,6 +199,16 @@ pub struct CloudModel {
     pub price_as_of: String,
     /// Expected time to the first token before any measurement.
     pub typical_latency: Duration,
+}
+
+/// The API a provider speaks; `cloud/wire.rs` says what follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Wire {
+    /// `POST /chat/completions`.
+    #[default]
+    OpenAi,
+    /// `POST /messages`.
+    Anthropic,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -93,13 +93,20 @@ impl Words {
     fn is_context_length(&self) -> bool {
         let message = self.message.to_lowercase();
         self.code_is(&["context_length_exceeded", "string_above_max_length"])
-            || ["maximum context length", "context window", "context length exceeded"]
-                .iter()
-                .any(|said| message.contains(said))
+            || [
+                "maximum context length",
+                "context window",
+                "context length exceeded",
+                "context limit",
+                "prompt is too long",
+            ]
+            .iter()
+            .any(|said| message.contains(said))
     }
 
     fn is_content_filter(&self) -> bool {
         self.code_is(&["content_filter", "content_policy_violation", "data_inspection_failed"])
+            || self.message.contains("content filtering policy")
     }
 
     fn is_spent(&self) -> bool {
@@ -108,7 +115,8 @@ impl Words {
             "billing_hard_limit_reached",
             "insufficient_balance",
             "insufficient_user_quota",
-        ])
+            "billing_error",
+        ]) || self.message.contains("credit balance is too low")
     }
 
     /// Whether the message names the model that was asked for: "Rate limit reached for gpt-4.1 in organization …".
@@ -143,7 +151,7 @@ fn kind_of(status: StatusCode, words: &Words) -> ErrorKind {
     match status.as_u16() {
         401 => ErrorKind::Unauthorized,
         402 => ErrorKind::InsufficientQuota,
-        403 | 429 if words.is_spent() => ErrorKind::InsufficientQuota,
+        400 | 403 | 429 if words.is_spent() => ErrorKind::InsufficientQuota,
         400 | 403 | 422 if words.is_content_filter() => ErrorKind::ContentFilter,
         400 | 413 | 422 if words.is_context_length() => ErrorKind::ContextLengthExceeded,
         400 if words.code_is(&["model_not_found"]) => ErrorKind::ModelNotFound,
@@ -171,7 +179,7 @@ fn quotes_prompt(said: &str, request_body: &[u8]) -> bool {
         return true;
     }
     let Ok(body) = serde_json::from_slice::<Value>(request_body) else { return true };
-    ["messages", "prompt", "tools", "input"].into_iter().filter_map(|field| body.get(field)).any(|part| {
+    ["messages", "prompt", "tools", "input", "system"].into_iter().filter_map(|field| body.get(field)).any(|part| {
         texts_any(part, &|text| (text.len() >= 4 && said.contains(text)) || shares_run(said, text, QUOTE_CHARS))
     })
 }

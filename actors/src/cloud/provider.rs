@@ -114,7 +114,8 @@ impl CallEnd {
 
 impl Provider {
     pub fn new(config: Arc<CloudConfig>) -> Result<Arc<Self>, GatewayError> {
-        let client = ProviderClient::new(config.name.clone(), &config.base_url, timeouts(&config))?;
+        let client =
+            ProviderClient::new(config.name.clone(), &config.base_url, timeouts(&config))?.speaking(config.wire);
         let models = Models::new(&config.models);
         let inner = Inner {
             keys: Keys::new(config.keys.len()),

@@ -2,9 +2,7 @@
 
 use super::{AttemptReport, Failure, Flight, FlightEvent};
 use crate::{
-    cloud::{
-        Answer, CallEnd, CloudMsg, EventStream, Grant, Provider, WholeAnswer, assemble::Assembler, count, upstream_body,
-    },
+    cloud::{Answer, CallEnd, CloudMsg, EventStream, Grant, Provider, WholeAnswer, assemble::Assembler, count},
     domain::{CloudBound, Delta, ErrorKind, GatewayError, GenerationEvent, NanoUsd, TextCount, TokenUsage},
     ledger::{AttemptRow, Reservation},
     observe,
@@ -79,7 +77,8 @@ impl Flight {
         let bound = CloudBound::new(&job.request).ok_or_else(|| internal("a local-only request"))?;
         let upstream = grant.provider().model(model).ok_or_else(|| internal("no such model"))?.upstream.clone();
         let key = grant.key().ok_or_else(|| internal("no such key"))?;
-        let body = upstream_body(bound, &upstream, decision.candidate.output_cap.max(1), true)?;
+        let wire = grant.provider().config().wire;
+        let body = wire.body(bound, &upstream, decision.candidate.output_cap.max(1), true)?;
         self.note_dispatch(decision);
         let answer = grant.provider().client().start(body, job.id(), key, true, job.deadline).await?;
         progress.headed = true;
@@ -211,6 +210,7 @@ impl Flight {
             outcome: "reserved",
             usage,
             cost: candidate.price.cost(usage.prompt_tokens, 0, usage.completion_tokens),
+            reserved: NanoUsd::ZERO,
             baseline: NanoUsd::ZERO,
         })
     }

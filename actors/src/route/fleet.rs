@@ -54,6 +54,7 @@ impl Fleet {
                     model_index,
                     provider_name: config.name.clone(),
                     model: model.name.clone(),
+                    wire: config.wire,
                     window: u64::from(model.context_tokens),
                     price: model.price,
                     view: provider.view(model_index, now),

@@ -6,7 +6,7 @@
 use crate::{
     classify::{Basis, Classification},
     cloud::CloudView,
-    config::{RouterConfig, Rule, RuleTarget},
+    config::{RouterConfig, Rule, RuleTarget, Wire},
     domain::{ChatRequest, Complexity, ErrorKind, GatewayError, ModelChoice, ModelName, NanoUsd, Price, TargetName},
     gpu::{SlotView, slot::SlotStats},
     jobs::{Progress, TargetKey},
@@ -44,6 +44,8 @@ pub struct CloudFacts {
     pub model_index: usize,
     pub provider_name: TargetName,
     pub model: ModelName,
+    /// What can be asked of it.
+    pub wire: Wire,
     pub window: u64,
     pub price: Price,
     pub view: CloudView,
@@ -203,7 +205,7 @@ fn clouds<'a>(ask: Ask<'a>, around: Surroundings<'a>) -> impl Iterator<Item = Ca
     around
         .clouds
         .iter()
-        .filter(move |cloud| open && cloud_is_meant(cloud, ask))
+        .filter(move |cloud| open && cloud_is_meant(cloud, ask) && cloud.wire.unmet(ask.request).is_none())
         .map(move |cloud| cloud_candidate(cloud, ask, around.default_output))
 }
 
@@ -311,6 +313,10 @@ fn waits(candidate: &Candidate, around: Surroundings<'_>) -> bool {
 /// No target is configured for what the request asks.
 fn nothing_admissible(ask: Ask<'_>, around: Surroundings<'_>) -> GatewayError {
     let request = ask.request;
+    let meant = || around.clouds.iter().filter(|cloud| !request.local_only && cloud_is_meant(cloud, ask));
+    if let Some(lacking) = meant().find_map(|cloud| cloud.wire.unmet(request)) {
+        return GatewayError::invalid(None, format!("no target that may serve this request supports {lacking}"));
+    }
     if request.needs.any() && (request.local_only || around.clouds.is_empty() || request.model == ModelChoice::Local) {
         let message = format!(
             "no target that may serve this request supports {}; local targets do not in this version",

@@ -29,6 +29,47 @@ fn every_status_has_its_kind() {
         (400, r#"{"error": {"code": "content_filter"}}"#, ContentFilter),
         (400, r#"{"error": {"type": "content_filter", "code": null}}"#, ContentFilter),
         (400, r#"{"error": {"code": "model_not_found"}}"#, ModelNotFound),
+        (
+            400,
+            r#"{"type": "error", "error": {"type": "invalid_request_error", "message": "prompt is too long: 9 tokens > 8 maximum"}}"#,
+            ContextLengthExceeded,
+        ),
+        (
+            400,
+            r#"{"type": "error", "error": {"type": "invalid_request_error", "message": "input length and `max_tokens` exceed context limit: 5 + 4 > 8"}}"#,
+            ContextLengthExceeded,
+        ),
+        (
+            400,
+            r#"{"type": "error", "error": {"type": "invalid_request_error", "message": "Output blocked by content filtering policy"}}"#,
+            ContentFilter,
+        ),
+        (
+            400,
+            r#"{"type": "error", "error": {"type": "invalid_request_error", "message": "Your credit balance is too low to access the API."}}"#,
+            InsufficientQuota,
+        ),
+        (
+            400,
+            r#"{"type": "error", "error": {"type": "invalid_request_error", "message": "max_tokens: too large"}}"#,
+            InvalidRequest,
+        ),
+        (
+            401,
+            r#"{"type": "error", "error": {"type": "authentication_error", "message": "invalid x-api-key"}}"#,
+            Unauthorized,
+        ),
+        (402, r#"{"type": "error", "error": {"type": "billing_error", "message": "m"}}"#, InsufficientQuota),
+        (403, r#"{"type": "error", "error": {"type": "permission_error", "message": "m"}}"#, Forbidden),
+        (
+            404,
+            r#"{"type": "error", "error": {"type": "not_found_error", "message": "model: claude-0"}}"#,
+            ModelNotFound,
+        ),
+        (413, r#"{"type": "error", "error": {"type": "request_too_large", "message": "m"}}"#, TooLarge),
+        (429, r#"{"type": "error", "error": {"type": "rate_limit_error", "message": "m"}}"#, RateLimited),
+        (500, r#"{"type": "error", "error": {"type": "api_error", "message": "m"}}"#, Upstream),
+        (529, r#"{"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}"#, Upstream),
         (401, "", Unauthorized),
         (402, "<html>", InsufficientQuota),
         (403, "", Forbidden),
@@ -109,6 +150,14 @@ fn neither_key_nor_prompt_comes_back() {
         let message = error(status, &echo).to_string();
         assert!(!message.contains("canary"), "{message}");
     }
+}
+
+#[test]
+fn a_system_text_beside_the_messages_does_not_come_back_either() {
+    let sent = br#"{"messages": [], "system": [{"type": "text", "text": "my secret recipe for canary soup"}]}"#;
+    let body = br#"{"type": "error", "error": {"message": "cannot read: my secret recipe for canary soup"}}"#;
+    let refusal = Refusal { target: "up", status: StatusCode::BAD_REQUEST, body, retry_after: None };
+    assert_eq!(refusal.into_error(KEY, sent).message, "the provider refused the request (400)");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use super::{Context, Names, models, names::RESERVED};
 use crate::{
     config::{
-        CloudConfig, CloudTimeouts, DemoCloud, LocalConfig,
+        CloudConfig, CloudTimeouts, DemoCloud, LocalConfig, Wire,
         section::{Placed, Report, Section},
     },
     domain::TargetName,
@@ -43,6 +43,7 @@ fn simulated(demo: &DemoCloud, clouds: Vec<CloudConfig>) -> CloudConfig {
     CloudConfig {
         name: TargetName::from(SIMULATED),
         base_url: demo.base_url.trim_end_matches('/').to_owned(),
+        wire: Wire::OpenAi,
         keys: vec![SecretString::from(SIMULATED_KEY)],
         key_sources: Vec::new(),
         actors: 4,
@@ -61,6 +62,7 @@ fn cloud(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Opti
         .filter(|name| may_be_called(name, context.report) && names.add_target(name, context.report));
     let simulated = section.flag("simulated");
     let base_url = base_url(&section, context.report);
+    let wire = section.choice("wire", &[("openai", Wire::OpenAi), ("anthropic", Wire::Anthropic)]);
     let keys = keys(&section, context, simulated == Some(true));
     let actors = section.size("actors", 1..=64);
     let max_concurrency = section.size("max_concurrency", 1..=10_000);
@@ -72,6 +74,7 @@ fn cloud(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Opti
     Some(CloudConfig {
         name: TargetName::from(name?.value.as_str()),
         base_url: base_url?,
+        wire: wire?.value,
         keys,
         key_sources,
         actors: actors?,

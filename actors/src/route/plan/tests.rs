@@ -71,6 +71,7 @@ fn cloud(at: usize, name: &str, usd: u64, usable: bool) -> CloudFacts {
         model_index: at,
         provider_name: "provider".into(),
         model: name.into(),
+        wire: Wire::OpenAi,
         window: 100_000,
         price: Price { input_per_mtok: per_mtok, cached_per_mtok: per_mtok, output_per_mtok: per_mtok },
         view: CloudView {
@@ -169,6 +170,27 @@ fn what_no_target_can_do_is_said_to_the_client() {
     assert_eq!(plan_with(&asks, &clouds()).unwrap().candidates.len(), 3);
     let long = ChatRequest { input: Input::Text("a".repeat(1_000_000)), ..request() };
     assert_eq!(plan_with(&long, &clouds()).unwrap_err().kind, ErrorKind::ContextLengthExceeded);
+}
+
+#[test]
+fn what_a_wire_format_cannot_say_goes_elsewhere() {
+    let several = ChatRequest { needs: Needs { several_choices: true, ..Needs::default() }, ..request() };
+    let speaks = |clouds: Vec<CloudFacts>| {
+        clouds.into_iter().map(|cloud| CloudFacts { wire: Wire::Anthropic, ..cloud }).collect::<Vec<_>>()
+    };
+    let mut mixed = clouds();
+    mixed[1].wire = Wire::Anthropic;
+    let plan_with = |request: &ChatRequest, clouds: &[CloudFacts]| {
+        planned(request, Complexity::Trivial, &Progress::default(), &[], clouds)
+    };
+    assert_eq!(plan_with(&request(), &mixed).unwrap().candidates.len(), 3);
+    let others = plan_with(&several, &mixed).unwrap().candidates;
+    assert!(others.len() == 2 && others.iter().all(|candidate| candidate.model.as_str() != "cheap"));
+    for model in [ModelChoice::Auto, ModelChoice::Named("cheap".into())] {
+        let error = plan_with(&ChatRequest { model, ..several.clone() }, &speaks(clouds())).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::InvalidRequest);
+        assert!(error.message.contains("n > 1"), "{error}");
+    }
 }
 
 #[test]
