@@ -81,7 +81,13 @@ pub(super) fn cloud(at: usize, name: &str, usd: u64, usable: bool) -> CloudFacts
         wire: Wire::OpenAi,
         window: 100_000,
         price: Price { input_per_mtok: per_mtok, cached_per_mtok: NanoUsd::ZERO, output_per_mtok: per_mtok },
-        view: CloudView { usable, usable_at: None, limited: false, expected_first_token: Duration::from_millis(50) },
+        view: CloudView {
+            usable,
+            usable_at: None,
+            limited: false,
+            unpriced: false,
+            expected_first_token: Duration::from_millis(50),
+        },
         abilities: Abilities::CLOUD,
         health: TargetHealth::default(),
     }

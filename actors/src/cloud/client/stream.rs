@@ -41,6 +41,8 @@ pub struct EventStream {
     untouched: bool,
     /// No event has come.
     eventless: bool,
+    /// When the first token is too late; `None` once it came.
+    first_token_by: Option<Instant>,
     parser: SseParser,
     reader: StreamReader,
     pending: VecDeque<GenerationEvent>,
@@ -62,6 +64,7 @@ impl EventStream {
             eventless_since: started,
             untouched: true,
             eventless: true,
+            first_token_by: timeouts.first_token.map(|limit| started + limit),
             parser: SseParser::new(),
             reader: wire.stream_reader(),
             pending: VecDeque::new(),
@@ -75,6 +78,7 @@ impl EventStream {
     pub async fn next(&mut self) -> Result<Option<GenerationEvent>, GatewayError> {
         loop {
             if let Some(event) = self.pending.pop_front() {
+                self.first_token_by = None;
                 return Ok(Some(event));
             }
             match &self.state {
@@ -116,7 +120,11 @@ impl EventStream {
             (false, true) => self.timeouts.first_byte * PATIENT,
             (false, false) => self.timeouts.idle * PATIENT,
         };
-        let until = (self.quiet_since + limit).min(self.eventless_since + stretched);
+        let mut until = (self.quiet_since + limit).min(self.eventless_since + stretched);
+        let mut late = late;
+        if let Some(by) = self.first_token_by.filter(|by| *by < until && !self.reader.is_complete()) {
+            (until, late) = (by, "sent no first token in time");
+        }
         let piece = self.patience.within(until, late, response.chunk()).await?;
         let Some(piece) = piece.map_err(|error| self.patience.failed(&broken(&error)))? else {
             return self.ended().await;
