@@ -22,6 +22,7 @@ use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use spillway_actors::{
+    cloud::{KeyView, Provider},
     domain::{ErrorKind, GatewayError},
     gpu::EngineSlot,
     health::nvml::Reading,
@@ -116,15 +117,30 @@ async fn status(State(state): State<AdminState>) -> Json<Value> {
             })
         })
         .collect();
+    let keys: Vec<Value> = services.fleet.providers.iter().flat_map(|provider| key_status(provider, now)).collect();
     Json(json!({
         "gpus": gpus,
         "queue": state.runtime.queued().await,
         "leases": leases,
         "breakers": breakers,
+        "keys": keys,
         "requests": services.jobs.totals(),
         "draining": services.jobs.is_closed(),
         "ledger": services.ledger.snapshot(),
     }))
+}
+
+/// A provider's keys by their index in the configuration; their text is nobody's business.
+fn key_status(provider: &Provider, now: Instant) -> Vec<Value> {
+    let target = provider.config().name.as_str();
+    let name_of = |model: usize| provider.model(model).map(|model| model.name.to_string());
+    let line = |key: KeyView| {
+        let resting: Vec<String> = key.resting_models.into_iter().filter_map(name_of).collect();
+        json!({
+            "target": target, "key": key.index, "state": key.state, "for_ms": key.for_ms, "resting_models": resting,
+        })
+    };
+    provider.keys(now).into_iter().map(line).collect()
 }
 
 fn gpu_status(slot: &Arc<EngineSlot>) -> Value {

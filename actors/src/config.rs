@@ -18,7 +18,13 @@ pub use sources::{BUILT_IN, DemoCloud, ReadFile, Sources, default_cache_dir};
 use crate::domain::Sampling;
 use crate::domain::{Complexity, ModelName, Price, TargetName};
 use secrecy::SecretString;
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 /// Everything a run of the gateway needs to know.
 #[derive(Debug, Clone)]
@@ -31,6 +37,16 @@ pub struct Config {
     pub ledger: LedgerConfig,
     pub health: HealthConfig,
     pub chaos_enabled: bool,
+}
+
+impl Config {
+    /// Every name that a request may use by configuration, reserved words and aliases included.
+    pub fn names(&self) -> BTreeSet<String> {
+        let locals = self.locals.iter().flat_map(|local| [local.name.to_string(), local.model.to_string()]);
+        let clouds = self.clouds.iter().flat_map(|cloud| &cloud.models).map(|model| model.name.to_string());
+        let aliases = self.router.aliases.keys().cloned();
+        ["auto", "local"].map(str::to_owned).into_iter().chain(locals).chain(clouds).chain(aliases).collect()
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -136,6 +152,10 @@ pub struct CloudConfig {
     pub max_concurrency: usize,
     pub timeouts: CloudTimeouts,
     pub models: Vec<CloudModel>,
+    /// Open a connection before the first request needs it.
+    pub warm_up: bool,
+    /// Serve, by explicit name, what the provider's own list names.
+    pub discover_models: bool,
     /// Answers come from a simulated provider and are labelled so.
     pub simulated: bool,
 }
@@ -150,12 +170,19 @@ impl CloudConfig {
 pub struct CloudTimeouts {
     pub connect: Duration,
     pub first_byte: Duration,
+    /// `None` = off.
+    pub first_token: Option<Duration>,
     pub idle: Duration,
 }
 
 impl Default for CloudTimeouts {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(3), first_byte: Duration::from_secs(10), idle: Duration::from_secs(20) }
+        Self {
+            connect: Duration::from_secs(3),
+            first_byte: Duration::from_secs(10),
+            first_token: Some(Duration::from_secs(10)),
+            idle: Duration::from_secs(20),
+        }
     }
 }
 

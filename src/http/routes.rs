@@ -143,6 +143,7 @@ async fn received(
 async fn serve(state: &EdgeState, kind: RequestKind, request: Request) -> Result<Response, GatewayError> {
     let Services { config, jobs, .. } = &state.services;
     let (request, held) = received(state, kind, request).await?;
+    catalogue::admit_name(&request, config, &state.services.fleet)?;
     let wish = Wish {
         stamp: Stamp::new(kind, request.id, unix_seconds()),
         stream: request.stream,
@@ -155,14 +156,14 @@ async fn serve(state: &EdgeState, kind: RequestKind, request: Request) -> Result
 }
 
 async fn models(State(state): State<EdgeState>) -> Response {
-    Json(catalogue::list(&state.services.config, state.started)).into_response()
+    Json(catalogue::list(&state.services.config, &state.services.fleet.found_models(), state.started)).into_response()
 }
 
 async fn model(State(state): State<EdgeState>, name: Result<Path<String>, PathRejection>) -> Response {
     let Ok(Path(name)) = name else {
         return error::respond(&GatewayError::invalid("model", "the model's name in the URL is not UTF-8"));
     };
-    match catalogue::one(&state.services.config, &name, state.started) {
+    match catalogue::one(&state.services.config, &state.services.fleet.found_models(), &name, state.started) {
         Ok(model) => Json(model).into_response(),
         Err(error) => error::respond(&error),
     }

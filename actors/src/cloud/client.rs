@@ -37,6 +37,9 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// As `first_byte` for an answer in one piece, whose first byte comes only when the last token is there.
     pub first_byte_unstreamed: Duration,
+    /// From the start of the attempt to the first token of a stream; comments and roles are none. `None`: only the other
+    /// limits count.
+    pub first_token: Option<Duration>,
     /// Between two pieces of a body.
     pub idle: Duration,
     /// For usage and `[DONE]` after the last `finish_reason`; nothing is lost when it passes.
@@ -49,6 +52,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(3),
             first_byte: Duration::from_secs(10),
             first_byte_unstreamed: Duration::from_secs(60),
+            first_token: None,
             idle: Duration::from_secs(20),
             tail: Duration::from_secs(2),
         }

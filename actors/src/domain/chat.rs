@@ -4,6 +4,7 @@
 //! fields this gateway does not know go through to the cloud untouched.
 
 use super::{
+    count::TextCount,
     name::{ModelName, RequestId},
     sampling::Sampling,
 };
@@ -187,14 +188,14 @@ impl ChatRequest {
         }
     }
 
-    /// A cheap estimate of prompt tokens: 1 per 4 bytes of text plus 4 per message, rounded up. Exact counts come from
-    /// the engine's tokenizer later.
+    /// A cheap estimate of prompt tokens: the texts' (see [`TextCount`]) plus 4 per message, rounded up. Exact counts come
+    /// from the engine's tokenizer later.
     pub fn estimated_prompt_tokens(&self) -> u64 {
         match &self.input {
             Input::Messages(messages) => {
-                messages.iter().map(|message| message.content.len().div_ceil(4) as u64 + 4).sum::<u64>() + 3
+                messages.iter().map(|message| TextCount::of(&message.content).tokens() + 4).sum::<u64>() + 3
             }
-            Input::Text(text) => text.len().div_ceil(4) as u64 + 1,
+            Input::Text(text) => TextCount::of(text).tokens() + 1,
             Input::Tokens(tokens) => tokens.len() as u64,
         }
     }

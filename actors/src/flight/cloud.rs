@@ -3,11 +3,11 @@
 use super::{AttemptReport, Failure, Flight, FlightEvent};
 use crate::{
     cloud::{
-        Answer, CallEnd, CloudMsg, Continuation, EventStream, Grant, Provider, WholeAnswer, assemble::Assembler,
+        Answer, CallEnd, CloudMsg, Continuation, EventStream, Grant, Provider, WholeAnswer, assemble::Assembler, count,
         repetition::RepetitionCutter,
     },
     config::{CloudModel, PrefillStyle},
-    domain::{CloudBound, Delta, ErrorKind, GatewayError, GenerationEvent, NanoUsd, TokenUsage},
+    domain::{CloudBound, Delta, ErrorKind, GatewayError, GenerationEvent, NanoUsd, TextCount, TokenUsage},
     ledger::{AttemptRow, Reservation},
     observe,
     route::Decision,
@@ -35,9 +35,11 @@ struct Progress {
     /// The provider said 200: from here on it may bill.
     headed: bool,
     first_token: Option<Duration>,
-    /// Bytes of text received, for the estimate when no usage comes.
-    text_bytes: u64,
+    /// What was received, for the estimate when no usage comes.
+    count: TextCount,
     usage: Option<TokenUsage>,
+    /// We left before the provider had ended: it may have generated what we never saw.
+    left_open: bool,
     /// Of what was asked, for the estimate.
     prompt_tokens: u64,
     /// Of a continuation: keeps what the client has from being shown again.
@@ -75,14 +77,15 @@ impl Flight {
 
     fn begin(&self, began: Instant) -> Progress {
         let sent = self.sent.text();
-        let again = if sent.is_empty() { 0 } else { sent.len().div_ceil(4) as u64 + 4 };
+        let again = if sent.is_empty() { 0 } else { TextCount::of(sent).tokens() + 4 };
         Progress {
             began,
             headed: false,
             first_token: None,
-            text_bytes: 0,
+            count: TextCount::default(),
             usage: None,
-            prompt_tokens: self.request().estimated_prompt_tokens() + again,
+            left_open: false,
+            prompt_tokens: count::prompt_tokens(self.request()) + again,
             cutter: self.started.then(|| RepetitionCutter::new(sent)),
         }
     }
@@ -100,7 +103,7 @@ impl Flight {
         let provider = Arc::clone(grant.provider());
         let model = provider.model(model).ok_or_else(|| internal("no such model"))?;
         let key = grant.key().ok_or_else(|| internal("no such key"))?;
-        let (body, style) = self.asked(bound, &provider, model, decision)?;
+        let (body, style) = self.asked(bound, &provider, &model, decision)?;
         self.note_dispatch(decision);
         let answer = provider.client().continuing(style).start(body, job.id(), key, true, job.deadline).await?;
         progress.headed = true;
@@ -170,11 +173,13 @@ impl Flight {
         progress: &mut Progress,
     ) -> Result<(), Failure> {
         let mut whole = (!self.request().stream).then(Assembler::default);
+        progress.left_open = true;
         loop {
             let event = match events.next().await {
                 Ok(event) => event,
                 Err(error) => {
                     progress.usage = events.usage_so_far();
+                    progress.left_open = events.is_open();
                     return Err(error.into());
                 }
             };
@@ -213,7 +218,7 @@ impl Flight {
             progress.first_token = Some(progress.began.elapsed());
             self.note_first_token(decision, progress.began);
         }
-        progress.text_bytes += delta.content.as_ref().map_or(0, |text| text.len() as u64);
+        progress.count.delta(&delta);
         if let Some(whole) = whole {
             whole.delta(delta).map_err(|_| {
                 let message = "the provider sent more than an answer may hold";
@@ -254,10 +259,15 @@ impl Flight {
         let plausible = |usage: &TokenUsage| usage.prompt_tokens.max(usage.completion_tokens) <= PLAUSIBLE_TOKENS;
         progress.usage.filter(plausible).unwrap_or_else(|| TokenUsage {
             prompt_tokens: progress.prompt_tokens,
-            completion_tokens: progress.text_bytes.div_ceil(4).min(u64::from(decision.candidate.output_cap.max(1))),
+            completion_tokens: progress.count.tokens().min(self.output_tokens(decision)),
             cached_tokens: 0,
             estimated: true,
         })
+    }
+
+    /// The most output that it may be charged for.
+    fn output_tokens(&self, decision: &Decision) -> u64 {
+        count::output_tokens(self.request(), decision.candidate.output_cap.max(1))
     }
 
     /// Prompt estimate × input price + output cap × output price.
@@ -265,7 +275,7 @@ impl Flight {
         let candidate = &decision.candidate;
         let usage = TokenUsage {
             prompt_tokens,
-            completion_tokens: u64::from(candidate.output_cap),
+            completion_tokens: self.output_tokens(decision),
             cached_tokens: 0,
             estimated: true,
         };
@@ -296,8 +306,13 @@ impl Flight {
                 reservation.settle("ok", usage, cost, self.baseline(usage));
                 self.record_cloud(decision, progress, "ok", cost);
             }
-            // Tokens were generated before it failed: they are billed.
+            // Tokens were generated before it failed: they are billed, and with them what it may have gone on to generate.
             Err(failure) if progress.first_token.is_some() => {
+                let (usage, cost) = if progress.left_open && progress.usage.is_none() {
+                    (TokenUsage { completion_tokens: self.output_tokens(decision), ..usage }, reservation.amount())
+                } else {
+                    (usage, cost)
+                };
                 reservation.settle(failure.error.kind.label(), usage, cost, NanoUsd::ZERO);
                 self.record_cloud(decision, progress, failure.error.kind.label(), cost);
             }

@@ -204,6 +204,7 @@ fn why_stopped(gate: Gate, ask: Ask<'_>, missing: Needs, window: u64, state: &st
         Gate::KeyPolicy => "the request's key may not use it".to_owned(),
         Gate::Abilities if missing.any() => format!("does not take {}", missing.field_names().join(", ")),
         Gate::Abilities => "cannot read token ids".to_owned(),
+        Gate::Wire => "its wire format has no words for what the request asks".to_owned(),
         Gate::Context => format!("the prompt is too long for its {window} tokens"),
         Gate::Budget => "costs more than is left of the budget".to_owned(),
         Gate::Tried => "was tried already".to_owned(),

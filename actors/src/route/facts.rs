@@ -95,7 +95,7 @@ pub struct CloudFacts {
     pub model_index: usize,
     pub provider_name: TargetName,
     pub model: ModelName,
-    /// What can be asked of it at all.
+    /// What can be said to it.
     pub wire: Wire,
     pub window: u64,
     pub price: Price,

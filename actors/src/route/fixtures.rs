@@ -3,7 +3,7 @@
 use super::facts::{Abilities, CloudFacts, LocalFacts, TargetHealth};
 use crate::{
     cloud::CloudView,
-    config::{ClassifierKind, EngineRestart, LocalConfig, RouterConfig, Rule, RuleTarget},
+    config::{ClassifierKind, EngineRestart, LocalConfig, RouterConfig, Rule, RuleTarget, Wire},
     domain::{ChatRequest, NanoUsd, Price},
     gpu::{
         EngineSlot,
@@ -78,11 +78,17 @@ pub(super) fn cloud(at: usize, name: &str, usd: u64, usable: bool) -> CloudFacts
         model_index: at,
         provider_name: "provider".into(),
         model: name.into(),
-        wire: crate::config::Wire::OpenAi,
+        wire: Wire::OpenAi,
         window: 100_000,
         price: Price { input_per_mtok: per_mtok, cached_per_mtok: NanoUsd::ZERO, output_per_mtok: per_mtok },
         prefill: crate::config::PrefillStyle::None,
-        view: CloudView { usable, usable_at: None, limited: false, expected_first_token: Duration::from_millis(50) },
+        view: CloudView {
+            usable,
+            usable_at: None,
+            limited: false,
+            unpriced: false,
+            expected_first_token: Duration::from_millis(50),
+        },
         abilities: Abilities::CLOUD,
         health: TargetHealth::default(),
     }

@@ -7,6 +7,7 @@ use super::{
 };
 use crate::{
     cloud::Provider,
+    domain::{ModelName, TargetName},
     gpu::{EngineSlot, life::GpuState},
 };
 use std::sync::Arc;
@@ -55,7 +56,7 @@ impl Fleet {
             if !config.is_usable() {
                 continue;
             }
-            for (model_index, model) in config.models.iter().enumerate() {
+            for (model_index, model) in provider.models() {
                 facts.push(CloudFacts {
                     provider: index,
                     model_index,
@@ -72,5 +73,15 @@ impl Fleet {
             }
         }
         facts
+    }
+
+    /// (model, provider) of every model that is not configured but found in a provider's list.
+    pub fn found_models(&self) -> Vec<(ModelName, TargetName)> {
+        let usable = self.providers.iter().filter(|provider| provider.config().is_usable());
+        let found = |provider: &Arc<Provider>| {
+            let owner = provider.config().name.clone();
+            provider.found_models().into_iter().map(move |model| (model, owner.clone()))
+        };
+        usable.flat_map(found).collect()
     }
 }

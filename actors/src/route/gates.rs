@@ -23,6 +23,8 @@ pub enum Gate {
     KeyPolicy,
     /// It lacks something the request needs: tools, images, token ids, …
     Abilities,
+    /// Its wire format has no words for something the request asks.
+    Wire,
     /// The prompt does not fit its window.
     Context,
     /// It costs more than is left.
@@ -88,15 +90,16 @@ fn stops_local(local: &LocalFacts, ask: Ask<'_>, size: Size) -> Option<Gate> {
 fn stops_cloud(cloud: &CloudFacts, ask: Ask<'_>, size: Size, around: Surroundings<'_>) -> Option<Gate> {
     let asked = size.asked.map_or(0, u64::from);
     let cost = cloud.price.cost(size.prompt, 0, size.output);
-    let is_free = cloud.price == crate::domain::Price::default();
+    let is_free = cloud.price == crate::domain::Price::default() && !cloud.view.unpriced;
     first_stop([
         (Gate::Model, cloud_is_meant(cloud, ask)),
         (Gate::LocalOnly, !ask.is_local_only()),
         (Gate::KeyPolicy, ask.policy.allows(&cloud.provider_name, &cloud.model)),
         (Gate::Abilities, !cloud.abilities.missing(ask.request.needs).any() && reads(cloud.abilities, ask)),
-        (Gate::Abilities, cloud.wire.unmet(ask.request).is_none()),
+        (Gate::Wire, cloud.wire.unmet(ask.request).is_none()),
         (Gate::Context, size.prompt.saturating_add(asked) <= room(cloud.window)),
-        (Gate::Budget, around.budget.covers(cost, is_free)),
+        // Without a price nobody knows what a budget is charged.
+        (Gate::Budget, around.budget.covers(cost, is_free) && !(cloud.view.unpriced && around.budget.left.is_some())),
         (Gate::Tried, !ask.progress.tried.contains(&cloud.key())),
         (Gate::State, cloud.view.usable),
     ])
@@ -129,7 +132,8 @@ fn cloud_is_meant(cloud: &CloudFacts, ask: Ask<'_>) -> bool {
         _ if ask.progress.take_over.as_ref().is_some_and(|cut| !cut.prefix || cloud.prefill == PrefillStyle::None) => {
             false
         }
-        ModelChoice::Auto => true,
+        // A model without a price is asked for by name only.
+        ModelChoice::Auto => !cloud.view.unpriced,
         ModelChoice::Local => false,
         ModelChoice::Named(name) => cloud.model == *name,
     }

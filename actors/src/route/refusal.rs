@@ -40,6 +40,10 @@ fn too_long(gated: &Gated, size: Size, around: Surroundings<'_>) -> GatewayError
 /// No target is configured for what the request asks.
 fn nothing_admissible(gated: &Gated, ask: Ask<'_>, around: Surroundings<'_>) -> GatewayError {
     let request = ask.request;
+    let wordless = gated.clouds.iter().zip(around.clouds).filter(|(stopped, _)| **stopped == Some(Gate::Wire));
+    if let Some(lacking) = wordless.filter_map(|(_, cloud)| cloud.wire.unmet(request)).next() {
+        return GatewayError::invalid(None, format!("no target that may serve this request supports {lacking}"));
+    }
     if gated.stopped_any(Gate::Abilities) {
         return unable(gated, ask, around);
     }
@@ -68,9 +72,6 @@ fn unable(gated: &Gated, ask: Ask<'_>, around: Surroundings<'_>) -> GatewayError
     let lacks = |stopped: &Option<Gate>| *stopped == Some(Gate::Abilities);
     let locals = gated.locals.iter().zip(around.locals).filter(|(stopped, _)| lacks(stopped));
     let clouds = gated.clouds.iter().zip(around.clouds).filter(|(stopped, _)| lacks(stopped));
-    if let Some(lacking) = clouds.clone().find_map(|(_, cloud)| cloud.wire.unmet(ask.request)) {
-        return GatewayError::invalid(None, format!("no target that may serve this request supports {lacking}"));
-    }
     let missing = locals.map(|(_, local)| local.abilities.missing(needs));
     let missing = missing.chain(clouds.map(|(_, cloud)| cloud.abilities.missing(needs)));
     let least = missing.map(|missing| missing.field_names()).min_by_key(Vec::len).unwrap_or_default();

@@ -8,7 +8,7 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
 use spillway_actors::{
-    cloud::Provider,
+    cloud::{Provider, RetryBudget},
     config::{Sources, load},
     jobs::JobTable,
     ledger::Ledger,
@@ -36,6 +36,7 @@ fn services(limit: usize) -> Services {
         jobs: JobTable::new(limit),
         fleet: Fleet::default(),
         ledger: Ledger::default(),
+        retries: RetryBudget::new(Instant::now()),
         classifier: Address::default(),
         router: Address::default(),
     }

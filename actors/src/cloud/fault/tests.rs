@@ -106,6 +106,24 @@ fn retry_after_is_kept_where_waiting_helps() {
 }
 
 #[test]
+fn a_limit_that_names_the_model_is_that_models_only() {
+    let request = br#"{"model": "gpt-4.1", "messages": []}"#;
+    let of_model = |status: u16, said: &str| {
+        let body = format!(r#"{{"error": {{"message": "{said}"}}}}"#);
+        let status = StatusCode::from_u16(status).unwrap();
+        Refusal { target: "t", status, body: body.as_bytes(), retry_after: None }.into_error(KEY, request).of_model
+    };
+    for said in ["Rate limit reached for gpt-4.1 in organization x", "limit of `gpt-4.1`", "too many calls to gpt-4.1."]
+    {
+        assert!(of_model(429, said), "{said}");
+    }
+    for said in ["Rate limit reached", "limit of gpt-4.1-mini", "limit of gpt-4.1.5", "limit of azure/gpt-4.1", ""] {
+        assert!(!of_model(429, said), "{said}");
+    }
+    assert!(!of_model(500, "gpt-4.1 is broken"));
+}
+
+#[test]
 fn a_refused_request_quotes_the_provider_on_one_short_line() {
     let body = r#"{"error": {"message": "Invalid 'response_format':\n no such type", "param": "response_format"}}"#;
     let refused = error(400, body);

@@ -50,6 +50,8 @@ fn simulated(demo: &DemoCloud, clouds: Vec<CloudConfig>) -> CloudConfig {
         max_concurrency: 64,
         timeouts: CloudTimeouts::default(),
         models,
+        warm_up: true,
+        discover_models: false,
         simulated: true,
     }
 }
@@ -66,6 +68,7 @@ fn cloud(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Opti
     let max_concurrency = section.size("max_concurrency", 1..=10_000);
     let timeouts = timeouts(&section);
     let models = models::models(&section, context.report, names);
+    let (warm_up, discover_models) = (section.flag("warm_up"), section.flag("discover_models"));
     section.finish();
     let (keys, key_sources) = keys?;
     Some(CloudConfig {
@@ -78,6 +81,8 @@ fn cloud(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Opti
         max_concurrency: max_concurrency?,
         timeouts: timeouts?,
         models: models?,
+        warm_up: warm_up?,
+        discover_models: discover_models?,
         simulated: simulated?,
     })
 }
@@ -93,8 +98,10 @@ fn may_be_called(name: &Placed<String>, report: &Report<'_>) -> bool {
 fn timeouts(section: &Section<'_>) -> Option<CloudTimeouts> {
     let connect = section.millis("connect_timeout_ms", 1);
     let first_byte = section.millis("first_byte_timeout_ms", 1);
+    let first_token = section.millis("first_token_timeout_ms", 0);
     let idle = section.millis("idle_timeout_ms", 1);
-    Some(CloudTimeouts { connect: connect?, first_byte: first_byte?, idle: idle? })
+    let first_token = first_token.map(|limit| Some(limit).filter(|limit| !limit.is_zero()));
+    Some(CloudTimeouts { connect: connect?, first_byte: first_byte?, first_token: first_token?, idle: idle? })
 }
 
 /// As written, without its trailing slash.

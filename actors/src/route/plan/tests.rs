@@ -4,6 +4,7 @@ use super::*;
 use crate::{
     classify::Basis,
     cloud::CloudView,
+    config::Wire,
     domain::{ChatRequest, ErrorKind, Input, ModelChoice, Needs},
     gpu::life::{Cause, GpuState},
     jobs::Progress,
@@ -96,6 +97,27 @@ fn what_no_target_can_do_is_said_to_the_client() {
 }
 
 #[test]
+fn what_a_wire_format_cannot_say_goes_elsewhere() {
+    let several = ChatRequest { needs: Needs { several_choices: true, ..Needs::default() }, ..request() };
+    let speaks = |clouds: Vec<CloudFacts>| {
+        clouds.into_iter().map(|cloud| CloudFacts { wire: Wire::Anthropic, ..cloud }).collect::<Vec<_>>()
+    };
+    let mut mixed = clouds();
+    mixed[1].wire = Wire::Anthropic;
+    let plan_with = |request: &ChatRequest, clouds: &[CloudFacts]| {
+        planned(request, Complexity::Trivial, &Progress::default(), &[], clouds)
+    };
+    assert_eq!(plan_with(&request(), &mixed).unwrap().candidates.len(), 3);
+    let others = plan_with(&several, &mixed).unwrap().candidates;
+    assert!(others.len() == 2 && others.iter().all(|candidate| candidate.model.as_str() != "cheap"));
+    for model in [ModelChoice::Auto, ModelChoice::Named("cheap".into())] {
+        let error = plan_with(&ChatRequest { model, ..several.clone() }, &speaks(clouds())).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::InvalidRequest);
+        assert!(error.message.contains("n > 1"), "{error}");
+    }
+}
+
+#[test]
 fn a_quarantined_gpu_fails_a_local_only_request_at_once_and_says_when_to_retry() {
     let until = Instant::now() + Duration::from_secs(15);
     let locals = [local(GpuState::Quarantined { cause: Cause::LinkClosed, until }, 0)];
@@ -163,26 +185,5 @@ proptest! {
                 !error.message.is_empty() && error.kind != ErrorKind::Internal, "{error}"
             ),
         }
-    }
-}
-
-#[test]
-fn what_a_wire_format_cannot_say_goes_elsewhere() {
-    use crate::config::Wire;
-    let several = ChatRequest { needs: Needs { several_choices: true, ..Needs::default() }, ..request() };
-    let mut mixed = clouds();
-    mixed[1].wire = Wire::Anthropic;
-    let plan_with = |request: &ChatRequest, clouds: &[CloudFacts]| {
-        planned(request, Complexity::Trivial, &Progress::default(), &[], clouds)
-    };
-    assert_eq!(plan_with(&request(), &mixed).unwrap().candidates.len(), 3);
-    let others = plan_with(&several, &mixed).unwrap().candidates;
-    assert!(others.len() == 2 && others.iter().all(|candidate| candidate.model != mixed[1].model));
-    let all: Vec<CloudFacts> =
-        clouds().into_iter().map(|cloud| CloudFacts { wire: Wire::Anthropic, ..cloud }).collect();
-    for model in [ModelChoice::Auto, ModelChoice::Named(all[1].model.clone())] {
-        let error = plan_with(&ChatRequest { model, ..several.clone() }, &all).unwrap_err();
-        assert_eq!(error.kind, ErrorKind::InvalidRequest);
-        assert!(error.message.contains("n > 1"), "{error}");
     }
 }
