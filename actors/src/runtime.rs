@@ -11,7 +11,7 @@ use crate::{
     domain::GatewayError,
     flight::Services,
     gpu::{EngineSlot, GpuModelActor, GpuMsg, process::Spawner},
-    health::{HealthActor, HealthMsg, NvmlProbe, Vitals},
+    health::{HealthActor, HealthMsg, NvmlProbe, Scores, Vitals},
     jobs::JobTable,
     ledger::{Ledger, LedgerActor, LedgerMsg},
     observe,
@@ -104,9 +104,10 @@ impl Runtime {
             ledger,
             classifier: directory.classifier.clone(),
             router: directory.router.clone(),
+            scores: Scores::default(),
             config,
         };
-        let (tree, vitals) = (Tree::default(), Vitals::default());
+        let (tree, vitals) = (Tree::default(), Vitals::new(services.config.health.interval));
         let spawner = Spawner::start()?;
         let parts = Parts {
             services: &services,
@@ -114,7 +115,7 @@ impl Runtime {
             tree: &tree,
             vitals: &vitals,
             spawner: spawner.clone(),
-            probe: NvmlProbe::start()?,
+            probe: NvmlProbe::start(services.config.health.nvml_library.clone())?,
             engine,
         };
         let root = parts.supervisor(names::ROOT, parts.children());
@@ -270,7 +271,14 @@ impl Parts<'_> {
         let (services, directory) = (self.services, self.directory);
         let config = &services.config;
         let ledger = LedgerActor { ledger: services.ledger.clone() };
-        let health = HealthActor { config: config.health, probe: self.probe.clone(), vitals: self.vitals.clone() };
+        let health = HealthActor {
+            config: config.health.clone(),
+            probe: self.probe.clone(),
+            vitals: self.vitals.clone(),
+            scores: services.scores.clone(),
+            slots: Arc::clone(&services.fleet.slots),
+            providers: Arc::clone(&services.fleet.providers),
+        };
         let classifier = ClassifierActor { router: directory.router.clone() };
         let router = RouterActor {
             config: Arc::clone(config),
@@ -307,6 +315,7 @@ impl Parts<'_> {
                 spawner: self.spawner.clone(),
                 engine,
                 chaos_enabled: self.services.config.chaos_enabled,
+                canary_interval: self.services.config.health.canary_interval,
             };
             leaf(format!("gpu/{}", slot.name()), actor, address)
         });

@@ -14,6 +14,7 @@ use std::io;
 use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, timeout_at};
 
+pub mod models;
 mod stream;
 
 pub use super::chunk::{WholeAnswer, WholeChoice};
@@ -117,9 +118,6 @@ impl ProviderClient {
     }
 
     fn headers(&self, request_id: RequestId, key: &SecretString, stream: bool) -> Result<HeaderMap, GatewayError> {
-        let unsendable = |_| {
-            GatewayError::target(&self.target, ErrorKind::Unauthorized, "the API key holds characters no header may")
-        };
         let accept = if stream { "text/event-stream" } else { "application/json" };
         let mut headers = HeaderMap::with_capacity(4);
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -128,11 +126,18 @@ impl ProviderClient {
             headers.insert("x-request-id", id);
         }
         if !key.expose_secret().is_empty() {
-            let mut bearer = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret())).map_err(unsendable)?;
-            bearer.set_sensitive(true);
-            headers.insert(header::AUTHORIZATION, bearer);
+            headers.insert(header::AUTHORIZATION, self.bearer(key)?);
         }
         Ok(headers)
+    }
+
+    fn bearer(&self, key: &SecretString) -> Result<HeaderValue, GatewayError> {
+        let unsendable = |_| {
+            GatewayError::target(&self.target, ErrorKind::Unauthorized, "the API key holds characters no header may")
+        };
+        let mut bearer = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret())).map_err(unsendable)?;
+        bearer.set_sensitive(true);
+        Ok(bearer)
     }
 }
 

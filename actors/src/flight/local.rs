@@ -154,6 +154,7 @@ impl Flight {
             usage: progress.usage,
             cost: NanoUsd::ZERO,
         });
+        self.note_score(decision);
     }
 }
 
