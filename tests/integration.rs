@@ -23,6 +23,8 @@ mod clients;
 mod engine;
 #[path = "integration/errors.rs"]
 mod errors;
+#[path = "integration/gpu_health.rs"]
+mod gpu_health;
 #[path = "integration/queue.rs"]
 mod queue;
 #[path = "integration/shutdown.rs"]

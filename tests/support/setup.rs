@@ -28,8 +28,12 @@ pub struct Setup {
     /// Bound on the expected wait for the local target; generous, so that tests decide what goes where.
     pub max_latency: Duration,
     pub max_inflight: u32,
+    /// More lines of the local target's table.
+    pub local_extra: String,
     /// More lines of configuration, whole tables.
     pub extra: String,
+    /// More variables of the gateway's environment.
+    pub vars: Vec<(&'static str, String)>,
     /// Goes to SPILLWAY_LOG.
     pub log: String,
 }
@@ -46,7 +50,9 @@ impl Default for Setup {
             request_timeout: Duration::from_secs(60),
             max_latency: Duration::from_secs(60),
             max_inflight: 64,
+            local_extra: String::new(),
             extra: String::new(),
+            vars: Vec::new(),
             log: "info".to_owned(),
         }
     }
@@ -105,8 +111,8 @@ impl Setup {
         );
         let _ = writeln!(
             text,
-            "[[local]]\nname = \"local\"\nmodel = \"{}\"\ngpu = \"cpu\"\ncontext_tokens = {}\nparallel = {}\n",
-            self.model, self.context_tokens, self.parallel
+            "[[local]]\nname = \"local\"\nmodel = \"{}\"\ngpu = \"cpu\"\ncontext_tokens = {}\nparallel = {}\n{}\n",
+            self.model, self.context_tokens, self.parallel, self.local_extra
         );
         match cloud {
             None => text.insert_str(0, "cloud = []\n"),
@@ -147,7 +153,9 @@ impl Setup {
     pub fn env(&self) -> Vec<(&'static str, String)> {
         // The first backtrace of a process reads all its debug information, which would drown what memory is measured.
         let no_backtrace = ("RUST_BACKTRACE", "0".to_owned());
-        vec![(KEY_VAR, KEY.to_owned()), ("SPILLWAY_LOG", self.log.clone()), no_backtrace]
+        let mut env = vec![(KEY_VAR, KEY.to_owned()), ("SPILLWAY_LOG", self.log.clone()), no_backtrace];
+        env.extend(self.vars.iter().cloned());
+        env
     }
 }
 
