@@ -10,7 +10,10 @@ use crate::http::{
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{Request, State, rejection::BytesRejection},
+    extract::{
+        Query, Request, State,
+        rejection::{BytesRejection, QueryRejection},
+    },
     http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -21,6 +24,7 @@ use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use spillway_actors::{
+    cloud::{KeyView, Provider},
     domain::{ErrorKind, GatewayError},
     gpu::EngineSlot,
     runtime::{ChaosError, KillWay, Runtime},
@@ -41,7 +45,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/status", get(status))
         .route("/admin/actors", get(actors))
         .route("/admin/health/gpu", get(health::gpu))
-        .route("/admin/usage", get(usage));
+        .route("/admin/usage", get(usage))
+        .route("/admin/usage/attempts", get(attempts));
     if state.runtime.services.config.chaos_enabled {
         router = router.route("/admin/chaos/kill", post(kill));
     }
@@ -114,16 +119,31 @@ async fn status(State(state): State<AdminState>) -> Json<Value> {
             })
         })
         .collect();
+    let keys: Vec<Value> = services.fleet.providers.iter().flat_map(|provider| key_status(provider, now)).collect();
     Json(json!({
         "gpus": gpus,
         "queue": state.runtime.queued().await,
         "leases": leases,
         "breakers": breakers,
+        "keys": keys,
         "providers": health::providers(&state.runtime, now),
         "requests": services.jobs.totals(),
         "draining": services.jobs.is_closed(),
         "ledger": services.ledger.snapshot(),
     }))
+}
+
+/// A provider's keys by their index in the configuration; their text is nobody's business.
+fn key_status(provider: &Provider, now: Instant) -> Vec<Value> {
+    let target = provider.config().name.as_str();
+    let name_of = |model: usize| provider.model(model).map(|model| model.name.to_string());
+    let line = |key: KeyView| {
+        let resting: Vec<String> = key.resting_models.into_iter().filter_map(name_of).collect();
+        json!({
+            "target": target, "key": key.index, "state": key.state, "for_ms": key.for_ms, "resting_models": resting,
+        })
+    };
+    provider.keys(now).into_iter().map(line).collect()
 }
 
 fn gpu_status(runtime: &Runtime, at: usize, slot: &Arc<EngineSlot>) -> Value {
@@ -154,6 +174,28 @@ async fn actors(State(state): State<AdminState>) -> Json<Value> {
 
 async fn usage(State(state): State<AdminState>) -> Json<Value> {
     Json(json!(state.runtime.services.ledger.snapshot()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Page {
+    from: u64,
+    limit: usize,
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self { from: 0, limit: 1000 }
+    }
+}
+
+/// Attempts as the ledger has them, oldest first; `next` is where the following page begins.
+async fn attempts(State(state): State<AdminState>, page: Result<Query<Page>, QueryRejection>) -> Response {
+    let Ok(Query(page)) = page else {
+        return respond(&GatewayError::invalid(None, "want numbers: ?from=N&limit=N"));
+    };
+    let (rows, next) = state.runtime.services.ledger.rows(page.from, page.limit.min(1000));
+    Json(json!({"attempts": rows, "next": next})).into_response()
 }
 
 /// A longer chaos order is cut, and so is no JSON.

@@ -2,6 +2,8 @@
 //! and complaints to stderr.
 
 use crate::{
+    bench::{self, BenchArgs},
+    route::RouteArgs,
     serve::{self, ServeError, StopSignals},
     sim::{Sim, SimArgs},
 };
@@ -25,12 +27,13 @@ struct Cli {
 
 const SIM_HELP: &str = "\
 A model's name, or its end after `-`, `/` or `:`, chooses the fault (any other name answers well):
-  ok  slow-N (ms)  error-N  error-500-2 (twice)  429  429-N (Retry-After)  429-once  401  402  403
+  ok  slow-N (ms)  error-N  error-500-2 (twice)  429  429-N (Retry-After)  429-date-N  429-once  401  402  403
   cut-N  stall-N  truncate  malformed  no-done  sse-error  split-utf8  no-usage  (N = tokens before it)
   hang  reset  html  empty  error-body  context-length  content-filter  prefix-ok  prefix-ignored
 
 Its own books: GET /sim/requests, GET /sim/stats, DELETE /sim/requests
 Faults at run time: PUT /sim/faults {\"model\": \"...\", \"fault\": \"...\"}, GET /sim/faults, DELETE /sim/faults
+  (a model \"*\" is every model, \"key:6789\" every call with the key that ends so)
 
 Example:
   spillway sim --listen 127.0.0.1:9100 --ttft-ms 50 --tokens-per-second 60";
@@ -41,6 +44,10 @@ enum Command {
     Serve(ServeArgs),
     /// Check a configuration and report every fault at once.
     Check(CheckArgs),
+    /// Measure what clients see of a running server.
+    Bench(BenchArgs),
+    /// Explain where a prompt would go and why, without a running gateway and without running it.
+    Route(RouteCommand),
     /// Run the simulated provider: for tests, demo and benchmarks, never for answers.
     #[command(after_help = SIM_HELP)]
     Sim(SimArgs),
@@ -63,6 +70,14 @@ struct ServeArgs {
 }
 
 #[derive(Debug, Args)]
+struct RouteCommand {
+    #[command(flatten)]
+    config: ConfigArgs,
+    #[command(flatten)]
+    route: RouteArgs,
+}
+
+#[derive(Debug, Args)]
 struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
@@ -82,6 +97,11 @@ pub fn run() -> ExitCode {
         match cli.command {
             Command::Serve(args) => serve(args).await,
             Command::Check(args) => check(&args),
+            Command::Bench(args) => bench::run(args).await,
+            Command::Route(args) => match load(&args.config, None) {
+                Ok((config, _)) => args.route.run(&config),
+                Err(error) => failed(&error),
+            },
             Command::Sim(args) => simulate(&args).await,
         }
     });

@@ -1,4 +1,4 @@
-//! A simulated OpenAI-compatible provider: a demo's cloud, a benchmark's instant upstream, and every fault of the fault
+//! A simulated provider that speaks OpenAI's and Anthropic's wire formats: a demo's cloud, a benchmark's instant upstream, and every fault of the fault
 //! table on demand, chosen by the model's name (`cut-40`, `gpt-4.1-error-500-2`, …) or set at run time.
 //!
 //! It says that it is simulated wherever a client may look: a header, `owned_by`, `system_fingerprint` and the text. It
@@ -9,6 +9,7 @@ mod fault;
 mod faults;
 mod http;
 mod log;
+mod messages;
 mod play;
 mod request;
 mod script;
@@ -48,7 +49,7 @@ pub struct SimOptions {
     pub tokens_per_second: Option<f64>,
     /// Of a whole answer; a request's own cap may cut it.
     pub tokens: u32,
-    /// Demanded as bearer token.
+    /// Demanded as bearer token, of Anthropic's endpoint as `x-api-key`: one, or several with commas between them.
     pub api_key: Option<String>,
     pub seed: u64,
 }
@@ -81,7 +82,7 @@ pub struct SimArgs {
     /// Tokens of a whole answer.
     #[arg(long, default_value_t = 60)]
     pub tokens: u32,
-    /// Demand this bearer token.
+    /// Demand this bearer token, or one of several with commas between them.
     #[arg(long, env = "SPILLWAY_SIM_API_KEY", hide_env_values = true)]
     pub api_key: Option<String>,
     /// Of the generated text.

@@ -18,7 +18,13 @@ pub use sources::{BUILT_IN, DemoCloud, ReadFile, Sources, default_cache_dir};
 use crate::domain::Sampling;
 use crate::domain::{Complexity, ModelName, Price, TargetName};
 use secrecy::SecretString;
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 /// Everything a run of the gateway needs to know.
 #[derive(Debug, Clone)]
@@ -31,6 +37,16 @@ pub struct Config {
     pub ledger: LedgerConfig,
     pub health: HealthConfig,
     pub chaos_enabled: bool,
+}
+
+impl Config {
+    /// Every name that a request may use by configuration, reserved words and aliases included.
+    pub fn names(&self) -> BTreeSet<String> {
+        let locals = self.locals.iter().flat_map(|local| [local.name.to_string(), local.model.to_string()]);
+        let clouds = self.clouds.iter().flat_map(|cloud| &cloud.models).map(|model| model.name.to_string());
+        let aliases = self.router.aliases.keys().cloned();
+        ["auto", "local"].map(str::to_owned).into_iter().chain(locals).chain(clouds).chain(aliases).collect()
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -129,6 +145,7 @@ pub struct CloudConfig {
     pub name: TargetName,
     /// Without a trailing slash, e.g. `https://api.holysheep.ai/v1`.
     pub base_url: String,
+    pub wire: Wire,
     pub keys: Vec<SecretString>,
     /// Names of the environment variables looked at, for messages.
     pub key_sources: Vec<String>,
@@ -138,6 +155,10 @@ pub struct CloudConfig {
     pub max_concurrency: usize,
     pub timeouts: CloudTimeouts,
     pub models: Vec<CloudModel>,
+    /// Open a connection before the first request needs it.
+    pub warm_up: bool,
+    /// Serve, by explicit name, what the provider's own list names.
+    pub discover_models: bool,
     /// Answers come from a simulated provider and are labelled so.
     pub simulated: bool,
 }
@@ -152,12 +173,19 @@ impl CloudConfig {
 pub struct CloudTimeouts {
     pub connect: Duration,
     pub first_byte: Duration,
+    /// `None` = off.
+    pub first_token: Option<Duration>,
     pub idle: Duration,
 }
 
 impl Default for CloudTimeouts {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(3), first_byte: Duration::from_secs(10), idle: Duration::from_secs(20) }
+        Self {
+            connect: Duration::from_secs(3),
+            first_byte: Duration::from_secs(10),
+            first_token: Some(Duration::from_secs(10)),
+            idle: Duration::from_secs(20),
+        }
     }
 }
 
@@ -176,6 +204,16 @@ pub struct CloudModel {
     pub typical_latency: Duration,
 }
 
+/// The API a provider speaks; `cloud/wire.rs` says what follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Wire {
+    /// `POST /chat/completions`.
+    #[default]
+    OpenAi,
+    /// `POST /messages`.
+    Anthropic,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PrefillStyle {
     #[default]
@@ -187,6 +225,7 @@ pub enum PrefillStyle {
 #[derive(Debug, Clone)]
 pub struct RouterConfig {
     pub classifier: ClassifierKind,
+    pub session: SessionConfig,
     /// Other names for configured models or `auto`/`local`.
     pub aliases: BTreeMap<String, String>,
     rules: [Rule; 4],
@@ -194,7 +233,7 @@ pub struct RouterConfig {
 
 impl RouterConfig {
     pub fn new(classifier: ClassifierKind, aliases: BTreeMap<String, String>, rules: [Rule; 4]) -> Self {
-        Self { classifier, aliases, rules }
+        Self { classifier, session: SessionConfig::default(), aliases, rules }
     }
 
     pub fn rule(&self, complexity: Complexity) -> &Rule {
@@ -213,6 +252,23 @@ pub enum ClassifierKind {
     Keywords,
 }
 
+/// `[router.session]`: what is remembered of conversations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionConfig {
+    /// Silence after which a conversation is forgotten.
+    pub ttl: Duration,
+    /// Conversations remembered at once; 0 = none.
+    pub max_sessions: usize,
+    /// How much longer a conversation may wait for the target that holds its cache.
+    pub max_queue_gap: Duration,
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self { ttl: Duration::from_secs(600), max_sessions: 10_000, max_queue_gap: Duration::from_millis(500) }
+    }
+}
+
 /// One `[router.rules.*]` table. Names are resolved: every one is a local target, `local` (any of them) or a cloud model.
 #[derive(Debug, Clone)]
 pub struct Rule {
@@ -222,6 +278,8 @@ pub struct Rule {
     /// Whether the operator set `max_latency_ms`; if not, a local target on the CPU uses `max_latency_cpu`.
     pub max_latency_is_default: bool,
     pub max_latency_cpu: Duration,
+    /// Load of a local target from which a cloud one is better; 1 = all its places taken.
+    pub spill_load: f64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,12 +5,13 @@ mod cloud;
 mod decide;
 mod local;
 mod report;
+mod retry;
 
 pub use report::{AttemptReport, FlightReport};
 
 use crate::{
     cloud::{
-        CallEnd,
+        RetryBudget,
         client::{WholeAnswer, WholeChoice},
     },
     config::Config,
@@ -29,18 +30,12 @@ use crate::{
 use std::{sync::Arc, time::Duration};
 use tokio::{sync::mpsc, time::Instant};
 
-/// Attempts of one request that failed by their target's fault; the take-over is not counted.
-const ATTEMPTS: usize = 3;
-/// Engine deaths that one request may live through: they are rarely its own doing.
-const ENGINE_DEATHS: usize = 10;
 /// Times our own pool or breaker may send a request away before that counts as a failure.
 const SENT_AWAY: usize = 100;
 /// Events between a flight and the HTTP edge.
 const EVENTS: usize = 32;
 /// How long the last word may wait for a reader that stopped reading.
 const LAST_WORD: Duration = Duration::from_secs(5);
-/// Wait before the one retry of a failed only target; a random share is added.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// What every flight shares.
 #[derive(Clone)]
@@ -49,6 +44,8 @@ pub struct Services {
     pub jobs: JobTable,
     pub fleet: Fleet,
     pub ledger: Ledger,
+    /// Extra attempts that all flights together may make.
+    pub retries: RetryBudget,
     pub classifier: Address<ClassifierMsg>,
     pub router: Address<RouterMsg>,
     pub scores: Scores,
@@ -118,6 +115,8 @@ struct Flight {
     engine_deaths: usize,
     target_faults: usize,
     sent_away: usize,
+    /// A cloud attempt failed: another one is extra.
+    cloud_failed: bool,
     /// The attempt under way: target, model, start.
     under_way: Option<(String, String, Instant)>,
     usage: TokenUsage,
@@ -172,6 +171,7 @@ impl Flight {
             engine_deaths: 0,
             target_faults: 0,
             sent_away: 0,
+            cloud_failed: false,
             under_way: None,
             usage: TokenUsage::default(),
             waited: Duration::ZERO,
@@ -185,11 +185,13 @@ impl Flight {
 
     /// Decides and attempts until one attempt lands or nothing is left to try.
     async fn fly(&mut self) -> Result<(), GatewayError> {
+        self.services.retries.on_request(Instant::now());
         loop {
             let decision = match self.decide().await {
                 Ok(decision) => decision,
-                Err(error) => return Err(self.first_failure.take().unwrap_or(error)),
+                Err(error) => return Err(self.last_word(error)),
             };
+            self.pay_for_extra(&decision)?;
             self.waited += decision.waited;
             let key = decision.candidate.key;
             self.decision = Some(decision.clone());
@@ -209,7 +211,8 @@ impl Flight {
             self.sent_away += 1;
             return if self.sent_away < SENT_AWAY { Ok(()) } else { Err(error) };
         }
-        let first = self.first_failure.get_or_insert_with(|| error.clone()).clone();
+        self.first_failure.get_or_insert_with(|| error.clone());
+        self.cloud_failed |= matches!(decision.candidate.key, TargetKey::Cloud { .. });
         if self.finished || !error.may_try_elsewhere() {
             return Err(error);
         }
@@ -223,12 +226,9 @@ impl Flight {
             Some(_) => self.engine_deaths += 1,
             None => self.target_faults += 1,
         }
-        if self.target_faults >= ATTEMPTS || self.engine_deaths >= ENGINE_DEATHS {
-            return Err(first);
-        }
+        let next = self.next_step(&error, death.is_some(), decision);
         self.mourning = death;
-        self.use_up(&error, decision).await;
-        Ok(())
+        self.use_up(next, error, decision.candidate.key).await
     }
 
     fn take_over(
@@ -246,25 +246,6 @@ impl Flight {
                 Ok(())
             }
             _ => Err(error),
-        }
-    }
-
-    /// Each target once, with two exceptions: the only target may be asked again after one fault of its own, and a
-    /// provider whose one key was refused has others.
-    async fn use_up(&mut self, error: &GatewayError, decision: &Decision) {
-        let key = decision.candidate.key;
-        if let TargetKey::Cloud { provider, model } = key {
-            let refused = matches!(CallEnd::of(error), CallEnd::Limited { .. } | CallEnd::KeyRefused);
-            let provider = self.services.fleet.providers.get(provider);
-            if refused && provider.is_some_and(|provider| provider.view(model, Instant::now()).usable) {
-                return;
-            }
-        }
-        if self.is_only_target(decision) && !self.retried_only_target && error.kind == ErrorKind::Upstream {
-            self.retried_only_target = true;
-            tokio::time::sleep(RETRY_PAUSE + RETRY_PAUSE.mul_f64(rand::random())).await;
-        } else {
-            self.job.tried(key);
         }
     }
 

@@ -2,7 +2,22 @@
 //! from configuration or from closed enums; anything else is `other`. No prompt, key or client text passes through here.
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
-use std::time::Duration;
+use parking_lot::RwLock;
+use std::{collections::BTreeSet, time::Duration};
+
+/// Model names that may be labels: those of the configurations of this process. Empty: no configuration was told.
+static MODELS: RwLock<BTreeSet<String>> = RwLock::new(BTreeSet::new());
+
+/// Lets these models have labels of their own; any other is `other`.
+pub fn label_models(names: impl IntoIterator<Item = String>) {
+    MODELS.write().extend(names);
+}
+
+fn model_label(name: &str) -> String {
+    let known = MODELS.read();
+    let own = known.is_empty() || known.contains(name) || name == "none";
+    if own { name.to_owned() } else { "other".to_owned() }
+}
 
 /// Help text and unit of every metric; called once after the recorder is installed.
 pub fn describe() {
@@ -25,6 +40,8 @@ pub fn describe() {
     describe_counter!("spillway_streams_resumed_total", "Streams that went on elsewhere after a cut");
     describe_counter!("spillway_streams_broken_total", "Streams that ended with an error frame");
     describe_gauge!("spillway_breaker_state", "0 passing, 1 probing, 2 tripped");
+    describe_gauge!("spillway_provider_key_exhausted", "Keys that the provider refuses (401, 402, 403, spent credit)");
+    describe_counter!("spillway_retries_refused_total", "Requests that ended because the retry budget was spent");
     describe_counter!("spillway_actor_restarts_total", "Actor restarts by actor and cause");
     describe_gauge!("spillway_actor_up", "1 while the actor runs");
     describe_gauge!("spillway_gpu_state", "1 for the state a local target is in");
@@ -161,7 +178,7 @@ pub struct RequestEnd<'a> {
 
 pub fn request_ended(end: &RequestEnd<'_>) {
     counter!("spillway_requests_total",
-        "target" => end.target.to_owned(), "model" => end.model.to_owned(),
+        "target" => end.target.to_owned(), "model" => model_label(end.model),
         "complexity" => end.complexity, "outcome" => end.outcome)
     .increment(1);
     histogram!("spillway_request_duration_seconds", "target" => end.target.to_owned()).record(end.took.as_secs_f64());
@@ -175,19 +192,33 @@ pub fn request_ended(end: &RequestEnd<'_>) {
 pub fn tokens(target: &str, model: &str, prompt: u64, completion: u64) {
     for (direction, count) in [("in", prompt), ("out", completion)] {
         counter!("spillway_tokens_total",
-            "target" => target.to_owned(), "model" => model.to_owned(), "direction" => direction)
+            "target" => target.to_owned(), "model" => model_label(model), "direction" => direction)
         .increment(count);
     }
 }
 
 pub fn cost(model: &str, nano_usd: u64, saved_nano_usd: u64) {
-    counter!("spillway_cost_nanousd_total", "model" => model.to_owned()).increment(nano_usd);
+    counter!("spillway_cost_nanousd_total", "model" => model_label(model)).increment(nano_usd);
     counter!("spillway_saved_nanousd_total").increment(saved_nano_usd);
 }
 
 /// `value`: 0 passing, 1 probing, 2 tripped.
 pub fn breaker(target: &str, value: u8) {
     gauge!("spillway_breaker_state", "target" => target.to_owned()).set(f64::from(value));
+}
+
+/// `count` of this provider's keys are refused: someone must look.
+pub fn keys_exhausted(target: &str, count: usize) {
+    gauge!("spillway_provider_key_exhausted", "target" => target.to_owned()).set(count as f64);
+    if count > 0 {
+        tracing::warn!(target_name = target, count, "keys of this provider are refused or out of credit");
+    } else {
+        tracing::info!(target_name = target, "the provider accepts every key again");
+    }
+}
+
+pub fn retry_refused() {
+    counter!("spillway_retries_refused_total").increment(1);
 }
 
 /// Readings of one GPU; absent ones are not written.
@@ -227,4 +258,16 @@ pub fn provider_probe(provider: &str, failure: Option<&'static str>) {
     let outcome = failure.unwrap_or("ok");
     counter!("spillway_provider_probes_total", "provider" => provider.to_owned(), "outcome" => outcome).increment(1);
     tracing::debug!(provider, outcome, "provider probed");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_nobody_configured_has_no_label_of_its_own() {
+        label_models(["configured".to_owned(), "tiny".to_owned()]);
+        let labels = ["configured", "none", "found-at-run-time"].map(model_label);
+        assert_eq!(labels, ["configured", "none", "other"]);
+    }
 }

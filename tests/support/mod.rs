@@ -4,6 +4,7 @@
 
 #![allow(dead_code, unused_imports, reason = "each binary that shares the harness uses its own part")]
 
+pub mod accounts;
 pub mod checks;
 pub mod client;
 pub mod cloud;

@@ -52,7 +52,7 @@ impl FakeNvml {
         );
         Setup {
             local_extra: format!("health_gpu = \"{GPU}\""),
-            vars: vec![(SCENARIO_VAR, self.scenario().display().to_string())],
+            vars: vec![(SCENARIO_VAR.to_owned(), self.scenario().display().to_string())],
             ..Setup::default().extra(&keys)
         }
     }

@@ -2,8 +2,8 @@
 
 use super::{AttemptReport, Failure, Flight, FlightEvent};
 use crate::{
-    cloud::{Answer, CallEnd, CloudMsg, EventStream, Grant, Provider, WholeAnswer, assemble::Assembler, upstream_body},
-    domain::{CloudBound, Delta, ErrorKind, GatewayError, GenerationEvent, NanoUsd, TokenUsage},
+    cloud::{Answer, CallEnd, CloudMsg, EventStream, Grant, Provider, WholeAnswer, assemble::Assembler, count},
+    domain::{CloudBound, Delta, ErrorKind, GatewayError, GenerationEvent, NanoUsd, TextCount, TokenUsage},
     ledger::{AttemptRow, Reservation},
     observe,
     route::Decision,
@@ -30,8 +30,8 @@ struct Progress {
     /// The provider said 200: from here on it may bill.
     headed: bool,
     first_token: Option<Duration>,
-    /// Bytes of text received, for the estimate when no usage comes.
-    text_bytes: u64,
+    /// What was received, for the estimate when no usage comes.
+    count: TextCount,
     usage: Option<TokenUsage>,
 }
 
@@ -52,7 +52,8 @@ impl Flight {
         let Ok(_place) = place else { return Err(sent_away(busy(&provider))) };
         let grant = acquire(&provider, model, self.job.deadline).await.map_err(sent_away)?;
         let began = Instant::now();
-        let mut progress = Progress { began, headed: false, first_token: None, text_bytes: 0, usage: None };
+        let mut progress =
+            Progress { began, headed: false, first_token: None, count: TextCount::default(), usage: None };
         let reservation = self.reserve(decision);
         let result = self.call(&grant, model, decision, &mut progress).await;
         let end = match &result {
@@ -76,7 +77,8 @@ impl Flight {
         let bound = CloudBound::new(&job.request).ok_or_else(|| internal("a local-only request"))?;
         let upstream = grant.provider().model(model).ok_or_else(|| internal("no such model"))?.upstream.clone();
         let key = grant.key().ok_or_else(|| internal("no such key"))?;
-        let body = upstream_body(bound, &upstream, decision.candidate.output_cap.max(1), true)?;
+        let wire = grant.provider().config().wire;
+        let body = wire.body(bound, &upstream, decision.candidate.output_cap.max(1), true)?;
         self.note_dispatch(decision);
         let answer = grant.provider().client().start(body, job.id(), key, true, job.deadline).await?;
         progress.headed = true;
@@ -168,7 +170,7 @@ impl Flight {
             progress.first_token = Some(progress.began.elapsed());
             self.note_first_token(decision, progress.began);
         }
-        progress.text_bytes += delta.content.as_ref().map_or(0, |text| text.len() as u64);
+        progress.count.delta(&delta);
         if let Some(whole) = whole {
             whole.delta(delta).map_err(|_| {
                 let message = "the provider sent more than an answer may hold";
@@ -185,8 +187,8 @@ impl Flight {
     fn counted(&self, progress: &Progress) -> TokenUsage {
         let plausible = |usage: &TokenUsage| usage.prompt_tokens.max(usage.completion_tokens) <= PLAUSIBLE_TOKENS;
         progress.usage.filter(plausible).unwrap_or_else(|| TokenUsage {
-            prompt_tokens: self.request().estimated_prompt_tokens(),
-            completion_tokens: progress.text_bytes.div_ceil(4),
+            prompt_tokens: count::prompt_tokens(self.request()),
+            completion_tokens: progress.count.tokens(),
             cached_tokens: 0,
             estimated: true,
         })
@@ -196,8 +198,8 @@ impl Flight {
     fn reserve(&self, decision: &Decision) -> Reservation {
         let candidate = &decision.candidate;
         let usage = TokenUsage {
-            prompt_tokens: self.request().estimated_prompt_tokens(),
-            completion_tokens: u64::from(candidate.output_cap),
+            prompt_tokens: count::prompt_tokens(self.request()),
+            completion_tokens: count::output_tokens(self.request(), candidate.output_cap),
             cached_tokens: 0,
             estimated: true,
         };
@@ -208,6 +210,7 @@ impl Flight {
             outcome: "reserved",
             usage,
             cost: candidate.price.cost(usage.prompt_tokens, 0, usage.completion_tokens),
+            reserved: NanoUsd::ZERO,
             baseline: NanoUsd::ZERO,
         })
     }

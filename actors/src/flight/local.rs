@@ -143,6 +143,7 @@ impl Flight {
             outcome,
             usage: progress.usage,
             cost: NanoUsd::ZERO,
+            reserved: NanoUsd::ZERO,
             baseline: self.baseline(progress.usage),
         });
         self.attempts.push(AttemptReport {

@@ -10,8 +10,8 @@ use ractor::ActorRef;
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
-/// How long a provider may take for its list.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// Share of the interval after which a provider that did not answer is asked again: it should not stay away for long.
+const AGAIN: f64 = 1.0 / 3.0;
 
 /// The wait before the next probe: `interval`, up to a quarter more or less, so that providers are not asked in step.
 fn jittered(interval: Duration, random: f64) -> Duration {
@@ -27,8 +27,9 @@ pub(super) fn keep_probing(
     to: ActorRef<HealthMsg>,
 ) -> task::Owned {
     task::owned(async move {
+        let mut wait = interval;
         loop {
-            tokio::time::sleep(jittered(interval, rand::random())).await;
+            tokio::time::sleep(jittered(wait, rand::random())).await;
             // Real traffic that succeeds is the better probe.
             let result = if scores.succeeded_within(at, interval, Instant::now()) {
                 None
@@ -38,6 +39,8 @@ pub(super) fn keep_probing(
                     None => continue,
                 }
             };
+            let failed = result.as_ref().is_some_and(|result| result.answer.is_err());
+            wait = if failed { interval.mul_f64(AGAIN) } else { interval };
             if to.cast(HealthMsg::Probed { provider: at, result }).is_err() {
                 return;
             }
@@ -47,14 +50,13 @@ pub(super) fn keep_probing(
 
 /// `None`: no key may be used now, so nothing was asked.
 async fn probe(provider: &Provider) -> Option<ProbeResult> {
-    let began = Instant::now();
-    let (key, secret) = provider.probe_key(began)?;
-    let answer = provider.client().models(&secret, began + PATIENCE).await;
+    let (turn, secret) = provider.probe_key(Instant::now())?;
+    let answer = provider.client().models(&secret).await;
     let at = Instant::now();
     if let Err(error) = &answer
         && CallEnd::of(error) == CallEnd::KeyRefused
     {
-        provider.key_was_refused(key, at);
+        provider.key_was_refused(turn, at);
     }
     observe::provider_probe(provider.config().name.as_str(), answer.as_ref().err().map(|error| error.kind.label()));
     Some(ProbeResult { at, answer: answer.map(|models| models.len()).map_err(|error| error.message) })

@@ -10,6 +10,10 @@ use tokio::time::Instant;
 /// Buckets of one window, and how long each collects: one minute in all.
 const BUCKETS: usize = 12;
 const BUCKET: Duration = Duration::from_secs(5);
+/// What planning believes is shorter: a target that failed must not stay behind for long after it is well again.
+const RECENT: u64 = 3;
+/// Fewer attempts than this prove nothing to planning; a breaker has opened by then if all of them failed.
+const TELLING: u32 = 5;
 /// Targets remembered at most; configuration has far fewer.
 const TARGETS: usize = 1024;
 
@@ -70,6 +74,8 @@ pub struct Score {
     pub attempts: u32,
     /// 0 to 1; `None` without an attempt that speaks for or against the target.
     pub success_ratio: Option<f64>,
+    /// Of the last 15 s; `None` with fewer than 5 such attempts.
+    pub recent_success_ratio: Option<f64>,
     /// Mean of the window.
     pub first_token_ms: Option<f64>,
     /// Mean of the attempts' own means.
@@ -110,6 +116,17 @@ struct Bucket {
     inter_token: Mean,
 }
 
+impl Bucket {
+    fn telling(&self) -> u32 {
+        self.good.saturating_add(self.bad)
+    }
+
+    fn ratio(&self, least: u32) -> Option<f64> {
+        let telling = self.telling();
+        (telling >= least).then(|| f64::from(self.good) / f64::from(telling))
+    }
+}
+
 /// Rolling statistics of one target. Pure: `now` is an argument.
 #[derive(Debug, Clone)]
 pub struct Window {
@@ -147,22 +164,27 @@ impl Window {
 
     pub fn score(&self, now: Instant) -> Score {
         let turn = self.turn(now);
-        let live = self.buckets.iter().filter(|bucket| bucket.turn + BUCKETS as u64 > turn);
-        let sum = live.fold(Bucket::default(), |sum, bucket| Bucket {
+        let sum = self.sum_since(turn, BUCKETS as u64);
+        Score {
+            attempts: sum.telling().saturating_add(sum.silent),
+            success_ratio: sum.ratio(1),
+            recent_success_ratio: self.sum_since(turn, RECENT).ratio(TELLING),
+            first_token_ms: sum.first_token.ms(),
+            inter_token_ms: sum.inter_token.ms(),
+        }
+    }
+
+    /// The last `turns` buckets together.
+    fn sum_since(&self, turn: u64, turns: u64) -> Bucket {
+        let live = self.buckets.iter().filter(|bucket| bucket.turn + turns > turn);
+        live.fold(Bucket::default(), |sum, bucket| Bucket {
             turn,
             good: sum.good.saturating_add(bucket.good),
             bad: sum.bad.saturating_add(bucket.bad),
             silent: sum.silent.saturating_add(bucket.silent),
             first_token: sum.first_token.merge(bucket.first_token),
             inter_token: sum.inter_token.merge(bucket.inter_token),
-        });
-        let telling = sum.good.saturating_add(sum.bad);
-        Score {
-            attempts: telling.saturating_add(sum.silent),
-            success_ratio: (telling > 0).then(|| f64::from(sum.good) / f64::from(telling)),
-            first_token_ms: sum.first_token.ms(),
-            inter_token_ms: sum.inter_token.ms(),
-        }
+        })
     }
 }
 
@@ -213,7 +235,13 @@ mod tests {
         let score = scores.score(KEY, start + Duration::from_secs(54));
         assert_eq!(
             score,
-            Score { attempts: 5, success_ratio: Some(0.75), first_token_ms: Some(100.0), inter_token_ms: Some(100.0) }
+            Score {
+                attempts: 5,
+                success_ratio: Some(0.75),
+                recent_success_ratio: None,
+                first_token_ms: Some(100.0),
+                inter_token_ms: Some(100.0)
+            }
         );
         assert_eq!(scores.score(KEY, start + Duration::from_secs(60)), Score::default());
     }
@@ -226,6 +254,18 @@ mod tests {
         assert!(scores.succeeded_within(1, span, soon));
         assert!(!scores.succeeded_within(0, span, soon));
         assert!(!scores.succeeded_within(1, span, start + span));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn planning_hears_of_five_attempts_and_forgets_them_within_fifteen_seconds() {
+        let (scores, start) = (Scores::default(), Instant::now());
+        let heard = |at| scores.score(KEY, at).recent_success_ratio;
+        for count in 1..=5 {
+            assert_eq!(heard(start), None, "{count}");
+            scores.note(KEY, fact(Some(false)), start);
+        }
+        assert_eq!(heard(start + Duration::from_secs(14)), Some(0.0));
+        assert_eq!(heard(start + Duration::from_secs(15)), None);
     }
 
     #[test]

@@ -71,6 +71,12 @@ pub struct Vitals {
     believed_for: Duration,
 }
 
+impl Default for Vitals {
+    fn default() -> Self {
+        Self::new(Duration::from_secs(5))
+    }
+}
+
 impl Vitals {
     /// `interval`: how often a new snapshot is due.
     pub fn new(interval: Duration) -> Self {
@@ -111,7 +117,8 @@ impl Vitals {
             return TargetVitals::default();
         };
         let score = health.scores.get(model).copied().unwrap_or_default();
-        TargetVitals { score, unreachable: health.reachable() == Some(false) }
+        let succeeds = score.success_ratio.is_some_and(|ratio| ratio > 0.0);
+        TargetVitals { score, unreachable: health.reachable() == Some(false) && !succeeds }
     }
 }
 

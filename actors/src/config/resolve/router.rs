@@ -3,7 +3,7 @@
 use super::{Context, Names, names::RESERVED};
 use crate::{
     config::{
-        ClassifierKind, RouterConfig, Rule, RuleTarget,
+        ClassifierKind, RouterConfig, Rule, RuleTarget, SessionConfig,
         raw::{Entry, Value},
         section::{Placed, Report, Section},
     },
@@ -29,8 +29,17 @@ pub(super) fn router(
         let [trivial, moderate, complex, premium] = found;
         Some([trivial?, moderate?, complex?, premium?])
     });
+    let session = section.section("session").and_then(session);
     section.finish();
-    Some(RouterConfig::new(classifier?, aliases?, rules?))
+    Some(RouterConfig { session: session?, ..RouterConfig::new(classifier?, aliases?, rules?) })
+}
+
+fn session(section: Section<'_>) -> Option<SessionConfig> {
+    let ttl = section.millis("ttl_ms", 1);
+    let max_sessions = section.size("max_sessions", 0..=1_000_000);
+    let max_queue_gap = section.millis("max_queue_gap_ms", 0);
+    section.finish();
+    Some(SessionConfig { ttl: ttl?, max_sessions: max_sessions?, max_queue_gap: max_queue_gap? })
 }
 
 fn classifier(section: &Section<'_>, report: &Report<'_>) -> Option<ClassifierKind> {
@@ -77,6 +86,7 @@ fn rule(section: Section<'_>, report: &Report<'_>, names: &mut Names, all_on_cpu
     let fallback = targets(&section, "fallback", report, names);
     let stated = section.millis("max_latency_ms", 1);
     let on_cpu = section.millis("max_latency_cpu_ms", 1);
+    let spill_load = section.decimal("spill_load", 0.0..=1000.0);
     let is_users = |key| section.entry(key).is_some_and(|entry| report.texts.is_users(&entry.node.origin));
     // Who states one bound means it everywhere; who states both (a copy of the default file does) means each.
     let for_both = is_users("max_latency_ms") && !is_users("max_latency_cpu_ms");
@@ -89,6 +99,7 @@ fn rule(section: Section<'_>, report: &Report<'_>, names: &mut Names, all_on_cpu
         max_latency: if all_on_cpu { max_latency_cpu } else { stated },
         max_latency_is_default: !for_both,
         max_latency_cpu,
+        spill_load: f64::from(spill_load?),
     })
 }
 

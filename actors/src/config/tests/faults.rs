@@ -122,6 +122,22 @@ baseline_model = \"gpt-41\"
 }
 
 #[test]
+fn a_provider_speaks_openais_wire_format_unless_it_says_otherwise() {
+    let cloud = |wire: &str| {
+        sources(&format!(
+            "[[cloud]]\nname = \"x\"\nbase_url = \"https://x.test/v1\"\napi_keys_env = [\"K\"]\n{wire}\n[[cloud.models]]\n\
+             name = \"m\"\ninput_usd_per_mtok = 1\noutput_usd_per_mtok = 1\n[router.rules]\n\
+             complex.prefer = [\"m\"]\ncomplex.fallback = []\npremium.prefer = [\"m\"]\npremium.fallback = []\n\
+             trivial.fallback = []\nmoderate.fallback = []\n"
+        ))
+    };
+    assert_eq!(loaded(&cloud("")).0.clouds[0].wire, Wire::OpenAi);
+    assert_eq!(loaded(&cloud("wire = \"anthropic\"")).0.clouds[0].wire, Wire::Anthropic);
+    let expected = ["5:8 `cloud[0].wire` must be one of openai, anthropic, did you mean `anthropic`?"];
+    assert_eq!(faults(&cloud("wire = \"antropic\"")), expected);
+}
+
+#[test]
 fn providers_are_checked_without_showing_secrets() {
     let file = "\
 [[cloud]]
