@@ -41,7 +41,7 @@ async fn metric(gateway: &Gateway, line: &str) -> Option<String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f25_xid_79_takes_the_card_out_at_once_and_the_cloud_serves_until_the_card_is_back() {
     let fake = FakeNvml::playing(&card(""));
-    let (gateway, history) = (fake.setup("").warm().await, History::default());
+    let (gateway, history) = (fake.setup().warm().await, History::default());
     until("the card is seen", SOON, || async {
         Some(gpu_health(&gateway).await).filter(|health| health["status"] == "ok")
     })
@@ -64,7 +64,7 @@ async fn f25_xid_79_takes_the_card_out_at_once_and_the_cloud_serves_until_the_ca
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f25_xid_13_restarts_the_engine_and_is_counted() {
     let fake = FakeNvml::playing(&card(""));
-    let (gateway, history) = (fake.setup("").warm().await, History::default());
+    let (gateway, history) = (fake.setup().warm().await, History::default());
     until("the card is seen", SOON, || async { metric(&gateway, "spillway_gpu_energy_joules_total").await }).await;
     let before = gateway.gpu().await;
     fake.play(&(card("") + "event 1 0 8 13\n"));
@@ -80,7 +80,7 @@ async fn f25_xid_13_restarts_the_engine_and_is_counted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f25_ecc_errors_drain_the_card_and_what_runs_on_it_ends_in_peace() {
     let fake = FakeNvml::playing(&card("ecc=0"));
-    let (gateway, history) = (fake.setup("").warm().await, History::default());
+    let (gateway, history) = (fake.setup().warm().await, History::default());
     until("the card is seen", SOON, || async {
         Some(gpu_health(&gateway).await).filter(|health| health["status"] == "ok")
     })
@@ -102,7 +102,7 @@ async fn f25_ecc_errors_drain_the_card_and_what_runs_on_it_ends_in_peace() {
 /// Plays two scenarios: the target is degraded by the first, serves through the cloud, and is warm again after the second.
 async fn degrades(strained: &str, cause: &str) {
     let fake = FakeNvml::playing(&card(""));
-    let (gateway, history) = (fake.setup("timeout_ms = 300").warm().await, History::default());
+    let (gateway, history) = (fake.setup().warm().await, History::default());
     until("the card is seen", SOON, || async {
         Some(gpu_health(&gateway).await).filter(|health| health["status"] == "ok")
     })
@@ -133,13 +133,13 @@ async fn f25_leaking_memory_degrades_before_the_card_is_full() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f25_a_hung_driver_degrades_and_blocks_nobody() {
-    degrades(&("hang 700\n".to_owned() + &card("")), "nvml").await;
+    degrades(&("hang 2000\n".to_owned() + &card("")), "nvml").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f25_a_driver_mismatch_is_told_and_leaves_a_target_without_a_card_alone() {
     let fake = FakeNvml::playing(&("init 18\n".to_owned() + &card("")));
-    let setup = Setup { local_extra: String::new(), ..fake.setup("") };
+    let setup = Setup { local_extra: String::new(), ..fake.setup() };
     let (gateway, history) = (setup.warm().await, History::default());
     let health = until("the driver's fault shows", SOON, || async {
         Some(gpu_health(&gateway).await).filter(|health| health["status"] == "error")
@@ -154,7 +154,7 @@ async fn f25_a_driver_mismatch_is_told_and_leaves_a_target_without_a_card_alone(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn strain_outlives_health_actor_and_its_successor_goes_on() {
     let fake = FakeNvml::playing(&card(""));
-    let gateway = fake.setup("").warm().await;
+    let gateway = fake.setup().warm().await;
     fake.play(&card("temp=95"));
     until_state(&gateway, "degraded", "heat").await;
     gateway.kill("health", "panic").await;

@@ -43,13 +43,11 @@ impl FakeNvml {
         fs::rename(fresh, self.scenario()).expect("a rename inside one folder");
     }
 
-    /// A gateway whose local target counts as running on the fake card; `health`: more lines of `[health]`.
-    pub fn setup(&self, health: &str) -> Setup {
+    /// A gateway whose local target counts as running on the fake card.
+    pub fn setup(&self) -> Setup {
         let library = self.library();
-        let keys = format!(
-            "[health]\ninterval_ms = 100\ntimeout_ms = 1000\nnvml_library = \"{}\"\n{health}\n",
-            library.display()
-        );
+        let keys =
+            format!("[health]\ninterval_ms = 100\ntimeout_ms = 1000\nnvml_library = \"{}\"\n", library.display());
         Setup {
             local_extra: format!("health_gpu = \"{GPU}\""),
             vars: vec![(SCENARIO_VAR.to_owned(), self.scenario().display().to_string())],
