@@ -23,6 +23,8 @@ mod api;
 mod engine;
 #[path = "integration/errors.rs"]
 mod errors;
+#[path = "integration/gpu_health.rs"]
+mod gpu_health;
 #[path = "integration/local_only.rs"]
 mod local_only;
 #[path = "integration/queue.rs"]

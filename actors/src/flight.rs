@@ -23,6 +23,7 @@ use crate::{
         ChatRequest, Complexity, Delta, ErrorKind, GatewayError, ModelName, NanoUsd, Origin, TargetName, TokenUsage,
     },
     gpu::slot::Death,
+    health::{AttemptFact, Scores},
     jobs::{Job, JobGuard, JobTable, Outcome, TargetKey, shutting_down},
     ledger::Ledger,
     observe,
@@ -53,6 +54,7 @@ pub struct Services {
     pub retries: RetryBudget,
     pub classifier: Address<ClassifierMsg>,
     pub router: Address<RouterMsg>,
+    pub scores: Scores,
 }
 
 /// What the HTTP edge hears of a request. A stream: `Started`, `Delta`s and `Finish`es, then `Done` or `Failed`.
@@ -315,6 +317,18 @@ impl Flight {
             elsewhere: inside + self.waited,
             attempts: self.attempts.len(),
         });
+    }
+
+    /// What the attempt that just ended says of its target.
+    fn note_score(&self, decision: &Decision) {
+        let Some(last) = self.attempts.last() else { return };
+        let fact = AttemptFact {
+            good: AttemptFact::verdict(last.outcome),
+            first_token: last.first_token,
+            took: last.took,
+            completion_tokens: last.usage.completion_tokens,
+        };
+        self.services.scores.note(decision.candidate.key, fact, Instant::now());
     }
 
     /// What the same tokens would have cost on the configured baseline model.

@@ -338,6 +338,7 @@ impl Flight {
         let usage = if nothing { TokenUsage::default() } else { self.counted(progress, decision) };
         let (first_token, took) = (progress.first_token, progress.began.elapsed());
         self.attempts.push(AttemptReport { target, model, outcome, first_token, took, usage, cost });
+        self.note_score(decision);
     }
 }
 

@@ -160,6 +160,7 @@ impl Flight {
             usage: progress.usage,
             cost: NanoUsd::ZERO,
         });
+        self.note_score(decision);
     }
 }
 
