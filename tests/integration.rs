@@ -25,6 +25,8 @@ mod engine;
 mod errors;
 #[path = "integration/local_only.rs"]
 mod local_only;
+#[path = "integration/online.rs"]
+mod online;
 #[path = "integration/queue.rs"]
 mod queue;
 #[path = "integration/route.rs"]
