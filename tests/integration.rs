@@ -19,6 +19,8 @@ mod actors;
 mod anthropic;
 #[path = "integration/api.rs"]
 mod api;
+#[path = "integration/cascade.rs"]
+mod cascade;
 #[path = "integration/engine.rs"]
 mod engine;
 #[path = "integration/errors.rs"]

@@ -1,8 +1,10 @@
 //! One request's way: decision → attempt → stream → exactly one settlement. A plain task, not an actor: it owns no state
 //! that must survive it, and the JobTable settles what it leaves behind.
 
+mod cascade;
 mod cloud;
 mod decide;
+mod judge;
 mod local;
 mod report;
 mod retry;
@@ -31,6 +33,7 @@ use crate::{
     supervise::Address,
     task,
 };
+use cascade::Kept;
 use sent::Sent;
 use std::{sync::Arc, time::Duration};
 use take_over::Cut;
@@ -93,11 +96,13 @@ struct Failure {
     death: Option<Death>,
     /// No attempt was made: our own pool or breaker had no place. The target is not used up.
     sent_away: bool,
+    /// There was an answer, which is kept: the attempt ended well and its target is used up.
+    poor: bool,
 }
 
 impl From<GatewayError> for Failure {
     fn from(error: GatewayError) -> Self {
-        Self { error, death: None, sent_away: false }
+        Self { error, death: None, sent_away: false, poor: false }
     }
 }
 
@@ -117,6 +122,8 @@ struct Flight {
     /// The client has text and its target failed.
     cut: Option<Cut>,
     resumed: Option<Resumed>,
+    /// A poor answer, shown if nothing better comes.
+    kept: Option<Kept>,
     retried_only_target: bool,
     engine_deaths: usize,
     target_faults: usize,
@@ -148,6 +155,7 @@ async fn run(services: Services, guard: JobGuard, events: mpsc::Sender<FlightEve
         () = tokio::time::sleep_until(job.deadline) => End::Failed(flight_timeout(&job)),
     };
     drop(gone);
+    let end = flight.fall_back(end).await;
     flight.conclude(end, guard).await;
 }
 
@@ -173,6 +181,7 @@ impl Flight {
             finished: false,
             cut: None,
             resumed: None,
+            kept: None,
             retried_only_target: false,
             engine_deaths: 0,
             target_faults: 0,
@@ -212,6 +221,9 @@ impl Flight {
 
     /// Returns if another attempt may be made; else the error that the client reads.
     async fn after_failure(&mut self, failure: Failure, decision: &Decision) -> Result<(), GatewayError> {
+        if failure.poor {
+            return Ok(());
+        }
         if failure.sent_away {
             self.sent_away += 1;
             return if self.sent_away < SENT_AWAY { Ok(()) } else { Err(failure.error) };

@@ -344,7 +344,7 @@ impl Flight {
 
 /// Our own pool or breaker has no place: no attempt was made.
 fn sent_away(error: GatewayError) -> Failure {
-    Failure { error, death: None, sent_away: true }
+    Failure { sent_away: true, ..Failure::from(error) }
 }
 
 /// The model's style promised a continuation. That is no fault of its provider's health.

@@ -1,6 +1,6 @@
 //! One attempt at a local engine: lease in hand, job submitted, its outputs passed on.
 
-use super::{AttemptReport, Failure, Flight, FlightEvent, whole_text};
+use super::{AttemptReport, Failure, Flight, FlightEvent, judge::HoldBack, whole_text};
 use crate::{
     config::LocalConfig,
     domain::{ChatRequest, Delta, ErrorKind, GatewayError, Input, NanoUsd, RequestKind, TokenUsage},
@@ -23,6 +23,8 @@ struct Progress {
     replayed: u64,
     /// Text of a non-streaming answer so far.
     text: String,
+    /// Of a stream: what waits to be judged.
+    held: HoldBack,
     usage: TokenUsage,
 }
 
@@ -31,7 +33,7 @@ impl Flight {
         let began = Instant::now();
         let replayed = self.sent.tokens().len() as u64;
         let (text, usage) = (String::new(), TokenUsage::default());
-        let mut progress = Progress { began, first_token: None, replayed, text, usage };
+        let mut progress = Progress { began, first_token: None, replayed, text, held: self.hold_back(), usage };
         let result = match self.job.take_lease() {
             Some(lease) => self.run_job(&lease, decision, &mut progress).await,
             None => Err(engine_gone(decision).into()),
@@ -39,6 +41,7 @@ impl Flight {
         let outcome = match &result {
             Ok(()) => "ok",
             Err(failure) if failure.death.is_some() => "engine_died",
+            Err(failure) if failure.poor => "poor",
             Err(failure) => failure.error.kind.label(),
         };
         self.record_local(decision, &progress, outcome);
@@ -79,8 +82,7 @@ impl Flight {
                         completion_tokens: self.usage.completion_tokens.saturating_sub(progress.replayed),
                         ..self.usage
                     };
-                    self.land_local(reason, decision, progress).await;
-                    return Ok(());
+                    return self.land_local(reason, decision, progress).await;
                 }
                 Some(JobEvent::Failed(failure)) => return Err(refused(decision, failure).into()),
                 None => return Err(died(lease, decision)),
@@ -100,22 +102,34 @@ impl Flight {
         }
         self.sent.generated(&tokens);
         if !text.is_empty() {
-            self.show(Delta { content: Some(text), tokens, ..Delta::default() }, decision).await;
+            for delta in progress.held.push(Delta { content: Some(text), tokens, ..Delta::default() }) {
+                self.show(delta, decision).await;
+            }
         }
     }
 
-    async fn land_local(&mut self, reason: StopReason, decision: &Decision, progress: &mut Progress) {
+    async fn land_local(
+        &mut self,
+        reason: StopReason,
+        decision: &Decision,
+        progress: &mut Progress,
+    ) -> Result<(), Failure> {
         let reason = match reason {
             StopReason::Stop => "stop",
             StopReason::Length => "length",
         };
+        self.refuse_poor(&mut progress.text, &mut progress.held, reason, decision)?;
         self.finished = true;
         if self.request().stream {
+            for delta in progress.held.release() {
+                self.show(delta, decision).await;
+            }
             self.show_finish(0, reason.to_owned(), decision).await;
         } else {
             let answer = whole_text(std::mem::take(&mut progress.text), reason);
             self.emit(FlightEvent::Whole(Box::new(answer))).await;
         }
+        Ok(())
     }
 
     fn job_spec(&self, config: &LocalConfig, decision: &Decision) -> JobSpec {
@@ -149,7 +163,8 @@ impl Flight {
             usage: progress.usage,
             cost: NanoUsd::ZERO,
             reserved: NanoUsd::ZERO,
-            baseline: self.baseline(progress.usage),
+            // An answer that was thrown away saves nothing.
+            baseline: if matches!(outcome, "poor" | "hedged") { NanoUsd::ZERO } else { self.baseline(progress.usage) },
         });
         self.attempts.push(AttemptReport {
             target,
@@ -192,7 +207,7 @@ fn died(lease: &Lease, decision: &Decision) -> Failure {
     if let Some(death) = &death {
         observe::failover_stage("detect", death.at.elapsed());
     }
-    Failure { error: engine_gone(decision), death, sent_away: false }
+    Failure { death, ..Failure::from(engine_gone(decision)) }
 }
 
 fn refused(decision: &Decision, failure: JobFailure) -> GatewayError {
