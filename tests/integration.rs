@@ -27,6 +27,8 @@ mod engine;
 mod errors;
 #[path = "integration/gpu_health.rs"]
 mod gpu_health;
+#[path = "integration/hedge.rs"]
+mod hedge;
 #[path = "integration/local_only.rs"]
 mod local_only;
 #[path = "integration/online.rs"]

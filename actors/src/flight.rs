@@ -4,6 +4,7 @@
 mod cascade;
 mod cloud;
 mod decide;
+mod hedge;
 mod judge;
 mod local;
 mod report;
@@ -12,6 +13,7 @@ mod sent;
 mod show;
 mod take_over;
 
+pub use hedge::HedgeBudget;
 pub use report::{AttemptReport, FlightReport};
 pub use take_over::Resumed;
 
@@ -55,6 +57,8 @@ pub struct Services {
     pub ledger: Ledger,
     /// Extra attempts that all flights together may make.
     pub retries: RetryBudget,
+    /// What hedges may cost.
+    pub hedges: HedgeBudget,
     pub classifier: Address<ClassifierMsg>,
     pub router: Address<RouterMsg>,
     pub scores: Scores,
@@ -124,6 +128,8 @@ struct Flight {
     resumed: Option<Resumed>,
     /// A poor answer, shown if nothing better comes.
     kept: Option<Kept>,
+    /// A hedge was made.
+    hedged: bool,
     retried_only_target: bool,
     engine_deaths: usize,
     target_faults: usize,
@@ -182,6 +188,7 @@ impl Flight {
             cut: None,
             resumed: None,
             kept: None,
+            hedged: false,
             retried_only_target: false,
             engine_deaths: 0,
             target_faults: 0,
@@ -215,6 +222,8 @@ impl Flight {
                 TargetKey::Cloud { provider, model } => self.fly_cloud(&decision, provider, model).await,
             };
             let Err(failure) = result else { return Ok(()) };
+            // A hedge may have become the attempt.
+            let decision = self.decision.clone().unwrap_or(decision);
             self.after_failure(failure, &decision).await?;
         }
     }

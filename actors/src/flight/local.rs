@@ -1,6 +1,6 @@
 //! One attempt at a local engine: lease in hand, job submitted, its outputs passed on.
 
-use super::{AttemptReport, Failure, Flight, FlightEvent, judge::HoldBack, whole_text};
+use super::{AttemptReport, Failure, Flight, FlightEvent, hedge::Hedge, judge::HoldBack, whole_text};
 use crate::{
     config::LocalConfig,
     domain::{ChatRequest, Delta, ErrorKind, GatewayError, Input, NanoUsd, RequestKind, TokenUsage},
@@ -34,25 +34,42 @@ impl Flight {
         let replayed = self.sent.tokens().len() as u64;
         let (text, usage) = (String::new(), TokenUsage::default());
         let mut progress = Progress { began, first_token: None, replayed, text, held: self.hold_back(), usage };
+        let mut hedge = self.hedge(decision, began);
         let result = match self.job.take_lease() {
-            Some(lease) => self.run_job(&lease, decision, &mut progress).await,
+            Some(lease) => self.run_job(&lease, decision, &mut progress, &mut hedge).await,
             None => Err(engine_gone(decision).into()),
         };
+        if result.as_ref().is_err_and(|failure| failure.error.may_try_elsewhere()) {
+            hedge.last_chance().await;
+        }
+        self.call_off(&mut hedge);
+        let won = hedge.won();
         let outcome = match &result {
+            Ok(()) if won.is_some() => "hedged",
             Ok(()) => "ok",
             Err(failure) if failure.death.is_some() => "engine_died",
             Err(failure) if failure.poor => "poor",
             Err(failure) => failure.error.kind.label(),
         };
         self.record_local(decision, &progress, outcome);
-        result
+        match won {
+            Some(won) => self.go_on_with(won).await,
+            None => result,
+        }
     }
 
-    async fn run_job(&mut self, lease: &Lease, decision: &Decision, progress: &mut Progress) -> Result<(), Failure> {
+    /// `Ok` also when the hedge has won.
+    async fn run_job(
+        &mut self,
+        lease: &Lease,
+        decision: &Decision,
+        progress: &mut Progress,
+        hedge: &mut Hedge,
+    ) -> Result<(), Failure> {
         let spec = self.job_spec(lease.slot().config(), decision);
         self.note_dispatch(decision);
         let Some(mut outputs) = lease.submit(spec) else { return Err(died(lease, decision)) };
-        self.pass_on(&mut outputs, lease, decision, progress).await
+        self.pass_on(&mut outputs, lease, decision, progress, hedge).await
     }
 
     async fn pass_on(
@@ -61,9 +78,18 @@ impl Flight {
         lease: &Lease,
         decision: &Decision,
         progress: &mut Progress,
+        hedge: &mut Hedge,
     ) -> Result<(), Failure> {
         loop {
-            match outputs.next().await {
+            let event = tokio::select! {
+                biased;
+                event = outputs.next() => event,
+                () = hedge.wins() => return Ok(()),
+            };
+            if is_visible(event.as_ref()) {
+                self.call_off(hedge);
+            }
+            match event {
                 Some(JobEvent::Accepted { prompt_tokens, cached_tokens }) => {
                     progress.usage.prompt_tokens = u64::from(prompt_tokens) + progress.replayed;
                     progress.usage.cached_tokens = u64::from(cached_tokens);
@@ -194,6 +220,15 @@ fn prompt(request: &ChatRequest) -> Prompt {
         }
         Input::Text(text) => Prompt::Text(text.clone()),
         Input::Tokens(tokens) => Prompt::Tokens(tokens.clone()),
+    }
+}
+
+/// Whether it is a token that a client would see, or the answer's good end.
+fn is_visible(event: Option<&JobEvent>) -> bool {
+    match event {
+        Some(JobEvent::Piece { text, .. }) => !text.is_empty(),
+        Some(JobEvent::Finished { .. }) => true,
+        _ => false,
     }
 }
 
