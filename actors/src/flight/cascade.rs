@@ -3,14 +3,14 @@
 //! harder tier goes the router's.
 
 use super::{
-    End, Failure, Flight, FlightEvent, LAST_WORD,
+    End, Flight, FlightEvent, LAST_WORD,
     judge::{HoldBack, Poor, judge},
     sent::Sent,
     whole_text,
 };
 use crate::{
     config::CascadeConfig,
-    domain::{ChatRequest, Complexity, Delta, ErrorKind, GatewayError, ModelChoice, TokenUsage},
+    domain::{ChatRequest, Complexity, Delta, ModelChoice, TokenUsage},
     jobs::TargetKey,
     observe,
     route::{Decision, policy::Standing},
@@ -59,34 +59,32 @@ impl Flight {
         HoldBack::of(if held { config.hold_back_tokens } else { 0 })
     }
 
-    /// Looks at a local answer that has ended and that nobody has seen. `Err`: it is kept, and another attempt is due.
-    pub(super) fn refuse_poor(
+    /// Looks at a local answer that has ended and that nobody has seen. `true`: it is kept, and another attempt is due.
+    pub(super) fn keep_if_poor(
         &mut self,
         text: &mut String,
         held: &mut HoldBack,
         reason: &'static str,
         decision: &Decision,
-    ) -> Result<(), Failure> {
+    ) -> bool {
         let is_stream = self.request().stream;
         if !is_eligible(self.request(), self.services.config.router.cascade)
             || self.kept.is_some()
             || (is_stream && !held.holds())
         {
-            return Ok(());
+            return false;
         }
         let said = if is_stream { held.text() } else { text.as_str() };
-        let Some(poor) = judge(self.request(), said, reason == "length") else { return Ok(()) };
+        let Some(poor) = judge(self.request(), said, reason == "length") else { return false };
         let Some(complexity) = self.next_tier(decision) else {
             observe::cascade(poor.label(), "kept");
-            return Ok(());
+            return false;
         };
         let (pieces, text) = (held.release(), std::mem::take(text));
         self.kept = Some(Kept { decision: decision.clone(), poor, pieces, text, reason, usage: self.usage });
         self.give_up_on(decision);
         self.job.escalate(complexity);
-        let message = "the local answer was poor";
-        let error = GatewayError::target(&decision.candidate.target, ErrorKind::Upstream, message);
-        Err(Failure { poor: true, ..Failure::from(error) })
+        true
     }
 
     fn next_tier(&self, decision: &Decision) -> Option<Complexity> {

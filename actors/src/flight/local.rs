@@ -39,7 +39,7 @@ impl Flight {
             Some(lease) => self.run_job(&lease, decision, &mut progress, &mut hedge).await,
             None => Err(engine_gone(decision).into()),
         };
-        if result.as_ref().is_err_and(|failure| failure.error.may_try_elsewhere()) {
+        if result.as_ref().is_err_and(|failure| !failure.poor && failure.error.may_try_elsewhere()) {
             hedge.last_chance().await;
         }
         self.call_off(&mut hedge);
@@ -144,7 +144,11 @@ impl Flight {
             StopReason::Stop => "stop",
             StopReason::Length => "length",
         };
-        self.refuse_poor(&mut progress.text, &mut progress.held, reason, decision)?;
+        if self.keep_if_poor(&mut progress.text, &mut progress.held, reason, decision) {
+            let message = "the local answer was poor";
+            let error = GatewayError::target(&decision.candidate.target, ErrorKind::Upstream, message);
+            return Err(Failure { poor: true, ..Failure::from(error) });
+        }
         self.finished = true;
         if self.request().stream {
             for delta in progress.held.release() {
