@@ -30,8 +30,9 @@ struct Progress {
     /// The provider said 200: from here on it may bill.
     headed: bool,
     first_token: Option<Duration>,
-    /// What was received, for the estimate when no usage comes.
+    /// What was received, for the estimate when no usage comes; and the most that can have been generated.
     count: TextCount,
+    output_cap: u64,
     usage: Option<TokenUsage>,
 }
 
@@ -52,8 +53,9 @@ impl Flight {
         let Ok(_place) = place else { return Err(sent_away(busy(&provider))) };
         let grant = acquire(&provider, model, self.job.deadline).await.map_err(sent_away)?;
         let began = Instant::now();
+        let output_cap = count::output_tokens(self.request(), decision.candidate.output_cap);
         let mut progress =
-            Progress { began, headed: false, first_token: None, count: TextCount::default(), usage: None };
+            Progress { output_cap, began, headed: false, first_token: None, count: TextCount::default(), usage: None };
         let reservation = self.reserve(decision);
         let result = self.call(&grant, model, decision, &mut progress).await;
         let end = match &result {
@@ -188,7 +190,7 @@ impl Flight {
         let plausible = |usage: &TokenUsage| usage.prompt_tokens.max(usage.completion_tokens) <= PLAUSIBLE_TOKENS;
         progress.usage.filter(plausible).unwrap_or_else(|| TokenUsage {
             prompt_tokens: count::prompt_tokens(self.request()),
-            completion_tokens: progress.count.tokens(),
+            completion_tokens: progress.count.tokens().min(progress.output_cap),
             cached_tokens: 0,
             estimated: true,
         })
