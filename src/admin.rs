@@ -1,6 +1,8 @@
 //! The admin listener: metrics, status, the live tree, health, chaos. Reads what is published; asks no actor but the
 //! router for its queue.
 
+mod health;
+
 use crate::http::{
     error::{ErrorReply, respond},
     origin,
@@ -25,7 +27,6 @@ use spillway_actors::{
     cloud::{KeyView, Provider},
     domain::{ErrorKind, GatewayError},
     gpu::EngineSlot,
-    health::nvml::Reading,
     runtime::{ChaosError, KillWay, Runtime},
 };
 use std::{sync::Arc, time::UNIX_EPOCH};
@@ -43,7 +44,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/metrics", get(metrics))
         .route("/admin/status", get(status))
         .route("/admin/actors", get(actors))
-        .route("/admin/health/gpu", get(gpu_health))
+        .route("/admin/health/gpu", get(health::gpu))
         .route("/admin/usage", get(usage))
         .route("/admin/usage/attempts", get(attempts));
     if state.runtime.services.config.chaos_enabled {
@@ -104,7 +105,8 @@ async fn metrics(State(state): State<AdminState>) -> impl IntoResponse {
 async fn status(State(state): State<AdminState>) -> Json<Value> {
     let services = &state.runtime.services;
     let now = Instant::now();
-    let gpus: Vec<Value> = services.fleet.slots.iter().map(gpu_status).collect();
+    let gpus: Vec<Value> =
+        services.fleet.slots.iter().enumerate().map(|(at, slot)| gpu_status(&state.runtime, at, slot)).collect();
     let leases: usize = services.fleet.slots.iter().map(|slot| slot.view().leases).sum();
     let breakers: Vec<Value> = services
         .fleet
@@ -124,6 +126,7 @@ async fn status(State(state): State<AdminState>) -> Json<Value> {
         "leases": leases,
         "breakers": breakers,
         "keys": keys,
+        "providers": health::providers(&state.runtime, now),
         "requests": services.jobs.totals(),
         "draining": services.jobs.is_closed(),
         "ledger": services.ledger.snapshot(),
@@ -143,7 +146,7 @@ fn key_status(provider: &Provider, now: Instant) -> Vec<Value> {
     provider.keys(now).into_iter().map(line).collect()
 }
 
-fn gpu_status(slot: &Arc<EngineSlot>) -> Value {
+fn gpu_status(runtime: &Runtime, at: usize, slot: &Arc<EngineSlot>) -> Value {
     let view = slot.view();
     json!({
         "name": slot.name(),
@@ -161,47 +164,12 @@ fn gpu_status(slot: &Arc<EngineSlot>) -> Value {
         "device": view.info.as_ref().map(|info| info.device.clone()),
         "leases": view.leases,
         "parallel": view.parallel,
+        "last_minute": runtime.vitals.local(at, Instant::now()).score,
     })
 }
 
 async fn actors(State(state): State<AdminState>) -> Json<Value> {
     Json(json!({"actors": state.runtime.tree.snapshot()}))
-}
-
-async fn gpu_health(State(state): State<AdminState>) -> Json<Value> {
-    let health = state.runtime.vitals.read();
-    let interval = state.runtime.services.config.health.interval;
-    let stale = health.at.elapsed() > interval * 3;
-    let (status, detail, gpus) = match &health.gpus {
-        None => ("unknown", "not looked at yet".to_owned(), None),
-        Some(_) if stale => ("unknown", "the last look is too old".to_owned(), None),
-        Some(Reading::NoGpu(why)) => ("no GPU", why.clone(), None),
-        Some(Reading::Error(why)) => ("error", why.clone(), None),
-        Some(Reading::Stuck) => ("degraded", "the driver does not answer".to_owned(), None),
-        Some(Reading::Gpus(gpus)) => ("ok", String::new(), Some(gpus)),
-    };
-    let sum = |read: fn(&spillway_actors::health::nvml::GpuReading) -> Option<u64>| {
-        gpus.map(|gpus| gpus.iter().filter_map(read).sum::<u64>())
-    };
-    let (used, total) = (sum(|gpu| gpu.memory_used_bytes), sum(|gpu| gpu.memory_total_bytes));
-    let ratio = |used: Option<u64>, total: Option<u64>| Some(used? as f64 / total.filter(|total| *total > 0)? as f64);
-    let system = health.system_memory;
-    let timestamp = health.wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-    Json(json!({
-        "status": status,
-        "detail": detail,
-        "gpu_available": gpus.is_some(),
-        "memory_used_bytes": used,
-        "memory_total_bytes": total,
-        "memory_utilization_ratio": ratio(used, total),
-        "gpus": gpus,
-        "system_memory": {
-            "used_bytes": system.map(|(used, _)| used),
-            "total_bytes": system.map(|(_, total)| total),
-            "utilization_ratio": ratio(system.map(|(used, _)| used), system.map(|(_, total)| total)),
-        },
-        "timestamp": timestamp,
-    }))
 }
 
 async fn usage(State(state): State<AdminState>) -> Json<Value> {

@@ -52,11 +52,13 @@ pub struct SimOptions {
     /// Demanded as bearer token, of Anthropic's endpoint as `x-api-key`: one, or several with commas between them.
     pub api_key: Option<String>,
     pub seed: u64,
+    /// The account of requests shows what each answer said.
+    pub keep_text: bool,
 }
 
 impl Default for SimOptions {
     fn default() -> Self {
-        Self { ttft: Duration::ZERO, tokens_per_second: None, tokens: 60, api_key: None, seed: 0 }
+        Self { ttft: Duration::ZERO, tokens_per_second: None, tokens: 60, api_key: None, seed: 0, keep_text: false }
     }
 }
 
@@ -88,6 +90,9 @@ pub struct SimArgs {
     /// Of the generated text.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// Show what each answer said in GET /sim/requests.
+    #[arg(long)]
+    pub keep_text: bool,
 }
 
 impl SimArgs {
@@ -98,6 +103,7 @@ impl SimArgs {
             tokens: self.tokens,
             api_key: self.api_key.clone(),
             seed: self.seed,
+            keep_text: self.keep_text,
         }
     }
 }

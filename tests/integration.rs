@@ -23,6 +23,8 @@ mod api;
 mod engine;
 #[path = "integration/errors.rs"]
 mod errors;
+#[path = "integration/gpu_health.rs"]
+mod gpu_health;
 #[path = "integration/local_only.rs"]
 mod local_only;
 #[path = "integration/queue.rs"]
@@ -33,3 +35,5 @@ mod route;
 mod shutdown;
 #[path = "integration/start.rs"]
 mod start;
+#[path = "integration/take_over.rs"]
+mod take_over;

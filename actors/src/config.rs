@@ -78,6 +78,8 @@ pub struct LocalConfig {
     pub engine_path: Option<PathBuf>,
     /// `None` = auto; `Some("cpu")`; or a device index or UUID as text.
     pub gpu: Option<String>,
+    /// Index or UUID of the device whose health counts for this target; `None` = the one it runs on.
+    pub health_gpu: Option<String>,
     /// `None` = as many as fit.
     pub gpu_layers: Option<u32>,
     pub context_tokens: u32,
@@ -102,6 +104,7 @@ impl LocalConfig {
             model_path: "/nonexistent.gguf".into(),
             engine_path: None,
             gpu: None,
+            health_gpu: None,
             gpu_layers: None,
             context_tokens: 4096,
             max_request_tokens: None,
@@ -295,10 +298,36 @@ pub struct LedgerConfig {
     pub baseline: Option<ModelName>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct HealthConfig {
     pub interval: Duration,
     pub timeout: Duration,
+    /// `None` = off.
+    pub canary_interval: Option<Duration>,
+    /// `None` = off.
+    pub provider_probe: Option<Duration>,
+    /// How long requests on a card that turned bad may go on.
+    pub drain: Duration,
+    /// When a card that turned bad is tried again.
+    pub bad_gpu_retry: Duration,
+    pub strain: StrainLimits,
+    /// `None` = the system's libnvidia-ml.
+    pub nvml_library: Option<PathBuf>,
+}
+
+/// From where on a card is left alone, and where that ends: °C and percent of its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StrainLimits {
+    pub heat_enter: u32,
+    pub heat_leave: u32,
+    pub memory_enter: u32,
+    pub memory_leave: u32,
+}
+
+impl Default for StrainLimits {
+    fn default() -> Self {
+        Self { heat_enter: 88, heat_leave: 83, memory_enter: 97, memory_leave: 93 }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]

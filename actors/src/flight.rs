@@ -6,8 +6,12 @@ mod decide;
 mod local;
 mod report;
 mod retry;
+mod sent;
+mod show;
+mod take_over;
 
 pub use report::{AttemptReport, FlightReport};
+pub use take_over::Resumed;
 
 use crate::{
     cloud::{
@@ -19,6 +23,7 @@ use crate::{
         ChatRequest, Complexity, Delta, ErrorKind, GatewayError, ModelName, NanoUsd, Origin, TargetName, TokenUsage,
     },
     gpu::slot::Death,
+    health::{AttemptFact, Scores},
     jobs::{Job, JobGuard, JobTable, Outcome, TargetKey, shutting_down},
     ledger::Ledger,
     observe,
@@ -26,7 +31,9 @@ use crate::{
     supervise::Address,
     task,
 };
+use sent::Sent;
 use std::{sync::Arc, time::Duration};
+use take_over::Cut;
 use tokio::{sync::mpsc, time::Instant};
 
 /// Times our own pool or breaker may send a request away before that counts as a failure.
@@ -47,6 +54,7 @@ pub struct Services {
     pub retries: RetryBudget,
     pub classifier: Address<ClassifierMsg>,
     pub router: Address<RouterMsg>,
+    pub scores: Scores,
 }
 
 /// What the HTTP edge hears of a request. A stream: `Started`, `Delta`s and `Finish`es, then `Done` or `Failed`.
@@ -103,12 +111,12 @@ struct Flight {
     first_failure: Option<GatewayError>,
     /// The last target's death, until the next attempt's first token.
     mourning: Option<Death>,
-    /// Generated on this request by a local engine and visible to the client.
-    sent_tokens: Vec<i32>,
-    sent_bytes: u64,
+    sent: Sent,
     started: bool,
     finished: bool,
-    taken_over: bool,
+    /// The client has text and its target failed.
+    cut: Option<Cut>,
+    resumed: Option<Resumed>,
     retried_only_target: bool,
     engine_deaths: usize,
     target_faults: usize,
@@ -160,11 +168,11 @@ impl Flight {
             decision: None,
             first_failure: None,
             mourning: None,
-            sent_tokens: Vec::new(),
-            sent_bytes: 0,
+            sent: Sent::default(),
             started: false,
             finished: false,
-            taken_over: false,
+            cut: None,
+            resumed: None,
             retried_only_target: false,
             engine_deaths: 0,
             target_faults: 0,
@@ -204,22 +212,21 @@ impl Flight {
 
     /// Returns if another attempt may be made; else the error that the client reads.
     async fn after_failure(&mut self, failure: Failure, decision: &Decision) -> Result<(), GatewayError> {
-        let Failure { error, death, sent_away } = failure;
-        if sent_away {
+        if failure.sent_away {
             self.sent_away += 1;
-            return if self.sent_away < SENT_AWAY { Ok(()) } else { Err(error) };
+            return if self.sent_away < SENT_AWAY { Ok(()) } else { Err(failure.error) };
         }
-        self.first_failure.get_or_insert_with(|| error.clone());
         self.cloud_failed |= matches!(decision.candidate.key, TargetKey::Cloud { .. });
+        if self.started && !self.finished {
+            return self.take_over(failure, decision);
+        }
+        let Failure { error, death, .. } = failure;
+        self.first_failure.get_or_insert_with(|| error.clone());
         if self.finished || !error.may_try_elsewhere() {
             return Err(error);
         }
-        if self.started {
-            return self.take_over(error, death, decision);
-        }
         // What was generated and not shown belongs to the model that generated it.
-        self.sent_tokens.clear();
-        self.sent_bytes = 0;
+        self.sent = Sent::default();
         match &death {
             Some(_) => self.engine_deaths += 1,
             None => self.target_faults += 1,
@@ -229,67 +236,9 @@ impl Flight {
         self.use_up(next, error, decision.candidate.key).await
     }
 
-    fn take_over(
-        &mut self,
-        error: GatewayError,
-        death: Option<Death>,
-        decision: &Decision,
-    ) -> Result<(), GatewayError> {
-        match death {
-            Some(death) if self.may_take_over() => {
-                self.taken_over = true;
-                self.mourning = Some(death);
-                self.job.tried(decision.candidate.key);
-                self.job.begin_take_over(decision.candidate.model.clone());
-                Ok(())
-            }
-            _ => Err(error),
-        }
-    }
-
-    /// A stream cut by an engine's death goes on where the same model serves: once, and only if every byte the client has
-    /// came from a local engine, whose tokens can be replayed.
-    fn may_take_over(&self) -> bool {
-        !self.taken_over && !self.sent_tokens.is_empty()
-    }
-
     fn is_only_target(&self, decision: &Decision) -> bool {
         let tried = self.job.progress().tried;
         !decision.plan.candidates.iter().any(|other| other.key != decision.candidate.key && !tried.contains(&other.key))
-    }
-
-    /// Sends one event; a client that has gone ends the flight from outside.
-    async fn emit(&self, event: FlightEvent) {
-        let _ = self.events.send(event).await;
-    }
-
-    /// The first visible token of the whole request.
-    async fn start_stream(&mut self, decision: &Decision) {
-        if self.started {
-            return;
-        }
-        self.started = true;
-        self.first_token_at = Some(Instant::now());
-        let simulated = matches!(decision.candidate.key, TargetKey::Cloud { provider, .. }
-            if self.services.fleet.providers.get(provider).is_some_and(|provider| provider.config().simulated));
-        let head = Head {
-            target: decision.candidate.target.clone(),
-            model: decision.candidate.model.clone(),
-            complexity: decision.plan.complexity,
-            attempts: self.attempts.len() + 1,
-            simulated,
-        };
-        self.emit(FlightEvent::Started(head)).await;
-    }
-
-    fn note_first_token(&mut self, decision: &Decision, began: Instant) {
-        observe::time_to_first_token(decision.candidate.target.as_str(), began.elapsed());
-        if let Some(death) = self.mourning.take() {
-            observe::failover_stage("first_token", death.at.elapsed());
-            if self.taken_over {
-                observe::stream_resumed("replay");
-            }
-        }
     }
 
     /// An attempt is about to leave for its target.
@@ -368,6 +317,18 @@ impl Flight {
             elsewhere: inside + self.waited,
             attempts: self.attempts.len(),
         });
+    }
+
+    /// What the attempt that just ended says of its target.
+    fn note_score(&self, decision: &Decision) {
+        let Some(last) = self.attempts.last() else { return };
+        let fact = AttemptFact {
+            good: AttemptFact::verdict(last.outcome),
+            first_token: last.first_token,
+            took: last.took,
+            completion_tokens: last.usage.completion_tokens,
+        };
+        self.services.scores.note(decision.candidate.key, fact, Instant::now());
     }
 
     /// What the same tokens would have cost on the configured baseline model.

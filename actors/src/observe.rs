@@ -53,6 +53,9 @@ pub fn describe() {
     describe_gauge!("spillway_gpu_utilization_ratio", Unit::Count, "GPU utilisation, 0 to 1");
     describe_gauge!("spillway_gpu_power_watts", "GPU power draw");
     describe_gauge!("spillway_gpu_temperature_celsius", "GPU temperature");
+    describe_counter!("spillway_gpu_energy_joules_total", "Energy drawn since the driver was loaded, in joules");
+    describe_counter!("spillway_gpu_xid_errors_total", "Errors reported by the driver, by Xid");
+    describe_counter!("spillway_provider_probes_total", "Active probes by provider and outcome");
     describe_gauge!("spillway_build_info", "1, with the version as label");
 }
 
@@ -152,6 +155,11 @@ pub fn stream_resumed(how: &'static str) {
     counter!("spillway_streams_resumed_total", "how" => how).increment(1);
 }
 
+/// A model with a prefill style did not go on but answered from the start.
+pub fn prefix_not_honoured(target: &str, model: &str) {
+    tracing::warn!(target, model, "began an answer anew instead of continuing it: its prefill_style should be none");
+}
+
 pub fn stream_broken(cause: &'static str) {
     counter!("spillway_streams_broken_total", "cause" => cause).increment(1);
 }
@@ -226,6 +234,7 @@ pub struct GpuReading<'a> {
     pub utilization: Option<f64>,
     pub power_watts: Option<f64>,
     pub temperature_celsius: Option<f64>,
+    pub energy_joules: Option<u64>,
 }
 
 pub fn gpu_reading(reading: &GpuReading<'_>) {
@@ -239,6 +248,21 @@ pub fn gpu_reading(reading: &GpuReading<'_>) {
     set("spillway_gpu_utilization_ratio", reading.utilization);
     set("spillway_gpu_power_watts", reading.power_watts);
     set("spillway_gpu_temperature_celsius", reading.temperature_celsius);
+    if let Some(joules) = reading.energy_joules {
+        counter!("spillway_gpu_energy_joules_total", "gpu" => reading.gpu.to_owned()).absolute(joules);
+    }
+}
+
+pub fn gpu_xid(gpu: &str, label: &'static str, xid: u64, meaning: &str) {
+    counter!("spillway_gpu_xid_errors_total", "gpu" => gpu.to_owned(), "xid" => label).increment(1);
+    tracing::warn!(gpu, xid, meaning, "the driver reported an error");
+}
+
+/// `failure`: the label of what went wrong.
+pub fn provider_probe(provider: &str, failure: Option<&'static str>) {
+    let outcome = failure.unwrap_or("ok");
+    counter!("spillway_provider_probes_total", "provider" => provider.to_owned(), "outcome" => outcome).increment(1);
+    tracing::debug!(provider, outcome, "provider probed");
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Where a request goes. [`plan`] is the pure decision over the [`facts`] that [`fleet`] reads: [`gates`] remove,
 //! [`policy`] orders. RouterActor owns the queue and writes leases down; ClassifierActor grades and forwards to it;
-//! [`explain`] shows a decision without taking it.
+//! [`explain`] shows a decision without taking it. [`take_over`] orders the ways on for a stream that was cut.
 
 pub mod actor;
 pub mod classifier;
@@ -16,6 +16,7 @@ pub mod policy;
 mod refusal;
 mod sentence;
 pub mod session;
+pub mod take_over;
 #[cfg(test)]
 mod tests;
 

@@ -11,7 +11,7 @@ use crate::{
     domain::GatewayError,
     flight::Services,
     gpu::{EngineSlot, GpuModelActor, GpuMsg, process::Spawner},
-    health::{HealthActor, HealthMsg, NvmlProbe, Vitals},
+    health::{HealthActor, HealthMsg, NvmlProbe, Scores, Vitals},
     jobs::JobTable,
     ledger::{Ledger, LedgerActor, LedgerMsg},
     observe,
@@ -99,16 +99,18 @@ impl Runtime {
             gpus: slots.iter().map(|_| Address::default()).collect(),
             ..Directory::default()
         };
+        let vitals = Vitals::new(config.health.interval);
         let services = Services {
             jobs: JobTable::new(config.server.max_inflight),
-            fleet: Fleet { slots, providers, sessions: Sessions::new(config.router.session) },
+            fleet: Fleet { slots, providers, sessions: Sessions::new(config.router.session), vitals: vitals.clone() },
             ledger,
             retries: RetryBudget::new(Instant::now()),
             classifier: directory.classifier.clone(),
             router: directory.router.clone(),
+            scores: Scores::default(),
             config,
         };
-        let (tree, vitals) = (Tree::default(), Vitals::default());
+        let tree = Tree::default();
         let spawner = Spawner::start()?;
         let parts = Parts {
             services: &services,
@@ -116,7 +118,7 @@ impl Runtime {
             tree: &tree,
             vitals: &vitals,
             spawner: spawner.clone(),
-            probe: NvmlProbe::start()?,
+            probe: NvmlProbe::start(services.config.health.nvml_library.clone())?,
             engine,
         };
         let root = parts.supervisor(names::ROOT, parts.children());
@@ -267,7 +269,14 @@ impl Parts<'_> {
         let (services, directory) = (self.services, self.directory);
         let config = &services.config;
         let ledger = LedgerActor { ledger: services.ledger.clone() };
-        let health = HealthActor { config: config.health, probe: self.probe.clone(), vitals: self.vitals.clone() };
+        let health = HealthActor {
+            config: config.health.clone(),
+            probe: self.probe.clone(),
+            vitals: self.vitals.clone(),
+            scores: services.scores.clone(),
+            slots: Arc::clone(&services.fleet.slots),
+            providers: Arc::clone(&services.fleet.providers),
+        };
         let classifier = ClassifierActor { router: directory.router.clone() };
         let router = RouterActor {
             config: Arc::clone(config),
@@ -307,6 +316,7 @@ impl Parts<'_> {
                 spawner: self.spawner.clone(),
                 engine,
                 chaos_enabled: self.services.config.chaos_enabled,
+                canary_interval: self.services.config.health.canary_interval,
             };
             leaf(format!("gpu/{}", slot.name()), actor, address)
         });

@@ -196,17 +196,17 @@ impl Provider {
         let script = Script::new(request, fault, options.seed, options.tokens, id, unix_now().as_secs());
         let ttft = if let Fault::Slow(ttft) = fault { ttft } else { options.ttft };
         let pace = Pace { first: started + ttft, between: options.between_tokens() };
-        let choices = script.choices();
+        let (choices, words) = (script.choices(), options.keep_text.then(|| script.words()));
         if request.stream {
             served.status(200);
-            return response(200, EVENTS, play::body(script.stream(), pace, served, breaker, choices));
+            return response(200, EVENTS, play::body(script.stream(), pace, served, breaker, choices, words));
         }
         let tokens = script.tokens();
         pace.wait(tokens).await;
         served.status(200);
         served.sent(u64::from(fault.reach().unwrap_or(tokens).min(tokens)) * u64::from(choices));
         let (steps, length) = script.whole();
-        let mut answer = response(200, JSON, play::body(steps, pace, served, breaker, choices));
+        let mut answer = response(200, JSON, play::body(steps, pace, served, breaker, choices, None));
         answer.headers_mut().insert(header::CONTENT_LENGTH, length.into());
         answer
     }

@@ -81,6 +81,10 @@ impl Script {
         self.end - self.first
     }
 
+    pub(super) const fn words(&self) -> Words {
+        self.words
+    }
+
     pub(super) fn choices(&self) -> u32 {
         self.shape.choices
     }

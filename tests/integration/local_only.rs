@@ -62,5 +62,7 @@ async fn no_local_only_request_reaches_the_provider_while_everything_dies() {
     history.add(other);
     assert_eq!(gateway.cloud().arrived().await.len(), 1);
     gateway.until_serving().await;
-    gateway.finish(&history).await;
+    // On a busy machine some run into their deadline while the engine comes back: an honest end, and it stays local.
+    gateway.assert_account(&history).await;
+    gateway.shutdown().await;
 }

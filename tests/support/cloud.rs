@@ -43,12 +43,14 @@ pub struct Arrived {
     pub prompt_tokens: u64,
     pub completion_tokens: u64,
     pub key_tail: String,
+    /// What the answer said, of a provider that keeps it.
+    pub text: Option<String>,
 }
 
 impl Cloud {
     pub async fn start(options: SimOptions) -> Self {
         let keys: Vec<String> = (0..KEYS).map(key).collect();
-        let options = SimOptions { api_key: Some(keys.join(",")), ..options };
+        let options = SimOptions { api_key: Some(keys.join(",")), keep_text: true, ..options };
         let sim = Sim::bind(SocketAddr::from(([127, 0, 0, 1], 0)), options).await.expect("loopback has a free port");
         let (addr, stop) = (sim.local_addr, CancellationToken::new());
         #[expect(clippy::disallowed_methods, reason = "owned by this value, whose Drop ends it")]

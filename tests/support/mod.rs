@@ -11,6 +11,7 @@ pub mod cloud;
 pub mod gateway;
 pub mod history;
 pub mod load;
+pub mod nvml;
 pub mod poll;
 pub mod process;
 pub mod setup;

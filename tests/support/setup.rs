@@ -45,8 +45,12 @@ pub struct Setup {
     pub backup: Option<SimOptions>,
     /// More lines of the model `spare`.
     pub spare: String,
+    /// More lines of the local target's table.
+    pub local_extra: String,
     /// More lines of configuration, whole tables.
     pub extra: String,
+    /// More variables of the gateway's environment.
+    pub vars: Vec<(String, String)>,
     /// Goes to SPILLWAY_LOG.
     pub log: String,
 }
@@ -70,7 +74,9 @@ impl Default for Setup {
             ok: String::new(),
             backup: None,
             spare: String::new(),
+            local_extra: String::new(),
             extra: String::new(),
+            vars: Vec::new(),
             log: "info".to_owned(),
         }
     }
@@ -163,8 +169,8 @@ impl Setup {
         if self.local {
             let _ = writeln!(
                 text,
-                "[[local]]\nname = \"local\"\nmodel = \"{}\"\ngpu = \"cpu\"\ncontext_tokens = {}\nparallel = {}\n",
-                self.model, self.context_tokens, self.parallel
+                "[[local]]\nname = \"local\"\nmodel = \"{}\"\ngpu = \"cpu\"\ncontext_tokens = {}\nparallel = {}\n{}\n",
+                self.model, self.context_tokens, self.parallel, self.local_extra
             );
         } else {
             text.insert_str(0, "local = []\n");
@@ -220,6 +226,7 @@ impl Setup {
         let no_backtrace = ("RUST_BACKTRACE".to_owned(), "0".to_owned());
         let mut env = vec![("SPILLWAY_LOG".to_owned(), self.log.clone()), no_backtrace];
         env.extend((0..self.keys).map(|number| (key_var(number), key(number))));
+        env.extend(self.vars.iter().cloned());
         env
     }
 }

@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, timeout_at};
 
 mod models;
+mod prefix;
 mod stream;
 
 pub use super::chunk::{WholeAnswer, WholeChoice};
@@ -66,7 +67,7 @@ pub enum Answer {
 }
 
 /// One provider: its base URL and its connections. Cheap to share by reference; keys come with each attempt.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ProviderClient {
     target: TargetName,
     wire: Wire,

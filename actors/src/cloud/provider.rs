@@ -1,6 +1,8 @@
 //! One provider as all its CloudActors share it: keys, models, breakers, seats, rolling latencies. Kept outside the
 //! actors, so that what was learned about a provider survives an actor's death. Opens no socket and retries nothing.
 
+mod probe;
+
 use super::{
     actor::CloudMsg,
     breaker::{Admitted, Breaker, BreakerState},

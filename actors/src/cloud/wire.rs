@@ -1,8 +1,9 @@
 //! The API a provider speaks, in one place: path, headers, what can be said in it, bodies and answers. Pure.
 
 use super::anthropic;
-use super::body::upstream_body;
+use super::body::{continued_body, upstream_body};
 use super::chunk::{self, ChunkReader, Malformed, WholeAnswer};
+use super::continuation::Continuation;
 use super::sse::SseEvent;
 use crate::config::Wire;
 use crate::domain::{ChatRequest, CloudBound, GatewayError, GenerationEvent, Needs, TokenUsage};
@@ -85,6 +86,28 @@ impl Wire {
         match self {
             Self::OpenAi => upstream_body(request, upstream_model, output_cap, stream),
             Self::Anthropic => anthropic::body(request, upstream_model, output_cap, stream, None),
+        }
+        .map_err(GatewayError::unworked)
+    }
+
+    /// The body for an answer that goes on where another target's ended, streamed; `output_cap` is what is left.
+    ///
+    /// # Errors
+    /// As [`body`](Self::body), or the answer so far cannot be said to the byte.
+    pub fn continued_body(
+        self,
+        request: CloudBound<'_>,
+        upstream_model: &str,
+        output_cap: u32,
+        continuation: Continuation<'_>,
+    ) -> Result<Bytes, GatewayError> {
+        let sent = continuation.sent_text();
+        match self {
+            Self::OpenAi => continued_body(request, upstream_model, output_cap, continuation),
+            Self::Anthropic if !anthropic::is_continuable(sent) => {
+                Err(GatewayError::invalid(None, "an answer that ends in white space cannot be continued"))
+            }
+            Self::Anthropic => anthropic::body(request, upstream_model, output_cap, true, Some(sent)),
         }
         .map_err(GatewayError::unworked)
     }

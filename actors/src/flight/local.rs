@@ -19,6 +19,8 @@ use tokio::time::Instant;
 struct Progress {
     began: Instant,
     first_token: Option<std::time::Duration>,
+    /// Tokens that another attempt had sent: read again, not generated again.
+    replayed: u64,
     /// Text of a non-streaming answer so far.
     text: String,
     usage: TokenUsage,
@@ -27,7 +29,9 @@ struct Progress {
 impl Flight {
     pub(super) async fn fly_local(&mut self, decision: &Decision) -> Result<(), Failure> {
         let began = Instant::now();
-        let mut progress = Progress { began, first_token: None, text: String::new(), usage: TokenUsage::default() };
+        let replayed = self.sent.tokens().len() as u64;
+        let (text, usage) = (String::new(), TokenUsage::default());
+        let mut progress = Progress { began, first_token: None, replayed, text, usage };
         let result = match self.job.take_lease() {
             Some(lease) => self.run_job(&lease, decision, &mut progress).await,
             None => Err(engine_gone(decision).into()),
@@ -58,16 +62,22 @@ impl Flight {
         loop {
             match outputs.next().await {
                 Some(JobEvent::Accepted { prompt_tokens, cached_tokens }) => {
-                    progress.usage.prompt_tokens = u64::from(prompt_tokens);
+                    progress.usage.prompt_tokens = u64::from(prompt_tokens) + progress.replayed;
                     progress.usage.cached_tokens = u64::from(cached_tokens);
                 }
                 Some(JobEvent::Piece { text, tokens }) => self.piece(text, tokens, decision, progress).await,
                 Some(JobEvent::Finished { reason, prompt_tokens, completion_tokens, cached_tokens }) => {
-                    progress.usage = TokenUsage {
+                    self.usage = TokenUsage {
                         prompt_tokens: u64::from(prompt_tokens),
                         completion_tokens: u64::from(completion_tokens),
                         cached_tokens: u64::from(cached_tokens),
                         estimated: false,
+                    };
+                    // Of this attempt alone, so that the sum of all attempts is what was generated.
+                    progress.usage = TokenUsage {
+                        prompt_tokens: self.usage.prompt_tokens + progress.replayed,
+                        completion_tokens: self.usage.completion_tokens.saturating_sub(progress.replayed),
+                        ..self.usage
                     };
                     self.land_local(reason, decision, progress).await;
                     return Ok(());
@@ -88,13 +98,10 @@ impl Flight {
             progress.text.push_str(&text);
             return;
         }
-        self.sent_tokens.extend_from_slice(&tokens);
-        if text.is_empty() {
-            return;
+        self.sent.generated(&tokens);
+        if !text.is_empty() {
+            self.show(Delta { content: Some(text), tokens, ..Delta::default() }, decision).await;
         }
-        self.start_stream(decision).await;
-        self.sent_bytes += text.len() as u64;
-        self.emit(FlightEvent::Delta(Delta { content: Some(text), tokens, ..Delta::default() })).await;
     }
 
     async fn land_local(&mut self, reason: StopReason, decision: &Decision, progress: &mut Progress) {
@@ -102,11 +109,9 @@ impl Flight {
             StopReason::Stop => "stop",
             StopReason::Length => "length",
         };
-        self.usage = progress.usage;
         self.finished = true;
         if self.request().stream {
-            self.start_stream(decision).await;
-            self.emit(FlightEvent::Finish { choice: 0, reason: reason.to_owned() }).await;
+            self.show_finish(0, reason.to_owned(), decision).await;
         } else {
             let answer = whole_text(std::mem::take(&mut progress.text), reason);
             self.emit(FlightEvent::Whole(Box::new(answer))).await;
@@ -126,8 +131,8 @@ impl Flight {
             sampling: request.sampling.or(config.defaults.sampling),
             max_tokens: decision.candidate.output_cap.max(1),
             stop,
-            replay: self.sent_tokens.clone(),
-            sent_bytes: self.sent_bytes,
+            replay: self.sent.tokens().to_vec(),
+            sent_bytes: self.sent.bytes(),
             canary: false,
         }
     }
@@ -155,6 +160,7 @@ impl Flight {
             usage: progress.usage,
             cost: NanoUsd::ZERO,
         });
+        self.note_score(decision);
     }
 }
 

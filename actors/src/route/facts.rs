@@ -5,7 +5,7 @@ use super::session::Recalled;
 use crate::{
     classify::Classification,
     cloud::CloudView,
-    config::{RouterConfig, Wire},
+    config::{PrefillStyle, RouterConfig, Wire},
     domain::{ChatRequest, ModelName, NanoUsd, Needs, Price, TargetName},
     gpu::{SlotView, slot::SlotStats},
     jobs::{Progress, TargetKey},
@@ -99,6 +99,8 @@ pub struct CloudFacts {
     pub wire: Wire,
     pub window: u64,
     pub price: Price,
+    /// How it continues an answer that somebody else began, if it does.
+    pub prefill: PrefillStyle,
     pub view: CloudView,
     pub abilities: Abilities,
     pub health: TargetHealth,

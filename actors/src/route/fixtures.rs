@@ -81,6 +81,7 @@ pub(super) fn cloud(at: usize, name: &str, usd: u64, usable: bool) -> CloudFacts
         wire: Wire::OpenAi,
         window: 100_000,
         price: Price { input_per_mtok: per_mtok, cached_per_mtok: NanoUsd::ZERO, output_per_mtok: per_mtok },
+        prefill: crate::config::PrefillStyle::None,
         view: CloudView {
             usable,
             usable_at: None,

@@ -9,8 +9,9 @@ use crate::{
     cloud::Provider,
     domain::{ModelName, TargetName},
     gpu::{EngineSlot, life::GpuState},
+    health::Vitals,
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// Every local slot and every usable provider, and where conversations have their cache.
@@ -19,6 +20,7 @@ pub struct Fleet {
     pub slots: Arc<[Arc<EngineSlot>]>,
     pub providers: Arc<[Arc<Provider>]>,
     pub sessions: Sessions,
+    pub vitals: Vitals,
 }
 
 impl Fleet {
@@ -65,13 +67,24 @@ impl Fleet {
                     wire: config.wire,
                     window: u64::from(model.context_tokens),
                     price: model.price,
+                    prefill: model.prefill,
                     view: provider.view(model_index, now),
                     abilities: Abilities::CLOUD,
-                    health: TargetHealth::default(),
+                    health: self.cloud_health(index, model_index, now),
                 });
             }
         }
         facts
+    }
+
+    /// A local target's deaths are its life cycle's business; a provider is known by what it did lately.
+    fn cloud_health(&self, provider: usize, model: usize, now: Instant) -> TargetHealth {
+        let vitals = self.vitals.cloud(provider, model, now);
+        TargetHealth {
+            success_ratio: vitals.score.recent_success_ratio,
+            degraded: vitals.unreachable,
+            inter_token: vitals.score.inter_token_ms.map(|ms| Duration::from_secs_f64(ms / 1e3)),
+        }
     }
 
     /// (model, provider) of every model that is not configured but found in a provider's list.

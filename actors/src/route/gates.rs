@@ -2,7 +2,10 @@
 //! Pure; says for every target which gate stopped it.
 
 use super::facts::{Ask, CloudFacts, LocalFacts, Size, Surroundings};
-use crate::domain::{Input, ModelChoice};
+use crate::{
+    config::PrefillStyle,
+    domain::{Input, ModelChoice},
+};
 use serde::Serialize;
 
 /// Share of a context window that prompt and explicit max_tokens may fill.
@@ -12,7 +15,7 @@ const WINDOW_SHARE: f64 = 0.9;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Gate {
-    /// The request names another model, or a take-over needs another one.
+    /// The request names another model, or a take-over needs one that replays or continues a prefix.
     Model,
     /// The request may not leave this machine.
     LocalOnly,
@@ -115,8 +118,8 @@ fn reads(abilities: super::facts::Abilities, ask: Ask<'_>) -> bool {
 }
 
 pub(super) fn local_is_meant(local: &LocalFacts, ask: Ask<'_>) -> bool {
-    if let Some(model) = &ask.progress.take_over {
-        return local.model == *model;
+    if let Some(cut) = &ask.progress.take_over {
+        return cut.replay.as_ref() == Some(&local.model);
     }
     match &ask.request.model {
         ModelChoice::Auto | ModelChoice::Local => true,
@@ -126,7 +129,9 @@ pub(super) fn local_is_meant(local: &LocalFacts, ask: Ask<'_>) -> bool {
 
 fn cloud_is_meant(cloud: &CloudFacts, ask: Ask<'_>) -> bool {
     match &ask.request.model {
-        _ if ask.progress.take_over.is_some() => false,
+        _ if ask.progress.take_over.as_ref().is_some_and(|cut| !cut.prefix || cloud.prefill == PrefillStyle::None) => {
+            false
+        }
         // A model without a price is asked for by name only.
         ModelChoice::Auto => !cloud.view.unpriced,
         ModelChoice::Local => false,

@@ -8,6 +8,7 @@ use super::{
     policy::{self, Standing, Tier},
     refusal::refusal,
     sentence::sentence,
+    take_over,
 };
 use crate::{
     domain::{Complexity, GatewayError, ModelName, NanoUsd, Price, TargetName},
@@ -108,6 +109,8 @@ pub fn steps(ask: Ask<'_>, around: Surroundings<'_>) -> Steps {
     let mut candidates = estimate::candidates(&gated, ask, size, around);
     let plan = if candidates.is_empty() {
         Err(refusal(&gated, ask, size, around))
+    } else if let Some(cut) = &ask.progress.take_over {
+        take_over::plan(candidates, ask, cut, around, tokio::time::Instant::now())
     } else {
         policy::order(&mut candidates, tier, ask, around);
         let reasoning = sentence(&candidates, tier, ask, around);

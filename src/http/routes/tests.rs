@@ -10,6 +10,7 @@ use serde_json::Value;
 use spillway_actors::{
     cloud::{Provider, RetryBudget},
     config::{Sources, load},
+    health::Scores,
     jobs::JobTable,
     ledger::Ledger,
     route::Fleet,
@@ -39,6 +40,7 @@ fn services(limit: usize) -> Services {
         retries: RetryBudget::new(Instant::now()),
         classifier: Address::default(),
         router: Address::default(),
+        scores: Scores::default(),
     }
 }
 

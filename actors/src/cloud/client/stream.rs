@@ -4,6 +4,7 @@
 //! nothing that still goes wrong (no declared end, a bad event, a cut) takes the answer back: it is whole.
 
 use super::{Patience, Timeouts, broken};
+use crate::cloud::chunk::Malformed;
 use crate::cloud::sse::{SseEvent, SseParser};
 use crate::cloud::wire::{Heard, StreamReader};
 use crate::config::Wire;
@@ -41,6 +42,8 @@ pub struct EventStream {
     untouched: bool,
     /// No event has come.
     eventless: bool,
+    /// The provider has ended the stream, in order or not.
+    over: bool,
     /// When the first token is too late; `None` once it came.
     first_token_by: Option<Instant>,
     parser: SseParser,
@@ -64,6 +67,7 @@ impl EventStream {
             eventless_since: started,
             untouched: true,
             eventless: true,
+            over: false,
             first_token_by: timeouts.first_token.map(|limit| started + limit),
             parser: SseParser::new(),
             reader: wire.stream_reader(),
@@ -99,6 +103,11 @@ impl EventStream {
         self.reader.usage()
     }
 
+    /// Whether the provider may be generating still: it has neither ended its stream nor told an error.
+    pub fn is_open(&self) -> bool {
+        !self.over
+    }
+
     async fn advance(&mut self) -> Result<(), GatewayError> {
         match self.parser.next_event().map_err(|error| self.patience.failed(&format!("broke its stream: {error}")))? {
             Some(event) => self.take(event).await,
@@ -126,6 +135,7 @@ impl EventStream {
             (until, late) = (by, "sent no first token in time");
         }
         let piece = self.patience.within(until, late, response.chunk()).await?;
+        self.over = !matches!(piece, Ok(Some(_)));
         let Some(piece) = piece.map_err(|error| self.patience.failed(&broken(&error)))? else {
             return self.ended().await;
         };
@@ -137,7 +147,11 @@ impl EventStream {
     async fn take(&mut self, event: SseEvent) -> Result<(), GatewayError> {
         // What follows a complete answer does not prolong it.
         let prolongs = !self.reader.is_complete();
-        let heard = self.reader.read(&event, &mut self.pending).map_err(|why| self.patience.malformed(why))?;
+        let heard = self.reader.read(&event, &mut self.pending).map_err(|why| {
+            self.over |= why != Malformed::Shape;
+            self.patience.malformed(why)
+        })?;
+        self.over |= heard == Heard::End;
         if heard != Heard::LifeSign {
             self.eventless = false;
             if prolongs {

@@ -231,3 +231,17 @@ fn deep_nesting_is_refused() {
     let found = faults(&sources(&format!("a{} = 1", ".a".repeat(50))));
     assert!(found.iter().any(|fault| fault.contains("nested deeper than 32 levels")), "{found:?}");
 }
+
+#[test]
+fn health_bands_must_not_be_upside_down_and_a_health_gpu_must_be_a_device() {
+    let found = faults(&sources(
+        "[[local]]\nname = \"local\"\nhealth_gpu = \"fast\"\n\
+         [health]\nheat_enter_celsius = 70\nheat_leave_celsius = 80\nmemory_enter_percent = 101\nbad_gpu_retry_ms = 0\n",
+    ));
+    let all = found.join("\n");
+    assert!(all.contains("`health.heat_leave_celsius` is above heat_enter_celsius = 70"), "{all}");
+    assert!(all.contains("`health.memory_enter_percent` must be from 1 to 100"), "{all}");
+    assert!(all.contains("`health.bad_gpu_retry_ms` must be from 1000"), "{all}");
+    assert!(all.contains("health_gpu` must be empty, or the index or UUID of a device"), "{all}");
+    assert_eq!(found.len(), 4, "{all}");
+}

@@ -127,17 +127,6 @@ fn a_quarantined_gpu_fails_a_local_only_request_at_once_and_says_when_to_retry()
     assert!(error.retry_after.unwrap() > Duration::from_secs(13));
 }
 
-#[test]
-fn a_stream_goes_on_only_where_the_same_model_runs() {
-    let progress = Progress { tried: vec![TargetKey::Gpu { slot: 0, epoch: 1 }], take_over: Some("tiny".into()) };
-    let mut restarted = local(GpuState::Loading, 0);
-    restarted.view.epoch = 2;
-    let other = LocalFacts { slot: 1, name: "other".into(), model: "else".into(), ..local(GpuState::Warm, 0) };
-    let plan = planned(&request(), Complexity::Trivial, &progress, &[restarted, other], &clouds()).unwrap();
-    let keys: Vec<_> = plan.candidates.iter().map(|candidate| candidate.key).collect();
-    assert_eq!(keys, [TargetKey::Gpu { slot: 0, epoch: 2 }]);
-}
-
 fn any_state() -> impl Strategy<Value = GpuState> {
     (0..7_u8).prop_map(|state| match state {
         0 => GpuState::Cold,
