@@ -3,6 +3,7 @@
 
 use crate::{
     bench::{self, BenchArgs},
+    check,
     route::RouteArgs,
     serve::{self, ServeError, StopSignals},
     sim::{Sim, SimArgs},
@@ -29,7 +30,7 @@ const SIM_HELP: &str = "\
 A model's name, or its end after `-`, `/` or `:`, chooses the fault (any other name answers well):
   ok  slow-N (ms)  error-N  error-500-2 (twice)  429  429-N (Retry-After)  429-date-N  429-once  401  402  403
   cut-N  stall-N  truncate  malformed  no-done  sse-error  split-utf8  no-usage  (N = tokens before it)
-  hang  reset  html  empty  error-body  context-length  content-filter  prefix-ok  prefix-ignored
+  hang  reset  html  empty  error-body  context-length  content-filter  prefix-ok  prefix-ignored  prefix-rejected
 
 Its own books: GET /sim/requests, GET /sim/stats, DELETE /sim/requests
 Faults at run time: PUT /sim/faults {\"model\": \"...\", \"fault\": \"...\"}, GET /sim/faults, DELETE /sim/faults
@@ -81,10 +82,16 @@ struct RouteCommand {
 struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    /// Ask every cloud model that has a key whether it answers as configured; costs a few tokens.
+    #[arg(long)]
+    online: bool,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
 }
+
+/// Exit code of a check that found something unhealthy.
+const UNHEALTHY: u8 = 3;
 
 /// Runs the command that the arguments name.
 pub fn run() -> ExitCode {
@@ -96,7 +103,8 @@ pub fn run() -> ExitCode {
     let code = runtime.block_on(async {
         match cli.command {
             Command::Serve(args) => serve(args).await,
-            Command::Check(args) => check(&args),
+            Command::Check(args) if args.online => check_online(&args).await,
+            Command::Check(args) => check_offline(&args),
             Command::Bench(args) => bench::run(args).await,
             Command::Route(args) => match load(&args.config, None) {
                 Ok((config, _)) => args.route.run(&config),
@@ -181,7 +189,7 @@ fn readable_env() -> Result<Vec<(String, String)>, ServeError> {
     Ok(env)
 }
 
-fn check(args: &CheckArgs) -> ExitCode {
+fn check_offline(args: &CheckArgs) -> ExitCode {
     match (load(&args.config, None), args.json) {
         (Ok((_, warnings)), true) => {
             say(&serde_json::json!({"ok": true, "warnings": warnings}));
@@ -199,6 +207,28 @@ fn check(args: &CheckArgs) -> ExitCode {
             ExitCode::FAILURE
         }
         (Err(error), false) => failed(&error),
+    }
+}
+
+/// The configuration's faults first; what is asked of providers depends on it.
+async fn check_online(args: &CheckArgs) -> ExitCode {
+    let config = match load(&args.config, None) {
+        Ok((config, _)) => config,
+        Err(_) => return check_offline(args),
+    };
+    let cost = format!("asking every cloud model that has a key costs at most {}", check::costs_at_most(&config));
+    // Said before anything is asked, and not into the data.
+    let _ = writeln!(io::stderr(), "{cost}");
+    match check::ask_all(&config).await {
+        Ok(report) => {
+            if args.json {
+                say(&serde_json::to_string_pretty(&report).unwrap_or_default());
+            } else {
+                say(&report.table().trim_end());
+            }
+            if report.ok { ExitCode::SUCCESS } else { ExitCode::from(UNHEALTHY) }
+        }
+        Err(error) => failed(&error),
     }
 }
 

@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod bench;
+pub mod check;
 pub mod cli;
 pub mod http;
 pub mod route;

@@ -27,6 +27,8 @@ mod errors;
 mod gpu_health;
 #[path = "integration/local_only.rs"]
 mod local_only;
+#[path = "integration/online.rs"]
+mod online;
 #[path = "integration/queue.rs"]
 mod queue;
 #[path = "integration/route.rs"]

@@ -89,6 +89,7 @@ async fn f08_f09_a_cut_or_stalled_cloud_stream_goes_on_from_the_sent_text_wherev
         let whole = ask(&gateway, hard()).await;
         assert_eq!(whole.assert_complete().target(), "sim");
         assert_eq!(routing(&whole).get("resumed"), None);
+        history.add(whole.clone());
         books.client(whole);
     }
     books.read_ledger(&gateway).await;

@@ -89,7 +89,7 @@ impl RepetitionCutter {
 /// Whether the text is one piece said at least twice and nothing more.
 fn repeats_itself(text: &[u8]) -> bool {
     let period = text.len() - longest_border(text);
-    period < text.len() && text.len() % period == 0
+    period < text.len() && text.len().is_multiple_of(period)
 }
 
 /// Length of the longest proper beginning that is also the end (the failure function of Knuth, Morris and Pratt).

@@ -189,12 +189,16 @@ mod tests {
         };
         let on = |name| Some((name, true));
         assert_eq!(seat(&config(None, None), on("NVIDIA RTX 3090"), &both).as_deref(), Some("GPU-b"));
-        assert_eq!(seat(&config(None, None), on("CUDA0"), &[one.clone()]).as_deref(), Some("GPU-a"));
+        assert_eq!(seat(&config(None, None), on("CUDA0"), std::slice::from_ref(&one)).as_deref(), Some("GPU-a"));
         assert_eq!(seat(&config(None, None), on("CUDA0"), &both), None);
         assert_eq!(seat(&config(None, None), on("RTX 4090"), &[one.clone(), one.clone()]), None, "which of the two?");
         assert_eq!(seat(&config(Some("1"), None), on("CUDA1"), &both).as_deref(), Some("GPU-b"));
-        assert_eq!(seat(&config(Some("cpu"), None), Some(("cpu", false)), &[one.clone()]), None);
-        assert_eq!(seat(&config(None, None), Some(("cpu", false)), &[one.clone()]), None, "it fell back to the CPU");
+        assert_eq!(seat(&config(Some("cpu"), None), Some(("cpu", false)), std::slice::from_ref(&one)), None);
+        assert_eq!(
+            seat(&config(None, None), Some(("cpu", false)), std::slice::from_ref(&one)),
+            None,
+            "it fell back to the CPU"
+        );
         assert_eq!(seat(&config(Some("cpu"), Some("gpu-A")), None, &both).as_deref(), Some("GPU-a"));
     }
 }
