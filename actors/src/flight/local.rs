@@ -61,7 +61,7 @@ impl Flight {
                     progress.usage.prompt_tokens = u64::from(prompt_tokens);
                     progress.usage.cached_tokens = u64::from(cached_tokens);
                 }
-                Some(JobEvent::Piece { text, tokens }) => self.piece(text, tokens, decision, progress).await,
+                Some(JobEvent::Piece { text, tokens, .. }) => self.piece(text, tokens, decision, progress).await,
                 Some(JobEvent::Finished { reason, prompt_tokens, completion_tokens, cached_tokens }) => {
                     progress.usage = TokenUsage {
                         prompt_tokens: u64::from(prompt_tokens),
@@ -129,6 +129,9 @@ impl Flight {
             replay: self.sent_tokens.clone(),
             sent_bytes: self.sent_bytes,
             canary: false,
+            logprobs: None,
+            logit_bias: Vec::new(),
+            grammar: None,
         }
     }
 
