@@ -3,6 +3,7 @@
 
 use crate::{
     bench::{self, BenchArgs},
+    route::{self, RouteArgs},
     serve::{self, ServeError, StopSignals},
     sim::{Sim, SimArgs},
 };
@@ -45,13 +46,15 @@ enum Command {
     Check(CheckArgs),
     /// Measure what clients see of a running server.
     Bench(BenchArgs),
+    /// Grade prompts without a server: score a file, find cut points.
+    Route(RouteArgs),
     /// Run the simulated provider: for tests, demo and benchmarks, never for answers.
     #[command(after_help = SIM_HELP)]
     Sim(SimArgs),
 }
 
 #[derive(Debug, Args)]
-struct ConfigArgs {
+pub(crate) struct ConfigArgs {
     /// Configuration file; the built-in defaults apply where it is silent.
     #[arg(long, env = "SPILLWAY_CONFIG")]
     config: Option<PathBuf>,
@@ -87,6 +90,7 @@ pub fn run() -> ExitCode {
             Command::Serve(args) => serve(args).await,
             Command::Check(args) => check(&args),
             Command::Bench(args) => bench::run(args).await,
+            Command::Route(args) => route::run(&args),
             Command::Sim(args) => simulate(&args).await,
         }
     });
@@ -95,7 +99,7 @@ pub fn run() -> ExitCode {
     code
 }
 
-fn failed(why: &dyn Display) -> ExitCode {
+pub(crate) fn failed(why: &dyn Display) -> ExitCode {
     let _ = writeln!(io::stderr(), "spillway: {why}");
     ExitCode::FAILURE
 }
@@ -135,7 +139,7 @@ async fn serve_configured(args: &ConfigArgs, demo: Option<DemoCloud>) -> Result<
     serve::run(config).await
 }
 
-fn load(args: &ConfigArgs, demo: Option<DemoCloud>) -> Result<(Config, Vec<Warning>), ServeError> {
+pub(crate) fn load(args: &ConfigArgs, demo: Option<DemoCloud>) -> Result<(Config, Vec<Warning>), ServeError> {
     let file = match &args.config {
         None => None,
         Some(path) => {

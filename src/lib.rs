@@ -6,5 +6,6 @@ pub mod admin;
 pub mod bench;
 pub mod cli;
 pub mod http;
+pub mod route;
 pub mod serve;
 pub mod sim;

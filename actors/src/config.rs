@@ -15,6 +15,7 @@ pub use fault::{ConfigFaults, Fault, Warning};
 pub use resolve::load;
 pub use sources::{BUILT_IN, DemoCloud, ReadFile, Sources, default_cache_dir};
 
+use crate::classify::Cuts;
 use crate::domain::Sampling;
 use crate::domain::{Complexity, ModelName, Price, TargetName};
 use secrecy::SecretString;
@@ -216,9 +217,12 @@ impl RouterConfig {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ClassifierKind {
+    /// The published rule.
     Keywords,
+    /// Trained weights, graded at these cut points.
+    Learned(Cuts),
 }
 
 /// One `[router.rules.*]` table. Names are resolved: every one is a local target, `local` (any of them) or a cloud model.

@@ -271,7 +271,7 @@ impl Parts<'_> {
         let config = &services.config;
         let ledger = LedgerActor { ledger: services.ledger.clone() };
         let health = HealthActor { config: config.health, probe: self.probe.clone(), vitals: self.vitals.clone() };
-        let classifier = ClassifierActor { router: directory.router.clone() };
+        let classifier = ClassifierActor { kind: config.router.classifier, router: directory.router.clone() };
         let router = RouterActor {
             config: Arc::clone(config),
             fleet: services.fleet.clone(),

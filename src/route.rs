@@ -1,0 +1,53 @@
+//! `spillway route`: questions about grading that need no server. `eval` scores a file of prompts, `calibrate` finds cut
+//! points for one's own traffic.
+
+mod calibrate;
+mod eval;
+mod labels;
+mod rows;
+
+use clap::{Args, Subcommand};
+use spillway_actors::{
+    classify::{keyword_score, keywords::keywords, learned},
+    config::ClassifierKind,
+    domain::Complexity,
+};
+use std::process::ExitCode;
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct RouteArgs {
+    #[command(subcommand)]
+    pub command: RouteCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RouteCommand {
+    /// Score a file of prompts: one {"id","score","tier"} line for each to stdout, measures of labelled rows to stderr.
+    #[command(after_help = eval::HELP)]
+    Eval(eval::EvalArgs),
+    /// Find the cut points that give each tier its share of your own traffic; prints them as configuration.
+    #[command(after_help = calibrate::HELP)]
+    Calibrate(calibrate::CalibrateArgs),
+}
+
+/// Score and grade of a bare prompt. The keyword rule grades by itself; its score only follows.
+fn judge(classifier: ClassifierKind, prompt: &str) -> (f64, Complexity) {
+    match classifier {
+        ClassifierKind::Learned(cuts) => {
+            let score = learned::opinion(prompt).score;
+            (score, cuts.grade(score))
+        }
+        ClassifierKind::Keywords => {
+            let grade = keywords(prompt, 0);
+            (keyword_score(grade), grade)
+        }
+    }
+}
+
+pub fn run(args: &RouteArgs) -> ExitCode {
+    match &args.command {
+        RouteCommand::Eval(args) => eval::run(args),
+        RouteCommand::Calibrate(args) => calibrate::run(args),
+    }
+}
