@@ -277,7 +277,7 @@ impl Parts<'_> {
             slots: Arc::clone(&services.fleet.slots),
             providers: Arc::clone(&services.fleet.providers),
         };
-        let classifier = ClassifierActor { router: directory.router.clone() };
+        let classifier = ClassifierActor { kind: config.router.classifier, router: directory.router.clone() };
         let router = RouterActor {
             config: Arc::clone(config),
             fleet: services.fleet.clone(),
