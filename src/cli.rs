@@ -4,7 +4,7 @@
 use crate::{
     bench::{self, BenchArgs},
     check,
-    route::RouteArgs,
+    route::{self, RouteArgs},
     serve::{self, ServeError, StopSignals},
     sim::{Sim, SimArgs},
 };
@@ -47,15 +47,15 @@ enum Command {
     Check(CheckArgs),
     /// Measure what clients see of a running server.
     Bench(BenchArgs),
-    /// Explain where a prompt would go and why, without a running gateway and without running it.
-    Route(RouteCommand),
+    /// Explain where a prompt would go and why, without a running gateway and without running it; or score prompts.
+    Route(Box<RouteArgs>),
     /// Run the simulated provider: for tests, demo and benchmarks, never for answers.
     #[command(after_help = SIM_HELP)]
     Sim(SimArgs),
 }
 
 #[derive(Debug, Args)]
-struct ConfigArgs {
+pub(crate) struct ConfigArgs {
     /// Configuration file; the built-in defaults apply where it is silent.
     #[arg(long, env = "SPILLWAY_CONFIG")]
     config: Option<PathBuf>,
@@ -68,14 +68,6 @@ struct ServeArgs {
     /// Put a simulated cloud provider (labelled as such) on loopback in place of the configured ones.
     #[arg(long)]
     demo: bool,
-}
-
-#[derive(Debug, Args)]
-struct RouteCommand {
-    #[command(flatten)]
-    config: ConfigArgs,
-    #[command(flatten)]
-    route: RouteArgs,
 }
 
 #[derive(Debug, Args)]
@@ -106,10 +98,7 @@ pub fn run() -> ExitCode {
             Command::Check(args) if args.online => check_online(&args).await,
             Command::Check(args) => check_offline(&args),
             Command::Bench(args) => bench::run(args).await,
-            Command::Route(args) => match load(&args.config, None) {
-                Ok((config, _)) => args.route.run(&config),
-                Err(error) => failed(&error),
-            },
+            Command::Route(args) => route::run(&args),
             Command::Sim(args) => simulate(&args).await,
         }
     });
@@ -118,7 +107,7 @@ pub fn run() -> ExitCode {
     code
 }
 
-fn failed(why: &dyn Display) -> ExitCode {
+pub(crate) fn failed(why: &dyn Display) -> ExitCode {
     let _ = writeln!(io::stderr(), "spillway: {why}");
     ExitCode::FAILURE
 }
@@ -158,7 +147,7 @@ async fn serve_configured(args: &ConfigArgs, demo: Option<DemoCloud>) -> Result<
     serve::run(config).await
 }
 
-fn load(args: &ConfigArgs, demo: Option<DemoCloud>) -> Result<(Config, Vec<Warning>), ServeError> {
+pub(crate) fn load(args: &ConfigArgs, demo: Option<DemoCloud>) -> Result<(Config, Vec<Warning>), ServeError> {
     let file = match &args.config {
         None => None,
         Some(path) => {

@@ -15,6 +15,7 @@ pub use fault::{ConfigFaults, Fault, Warning};
 pub use resolve::load;
 pub use sources::{BUILT_IN, DemoCloud, ReadFile, Sources, default_cache_dir};
 
+use crate::classify::Cuts;
 use crate::domain::Sampling;
 use crate::domain::{Complexity, ModelName, NanoUsd, Price, TargetName};
 use secrecy::SecretString;
@@ -250,9 +251,12 @@ impl RouterConfig {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ClassifierKind {
+    /// The published rule.
     Keywords,
+    /// Trained weights, graded at these cut points.
+    Learned(Cuts),
 }
 
 /// `[router.session]`: what is remembered of conversations.

@@ -278,7 +278,7 @@ impl Parts<'_> {
             slots: Arc::clone(&services.fleet.slots),
             providers: Arc::clone(&services.fleet.providers),
         };
-        let classifier = ClassifierActor { router: directory.router.clone() };
+        let classifier = ClassifierActor { kind: config.router.classifier, router: directory.router.clone() };
         let router = RouterActor {
             config: Arc::clone(config),
             fleet: services.fleet.clone(),
@@ -441,16 +441,14 @@ mod tests {
         runtime.stop().await;
     }
 
-    /// From a CloudActor's death to its successor's address. Every seat dies once, so every restart is a first one.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_cloud_actor_is_replaced_within_50_ms() {
+    /// How long the successor of each CloudActor took, in order of length. Every seat dies once, so every restart is a
+    /// first one.
+    async fn replacements(rounds: usize) -> Vec<Duration> {
         let mut took = Vec::new();
-        for how in [KillWay::Kill, KillWay::Panic, KillWay::Error, KillWay::Stop].into_iter().cycle().take(24) {
+        for how in [KillWay::Kill, KillWay::Panic, KillWay::Error, KillWay::Stop].into_iter().cycle().take(rounds) {
             let runtime = started().await;
-            let provider = &runtime.services.fleet.providers[0];
-            until(|| provider.seats().iter().all(|seat| seat.address.get().is_some())).await;
-            for (at, seat) in provider.seats().iter().enumerate() {
-                let old = seat.address.get().unwrap().get_id();
+            for (at, seat) in runtime.services.fleet.providers[0].seats().iter().enumerate() {
+                let old = seat.address.wait(Instant::now() + Duration::from_secs(10)).await.unwrap().get_id();
                 let died = Instant::now();
                 runtime.kill(&format!("cloud/simulated/{at}"), how).unwrap();
                 until(|| seat.address.get().is_some_and(|actor| actor.get_id() != old)).await;
@@ -459,8 +457,22 @@ mod tests {
             runtime.stop().await;
         }
         took.sort();
-        let p99 = took[took.len() * 99 / 100 - 1];
-        tracing::info!("{} restarts: p50 {:?}, p99 {p99:?}", took.len(), took[took.len() / 2]);
-        assert!(p99 < Duration::from_millis(50), "{took:?}");
+        took
+    }
+
+    /// Time stands still here as long as anybody has something to do: the successor waits for nothing but the processor.
+    #[tokio::test(start_paused = true)]
+    async fn no_timer_stands_between_a_cloud_actors_first_death_and_its_successor() {
+        let took = replacements(4).await;
+        assert_eq!(took, vec![Duration::ZERO; took.len()]);
+    }
+
+    /// The promise is p99 < 50 ms on a machine that has a processor to spare.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "a measurement: it needs the machine for itself"]
+    async fn a_cloud_actor_is_replaced_within_50_ms() {
+        let took = replacements(24).await;
+        let (p50, p99) = (took[took.len() / 2], took[took.len() * 99 / 100 - 1]);
+        assert!(p99 < Duration::from_millis(50), "p50 {p50:?}, p99 {p99:?}: {took:?}");
     }
 }

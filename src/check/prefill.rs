@@ -68,8 +68,8 @@ mod tests {
     #[test]
     fn a_model_that_goes_on_is_told_from_one_that_does_not() {
         let (given, due) = halves(ANSWER).unwrap();
-        assert_eq!((given, due), ("1, 2, 3, 4, 5, 6, 7, 8,", "9, 10, 11, 12, 13"));
-        assert_eq!(judge(given, due, " 9, 10, 11, 12, 13, 14"), Verdict::Honoured);
+        assert_eq!((given, due), ("1, 2, 3, 4, 5, 6, 7,", "8, 9, 10, 11, 12, 13"));
+        assert_eq!(judge(given, due, " 8, 9, 10, 11, 12, 13, 14"), Verdict::Honoured);
         assert_eq!(judge(given, due, ANSWER), Verdict::BegunAnew);
         assert_eq!(judge(given, due, "Sure! Here are the numbers: 9, 10"), Verdict::SaidOtherwise);
         assert_eq!(judge(given, due, ""), Verdict::SaidOtherwise);

@@ -23,7 +23,8 @@ const MAX_HISTORY: u16 = 1000;
 #[derive(Debug, Args)]
 pub(super) struct ExplainArgs {
     /// The prompt to decide about.
-    prompt: String,
+    #[arg(required = true)]
+    prompt: Option<String>,
     /// Earlier user and assistant messages to assume.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u16).range(..=i64::from(MAX_HISTORY)))]
     history: u16,
@@ -65,7 +66,8 @@ fn body(args: &ExplainArgs) -> Value {
     // The turns end with the user's prompt, so an odd number of earlier ones begins with the assistant's.
     let role = |to_go: u16| if to_go.is_multiple_of(2) { "user" } else { "assistant" };
     let earlier = (1..=args.history).rev().map(|to_go| json!({"role": role(to_go), "content": "…"}));
-    let messages: Vec<Value> = earlier.chain([json!({"role": "user", "content": args.prompt})]).collect();
+    let messages: Vec<Value> =
+        earlier.chain([json!({"role": "user", "content": args.prompt.as_deref().unwrap_or_default()})]).collect();
     json!({
         "model": args.model.as_deref().unwrap_or("auto"),
         "messages": messages,
@@ -138,7 +140,7 @@ mod tests {
 
     fn args(prompt: &str) -> ExplainArgs {
         ExplainArgs {
-            prompt: prompt.to_owned(),
+            prompt: Some(prompt.to_owned()),
             history: 0,
             budget_sensitive: false,
             local_only: false,

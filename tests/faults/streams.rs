@@ -48,6 +48,9 @@ async fn f08_a_cut_stream_goes_on_where_a_prefix_is_honoured() {
         continuity("", &record.text).unwrap_or_else(|what| panic!("{cut}: {what}"));
         assert_eq!(record.text.split_whitespace().count(), 60, "{cut}: {record:#?}");
         assert_eq!(record.attempts(), 2, "{cut}: {record:#?}");
+        // A whole answer between two cuts, or the breaker would spare the provider.
+        gateway.cloud().fault("ok", "ok").await;
+        assert_eq!(ask(&gateway, hard()).await.assert_complete().target(), "sim");
     }
     gateway.shutdown().await;
 }

@@ -92,9 +92,10 @@ impl Books {
             provider_calls: self.provider.len(),
             ..Comparison::default()
         };
-        for (id, (attempts, calls)) in by_id {
+        for (id, (attempts, mut calls)) in by_id {
             found.difference += attempts.len().abs_diff(calls.len());
-            // Both are in order of time, and a request's attempts follow one another.
+            // A request's attempts follow one another; its calls come from the accounts of several providers.
+            calls.sort_by_key(|call| call.received_unix_ns);
             for (attempt, call) in attempts.iter().zip(calls) {
                 found.hold(id, attempt, call);
             }

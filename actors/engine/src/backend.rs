@@ -3,7 +3,7 @@
 //! An implementation owns model and context and is used by one thread. It guards the library below it against the
 //! calls that would abort the process; the loop above never has to know them.
 
-use crate::sampling::SamplingPlan;
+use crate::{logprobs::Likelihood, sampling::SamplingPlan};
 use spillway_actors::gpu::frame::{JobFailure, Prompt};
 
 #[cfg(test)]
@@ -32,6 +32,9 @@ pub struct Limits {
     pub max_request_tokens: usize,
     /// Token ids are in `0..vocab`.
     pub vocab: Token,
+    /// Whether the cells of a sequence may be kept, cut and shared: not where a model folds its past into one state or
+    /// forgets what lies outside a window.
+    pub prefix_reuse: bool,
 }
 
 /// One token of a batch.
@@ -56,8 +59,24 @@ pub enum DecodeFault {
     Failed(String),
 }
 
+/// Why no token came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum SampleFault {
+    #[error("the model gave no usable probabilities")]
+    NoNumbers,
+    #[error("the grammar allows no further token of this model")]
+    DeadEnd,
+}
+
+/// A token, and how likely it was if the job asked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampled {
+    pub token: Token,
+    pub likelihood: Option<Likelihood>,
+}
+
 pub trait Backend {
-    /// Sampling state of one job: penalties, random numbers.
+    /// Sampling state of one job: penalties, random numbers, the place in its grammar.
     type Sampler;
 
     fn limits(&self) -> Limits;
@@ -67,11 +86,20 @@ pub trait Backend {
     fn piece(&self, token: Token) -> Vec<u8>;
     /// Whether this token ends a generation.
     fn is_end(&self, token: Token) -> bool;
-    /// A sampler in the state it has after `replay`.
-    fn sampler(&mut self, plan: &SamplingPlan, max_tokens: usize, replay: &[Token]) -> Self::Sampler;
+    /// A sampler in the state it has after `replay`. Fails on a grammar that cannot be used or does not allow `replay`.
+    fn sampler(
+        &mut self,
+        plan: &SamplingPlan,
+        max_tokens: usize,
+        replay: &[Token],
+    ) -> Result<Self::Sampler, JobFailure>;
     fn decode(&mut self, batch: &[BatchToken]) -> Result<(), DecodeFault>;
-    /// Samples from row `row` of the last batch, which asked for logits. `None` when they are unusable.
-    fn sample(&mut self, sampler: &mut Self::Sampler, row: usize) -> Option<Token>;
+    /// Samples from row `row` of the last batch, which asked for logits.
+    fn sample(&mut self, sampler: &mut Self::Sampler, row: usize) -> Result<Sampled, SampleFault>;
+    /// Lets `to`, which has `start` cells, share those of `from` up to `end`. `false`: it does not hold them now.
+    fn share(&mut self, from: Sequence, to: Sequence, start: usize, end: usize) -> bool;
+    /// Frees a sequence's cells from position `len` on. `false`: it cannot; the sequence is in an unknown state.
+    fn truncate(&mut self, sequence: Sequence, len: usize) -> bool;
     /// Frees all KV cells of a sequence.
     fn clear(&mut self, sequence: Sequence);
 }

@@ -3,24 +3,27 @@
 //! Owns the jobs and drives the [`Backend`] as the [`Scheduler`] says. Every job that was submitted ends in exactly one
 //! `Finished` or `Failed`, or in silence after its `Cancel`. Knows no sockets and no clock.
 
-use crate::{
-    backend::{Backend, BatchToken, DecodeFault, Token},
-    job::{Job, failure},
-    sampling,
-    scheduler::{Chunk, Scheduler},
-};
-use spillway_actors::gpu::frame::{
-    FromEngine, Heartbeat, JobEvent, JobFailure, JobFailureKind, JobId, JobOutput, JobSpec, StopReason,
-};
-use std::collections::HashMap;
+mod prepare;
 
-/// Most jobs that may wait for a sequence. The gateway leases one per sequence, so more is its mistake.
-const MAX_WAITING: usize = 1024;
+use crate::{
+    backend::{Backend, BatchToken, DecodeFault, Sampled, Sequence, Token},
+    job::{Job, failure},
+    logprobs::Likelihood,
+    prefix::Change,
+    scheduler::{Ask, Chunk, Scheduler},
+};
+use prepare::Prepared;
+use spillway_actors::gpu::frame::{
+    Alternative, FromEngine, Heartbeat, JobEvent, JobFailure, JobFailureKind, JobId, JobOutput, JobSpec, TokenLogprob,
+};
+use std::{collections::HashMap, time::Duration};
 
 struct Entry<S> {
     job: Job,
     sampler: S,
     canary: bool,
+    /// See [`Ask::exact`].
+    exact: bool,
 }
 
 /// One loaded model and its jobs.
@@ -49,11 +52,12 @@ impl<B: Backend> Engine<B> {
         }
         match self.prepare(spec) {
             Ok(Prepared::Ready(entry)) => {
-                self.scheduler.enqueue(spec.job, entry.job.tokens().len(), spec.canary);
+                let (prompt, tokens) = (entry.job.prompt_len(), entry.job.tokens().len());
+                self.scheduler.enqueue(Ask { job: spec.job, prompt, tokens, exact: entry.exact }, spec.canary);
                 self.jobs.insert(spec.job, entry);
             }
             Ok(Prepared::AlreadyEnded(mut job, reason)) => {
-                self.outputs.extend(job.accepted());
+                self.outputs.extend(job.accepted(0));
                 self.outputs.extend(job.finished(reason));
             }
             Err(failure) => self.outputs.push(JobOutput { job: spec.job, seq: 0, event: JobEvent::Failed(failure) }),
@@ -63,7 +67,7 @@ impl<B: Backend> Engine<B> {
     /// Frees the job's sequence at once; nothing more is said about it.
     pub fn cancel(&mut self, job: JobId) {
         self.outputs.retain(|output| output.job != job);
-        self.forget(job);
+        self.forget(job, true);
     }
 
     /// Nothing to do until the next command.
@@ -78,6 +82,7 @@ impl<B: Backend> Engine<B> {
             running: as_u32(self.scheduler.running_count()),
             waiting: as_u32(self.scheduler.waiting()),
             kv_used: as_u32(self.scheduler.used_cells()),
+            kv_kept: as_u32(self.scheduler.kept_cells()),
             kv_total: as_u32(limits.pool_cells + limits.canary_cells),
         }
     }
@@ -89,15 +94,20 @@ impl<B: Backend> Engine<B> {
 
     /// Admits and plans. `None` when there is nothing to decode; otherwise announce it, then call [`Engine::run`].
     pub fn begin(&mut self) -> Option<(FromEngine, Vec<Chunk>)> {
-        for seat in self.scheduler.admit() {
-            if let Some(entry) = self.jobs.get_mut(&seat.job) {
-                self.outputs.extend(entry.job.accepted());
+        self.admit();
+        while self.scheduler.preempt_if_full().is_some() {}
+        let jobs = &self.jobs;
+        for (job, tokens) in self.scheduler.catch_up(&|job| tokens_of(jobs, job)) {
+            if let Some(entry) = self.jobs.get_mut(&job) {
+                entry.job.gained(tokens);
             }
         }
-        while let Some(seat) = self.scheduler.preempt_if_full() {
-            self.backend.clear(seat.sequence);
+        let mut plan = self.scheduler.plan();
+        if self.apply_changes() {
+            // What was planned rests on cells that are not there.
+            plan = self.scheduler.plan();
+            self.apply_changes();
         }
-        let plan = self.scheduler.plan();
         if plan.is_empty() {
             return None;
         }
@@ -107,15 +117,83 @@ impl<B: Backend> Engine<B> {
 
     /// Decodes the planned batch and samples. The frame holds everything that happened.
     pub fn run(&mut self, plan: &[Chunk]) -> FromEngine {
-        let batch = self.batch(plan);
-        let outcome = self.backend.decode(&batch);
+        self.decode(plan);
         self.steps += 1;
-        match outcome {
-            Ok(()) => self.sample_all(plan),
-            Err(DecodeFault::NoSlot) => self.make_room(plan),
-            Err(DecodeFault::Failed(reason)) => self.fail_all(plan, &format!("decode failed: {reason}")),
-        }
         self.step_frame()
+    }
+
+    /// The step of this plan took this long.
+    pub fn took(&mut self, plan: &[Chunk], took: Duration) {
+        self.scheduler.took(plan, took);
+    }
+
+    fn admit(&mut self) {
+        let jobs = &self.jobs;
+        for seat in self.scheduler.admit(&|job| tokens_of(jobs, job)) {
+            if let Some(entry) = self.jobs.get_mut(&seat.job) {
+                self.outputs.extend(entry.job.accepted(seat.reused));
+            }
+        }
+    }
+
+    /// Makes the backend's cells what the books say. Returns whether it could not: sequences in doubt hold nothing then.
+    fn apply_changes(&mut self) -> bool {
+        let mut lost: Vec<Sequence> = Vec::new();
+        for change in self.scheduler.take_changes() {
+            let (sequence, done) = match change {
+                Change::Truncate { sequence, len: 0 } => {
+                    self.backend.clear(sequence);
+                    lost.retain(|other| *other != sequence);
+                    continue;
+                }
+                Change::Truncate { sequence, len } => {
+                    (sequence, !lost.contains(&sequence) && self.backend.truncate(sequence, len))
+                }
+                Change::Share { from, to, start, end } => {
+                    let sound = !lost.contains(&from) && !lost.contains(&to);
+                    (to, sound && self.backend.share(from, to, start, end))
+                }
+            };
+            if !done {
+                lost.push(sequence);
+            }
+        }
+        for &sequence in &lost {
+            self.backend.clear(sequence);
+            if let Some(entry) = self.scheduler.lost(sequence).and_then(|job| self.jobs.get_mut(&job)) {
+                entry.job.begins_again();
+            }
+        }
+        !lost.is_empty()
+    }
+
+    /// A batch that fails is tried again in halves, down to single sequences, so that only those fail that fail alone.
+    fn decode(&mut self, plan: &[Chunk]) {
+        let batch = self.batch(plan);
+        match self.backend.decode(&batch) {
+            Ok(()) => self.sample_all(plan),
+            Err(DecodeFault::NoSlot) => self.find_room(plan),
+            Err(DecodeFault::Failed(reason)) => {
+                let rest = self.rewind(plan, &reason);
+                let (one, other) = rest.split_at(rest.len() / 2);
+                for half in [one, other].into_iter().filter(|half| !half.is_empty()) {
+                    self.decode(half);
+                }
+            }
+        }
+    }
+
+    /// Takes back what a failed batch may have left. Returns the chunks worth another try: none when it was one alone.
+    fn rewind(&mut self, plan: &[Chunk], reason: &str) -> Vec<Chunk> {
+        let mut rest = Vec::new();
+        for chunk in plan {
+            if plan.len() > 1 && self.backend.truncate(chunk.sequence, chunk.start) {
+                rest.push(*chunk);
+            } else {
+                self.fail(chunk.job, failure(JobFailureKind::Decode, format!("decode failed: {reason}")));
+            }
+        }
+        rest
     }
 
     fn step_frame(&mut self) -> FromEngine {
@@ -142,7 +220,8 @@ impl<B: Backend> Engine<B> {
         let mut rows = 0;
         for chunk in plan {
             rows += chunk.len;
-            self.scheduler.evaluated(chunk);
+            let tokens = tokens_of(&self.jobs, chunk.job);
+            self.scheduler.evaluated(chunk, tokens.get(chunk.start..chunk.start + chunk.len).unwrap_or_default());
             if chunk.samples {
                 self.sample_one(chunk.job, rows - 1);
             }
@@ -151,15 +230,19 @@ impl<B: Backend> Engine<B> {
 
     fn sample_one(&mut self, id: JobId, row: usize) {
         let Some(entry) = self.jobs.get_mut(&id) else { return };
-        let Some(token) = self.backend.sample(&mut entry.sampler, row) else {
-            self.fail(id, failure(JobFailureKind::Decode, "the model gave no usable probabilities"));
-            return;
+        let Sampled { token, likelihood } = match self.backend.sample(&mut entry.sampler, row) {
+            Ok(sampled) => sampled,
+            Err(fault) => {
+                self.fail(id, failure(JobFailureKind::Decode, fault.to_string()));
+                return;
+            }
         };
-        let limit = request_limit(&self.backend, entry.canary);
+        let logprob = likelihood.map(|likelihood| spelled(&self.backend, token, likelihood));
+        let limit = prepare::request_limit(&self.backend, entry.canary);
         let (piece, is_end) = (self.backend.piece(token), self.backend.is_end(token));
-        match entry.job.sampled(token, &piece, is_end, limit) {
+        match entry.job.sampled(token, &piece, is_end, limit, logprob) {
             Some(reason) => {
-                if let Some(entry) = self.forget(id) {
+                if let Some(entry) = self.forget(id, true) {
                     self.outputs.extend(entry.job.finished(reason));
                 }
             }
@@ -170,88 +253,40 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    /// The cache had less room than the books say: one sequence makes way, or, alone, gives up.
-    fn make_room(&mut self, plan: &[Chunk]) {
-        match self.scheduler.pool_was_full() {
-            Some(seat) => self.backend.clear(seat.sequence),
-            None => self.fail_all(plan, "no room in the KV cache"),
+    /// The cache had less room than the books say: kept cells go, then one sequence makes way, or, alone, gives up.
+    fn find_room(&mut self, plan: &[Chunk]) {
+        if self.scheduler.pool_was_full() {
+            self.apply_changes();
+            return;
         }
-    }
-
-    fn fail_all(&mut self, plan: &[Chunk], message: &str) {
         for chunk in plan {
-            self.fail(chunk.job, failure(JobFailureKind::Decode, message));
+            self.fail(chunk.job, failure(JobFailureKind::Decode, "no room in the KV cache"));
         }
     }
 
     fn fail(&mut self, id: JobId, failure: JobFailure) {
-        if let Some(entry) = self.forget(id) {
+        if let Some(entry) = self.forget(id, false) {
             self.outputs.push(entry.job.failed(failure));
         }
     }
 
-    /// The one place where a job leaves: its sequence, its KV cells and its entry together.
-    fn forget(&mut self, id: JobId) -> Option<Entry<B::Sampler>> {
-        if let Some(sequence) = self.scheduler.remove(id) {
-            self.backend.clear(sequence);
-        }
+    /// The one place where a job leaves: its sequence and its entry together. With `keep` its cells stay for jobs that
+    /// begin with the same tokens.
+    fn forget(&mut self, id: JobId, keep: bool) -> Option<Entry<B::Sampler>> {
+        self.scheduler.remove(id, keep);
+        self.apply_changes();
         self.jobs.remove(&id)
     }
-
-    fn prepare(&mut self, spec: &JobSpec) -> Result<Prepared<B::Sampler>, JobFailure> {
-        let invalid = |message: String| failure(JobFailureKind::Invalid, message);
-        if self.scheduler.waiting() >= MAX_WAITING {
-            return Err(failure(JobFailureKind::Decode, "the engine's queue is full"));
-        }
-        if spec.max_tokens == 0 {
-            return Err(invalid("max_tokens must be at least 1".into()));
-        }
-        let plan = sampling::plan(&spec.sampling).map_err(|bad| invalid(bad.to_string()))?;
-        let prompt = self.backend.tokenize(&spec.prompt)?;
-        if prompt.is_empty() {
-            return Err(invalid("the prompt is empty".into()));
-        }
-        let vocab = 0..self.backend.limits().vocab;
-        if !prompt.iter().chain(&spec.replay).all(|token| vocab.contains(token)) {
-            return Err(invalid("a token id is outside the model's vocabulary".into()));
-        }
-        let limit = request_limit(&self.backend, spec.canary);
-        fits(prompt.len(), 0, limit)?;
-        let mut job = Job::new(spec, prompt);
-        if let Some(reason) = replay(&self.backend, &mut job, &spec.replay) {
-            return Ok(Prepared::AlreadyEnded(job, reason));
-        }
-        fits(job.tokens().len() - job.generated(), job.generated(), limit)?;
-        let max_tokens = usize::try_from(spec.max_tokens).unwrap_or(usize::MAX).min(limit);
-        let sampler = self.backend.sampler(&plan, max_tokens, &spec.replay);
-        Ok(Prepared::Ready(Entry { job, sampler, canary: spec.canary }))
-    }
 }
 
-enum Prepared<S> {
-    Ready(Entry<S>),
-    /// The replayed tokens already hold the end.
-    AlreadyEnded(Job, StopReason),
+fn tokens_of<S>(jobs: &HashMap<JobId, Entry<S>>, job: JobId) -> &[Token] {
+    jobs.get(&job).map_or(&[], |entry| entry.job.tokens())
 }
 
-fn replay(backend: &impl Backend, job: &mut Job, tokens: &[Token]) -> Option<StopReason> {
-    tokens.iter().find_map(|&token| job.replay(token, &backend.piece(token), backend.is_end(token)))
-}
-
-/// A canary lives in its own cells; every other job in the pool.
-fn request_limit(backend: &impl Backend, canary: bool) -> usize {
-    let limits = backend.limits();
-    if canary { limits.canary_cells.min(limits.max_request_tokens) } else { limits.max_request_tokens }
-}
-
-fn fits(prompt: usize, replayed: usize, limit: usize) -> Result<(), JobFailure> {
-    if prompt + replayed < limit {
-        return Ok(());
-    }
-    let message = format!(
-        "the prompt has {prompt} tokens and {replayed} were generated before; this model takes {limit} with its answer"
-    );
-    Err(failure(JobFailureKind::ContextLength, message))
+fn spelled(backend: &impl Backend, token: Token, likelihood: Likelihood) -> TokenLogprob {
+    let spell = |token: Token, logprob: f32| Alternative { token, bytes: backend.piece(token), logprob };
+    let top = likelihood.top.into_iter().map(|(token, logprob)| spell(token, logprob)).collect();
+    TokenLogprob { chosen: spell(token, likelihood.chosen), top }
 }
 
 fn as_u32(count: usize) -> u32 {

@@ -4,7 +4,9 @@
 //! listed in a piece. A token that completes a stop string is both, though its text is not sent.
 
 use crate::{backend::Token, text::GeneratedText};
-use spillway_actors::gpu::frame::{JobEvent, JobFailure, JobFailureKind, JobId, JobOutput, JobSpec, StopReason};
+use spillway_actors::gpu::frame::{
+    JobEvent, JobFailure, JobFailureKind, JobId, JobOutput, JobSpec, StopReason, TokenLogprob,
+};
 
 #[derive(Debug)]
 pub struct Job {
@@ -16,6 +18,10 @@ pub struct Job {
     text: GeneratedText,
     /// Sampled, not yet in a piece.
     unsent: Vec<Token>,
+    /// Of `unsent`, when the job asked for them.
+    unsent_logprobs: Vec<TokenLogprob>,
+    /// Prompt tokens that were not computed for this job.
+    cached: usize,
     next_output: u32,
     accepted: bool,
 }
@@ -30,6 +36,8 @@ impl Job {
             max_tokens: usize::try_from(spec.max_tokens).unwrap_or(usize::MAX),
             text: GeneratedText::new(&spec.stop, spec.sent_bytes),
             unsent: Vec::new(),
+            unsent_logprobs: Vec::new(),
+            cached: 0,
             next_output: 0,
             accepted: false,
         }
@@ -43,6 +51,10 @@ impl Job {
     /// Generated tokens, replayed ones included.
     pub fn generated(&self) -> usize {
         self.tokens.len() - self.prompt_len
+    }
+
+    pub fn prompt_len(&self) -> usize {
+        self.prompt_len
     }
 
     /// Adds a token generated before this engine had the job: part of the text, but of no piece.
@@ -59,8 +71,12 @@ impl Job {
         piece: &[u8],
         is_end: bool,
         max_request_tokens: usize,
+        logprob: Option<TokenLogprob>,
     ) -> Option<StopReason> {
         let end = self.add(token, piece, is_end);
+        if !is_end {
+            self.unsent_logprobs.extend(logprob);
+        }
         end.or_else(|| (self.tokens.len() >= max_request_tokens).then_some(StopReason::Length))
     }
 
@@ -77,21 +93,37 @@ impl Job {
     }
 
     /// Says, once, that a sequence was given. Later calls (a job that was preempted) say nothing.
-    pub fn accepted(&mut self) -> Option<JobOutput> {
+    pub fn accepted(&mut self, cached: usize) -> Option<JobOutput> {
         if std::mem::replace(&mut self.accepted, true) {
             return None;
         }
-        let prompt_tokens = count(self.prompt_len);
-        Some(self.output(JobEvent::Accepted { prompt_tokens, cached_tokens: 0 }))
+        self.cached = cached;
+        let (prompt_tokens, cached_tokens) = (count(self.prompt_len), self.cached_tokens());
+        Some(self.output(JobEvent::Accepted { prompt_tokens, cached_tokens }))
+    }
+
+    /// More tokens were taken from another job's cells.
+    pub fn gained(&mut self, tokens: usize) {
+        self.cached += tokens;
+    }
+
+    /// What was kept of it is gone: everything is computed for this job after all.
+    pub fn begins_again(&mut self) {
+        self.cached = 0;
+    }
+
+    fn cached_tokens(&self) -> u32 {
+        count(self.cached.min(self.prompt_len))
     }
 
     /// What is new since the last piece, if anything is.
     pub fn piece(&mut self) -> Option<JobOutput> {
         let (text, tokens) = (self.text.take(), std::mem::take(&mut self.unsent));
+        let logprobs = std::mem::take(&mut self.unsent_logprobs);
         if text.is_empty() && tokens.is_empty() {
             return None;
         }
-        Some(self.output(JobEvent::Piece { text, tokens }))
+        Some(self.output(JobEvent::Piece { text, tokens, logprobs }))
     }
 
     /// The last words of a job that ended well: the held-back text, then the end.
@@ -102,7 +134,7 @@ impl Job {
             reason,
             prompt_tokens: count(self.prompt_len),
             completion_tokens: count(self.generated()),
-            cached_tokens: 0,
+            cached_tokens: self.cached_tokens(),
         };
         let end = self.output(event);
         piece.into_iter().chain([end]).collect()
@@ -145,6 +177,9 @@ mod tests {
             replay: vec![],
             sent_bytes: 0,
             canary: false,
+            logprobs: None,
+            logit_bias: vec![],
+            grammar: None,
         }
     }
 
@@ -155,19 +190,19 @@ mod tests {
     #[test]
     fn the_last_allowed_token_ends_the_job() {
         let mut job = job(2, &[]);
-        assert_eq!(job.sampled(7, b"a", false, 100), None);
-        assert_eq!(job.sampled(8, b"b", false, 100), Some(StopReason::Length));
+        assert_eq!(job.sampled(7, b"a", false, 100, None), None);
+        assert_eq!(job.sampled(8, b"b", false, 100, None), Some(StopReason::Length));
     }
 
     #[test]
     fn a_full_context_ends_the_job() {
-        assert_eq!(job(50, &[]).sampled(7, b"a", false, 3), Some(StopReason::Length));
+        assert_eq!(job(50, &[]).sampled(7, b"a", false, 3, None), Some(StopReason::Length));
     }
 
     #[test]
     fn an_end_token_is_neither_counted_nor_listed() {
         let mut job = job(9, &[]);
-        assert_eq!(job.sampled(0, b"", true, 100), Some(StopReason::Stop));
+        assert_eq!(job.sampled(0, b"", true, 100, None), Some(StopReason::Stop));
         let events: Vec<JobEvent> = job.finished(StopReason::Stop).into_iter().map(|output| output.event).collect();
         let end =
             JobEvent::Finished { reason: StopReason::Stop, prompt_tokens: 2, completion_tokens: 0, cached_tokens: 0 };
@@ -177,22 +212,22 @@ mod tests {
     #[test]
     fn outputs_are_numbered_without_gaps_and_held_text_comes_before_the_end() {
         let mut job = job(9, &["xyz"]);
-        let mut outputs = vec![job.accepted().unwrap()];
-        assert_eq!(job.accepted(), None);
-        job.sampled(7, b"axy", false, 100);
+        let mut outputs = vec![job.accepted(0).unwrap()];
+        assert_eq!(job.accepted(0), None);
+        job.sampled(7, b"axy", false, 100, None);
         outputs.extend(job.piece());
         outputs.extend(job.finished(StopReason::Length));
         assert_eq!(outputs.iter().map(|output| output.seq).collect::<Vec<_>>(), [0, 1, 2, 3]);
-        assert_eq!(outputs[1].event, JobEvent::Piece { text: "a".into(), tokens: vec![7] });
-        assert_eq!(outputs[2].event, JobEvent::Piece { text: "xy".into(), tokens: vec![] });
+        assert_eq!(outputs[1].event, JobEvent::Piece { text: "a".into(), tokens: vec![7], logprobs: vec![] });
+        assert_eq!(outputs[2].event, JobEvent::Piece { text: "xy".into(), tokens: vec![], logprobs: vec![] });
     }
 
     #[test]
     fn a_token_that_completes_a_stop_string_counts_and_its_text_is_not_sent() {
         let mut job = job(9, &["b"]);
-        assert_eq!(job.sampled(7, b"ab", false, 100), Some(StopReason::Stop));
+        assert_eq!(job.sampled(7, b"ab", false, 100, None), Some(StopReason::Stop));
         let outputs = job.finished(StopReason::Stop);
-        assert_eq!(outputs[0].event, JobEvent::Piece { text: "a".into(), tokens: vec![7] });
+        assert_eq!(outputs[0].event, JobEvent::Piece { text: "a".into(), tokens: vec![7], logprobs: vec![] });
         assert!(matches!(outputs[1].event, JobEvent::Finished { completion_tokens: 1, .. }));
     }
 }

@@ -16,10 +16,14 @@
 pub mod backend;
 pub mod engine;
 pub mod gguf;
+pub mod grammar;
 pub mod job;
 pub mod link;
 #[cfg(feature = "llama")]
 pub mod llama;
+pub mod logprobs;
+pub mod pace;
+pub mod prefix;
 pub mod process;
 pub mod sampling;
 pub mod scheduler;

@@ -86,7 +86,7 @@ struct Outgoing {
 
 impl Shared {
     pub fn new(stream: UnixStream) -> Self {
-        let gauges = Heartbeat { steps: 0, running: 0, waiting: 0, kv_used: 0, kv_total: 0 };
+        let gauges = Heartbeat { steps: 0, running: 0, waiting: 0, kv_used: 0, kv_kept: 0, kv_total: 0 };
         let writer = Outgoing { stream, buffer: Vec::new() };
         Self {
             writer: Mutex::new(writer),

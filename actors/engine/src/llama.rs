@@ -4,13 +4,14 @@
 //! here and nowhere else: a batch longer than `n_batch`, a sequence id past the last, a token outside the vocabulary,
 //! logits of a row that has none.
 
+mod grammar;
 mod load;
 mod sampler;
 
 pub use load::load;
 
 use crate::{
-    backend::{Backend, BatchToken, DecodeFault, Limits, Sequence, Token},
+    backend::{Backend, BatchToken, DecodeFault, Limits, SampleFault, Sampled, Sequence, Token},
     job::failure,
     sampling::SamplingPlan,
     template::ChatTemplate,
@@ -63,6 +64,13 @@ impl Llama {
     fn chat_tokens(&self, messages_json: &str) -> Result<Vec<Token>, JobFailure> {
         let template = self.template.as_ref().map_err(|reason| failure(JobFailureKind::Invalid, reason.clone()))?;
         self.text_tokens(&template.render(messages_json)?)
+    }
+
+    /// Whether the last cell of a sequence is that of its `len`-th token.
+    fn holds(&self, sequence: Sequence, len: usize) -> bool {
+        let last = i32::try_from(sequence).map(|sequence| self.context.kv_cache_seq_pos_max(sequence));
+        // -1 = no cells.
+        matches!((last, i32::try_from(len)), (Ok(last), Ok(len)) if last == len - 1)
     }
 
     fn fill(&mut self, batch: &[BatchToken]) -> Result<(), DecodeFault> {
@@ -118,8 +126,8 @@ impl Backend for Llama {
         (0..self.limits.vocab).contains(&token) && self.model.vocab().is_eog(LlamaToken(token))
     }
 
-    fn sampler(&mut self, plan: &SamplingPlan, max_tokens: usize, replay: &[Token]) -> JobSampler {
-        JobSampler::new(plan, self.limits.vocab, max_tokens, replay)
+    fn sampler(&mut self, plan: &SamplingPlan, max_tokens: usize, replay: &[Token]) -> Result<JobSampler, JobFailure> {
+        JobSampler::new(plan, self.model, max_tokens, replay)
     }
 
     fn decode(&mut self, batch: &[BatchToken]) -> Result<(), DecodeFault> {
@@ -134,12 +142,31 @@ impl Backend for Llama {
         outcome
     }
 
-    fn sample(&mut self, sampler: &mut JobSampler, row: usize) -> Option<Token> {
+    fn sample(&mut self, sampler: &mut JobSampler, row: usize) -> Result<Sampled, SampleFault> {
         if !self.rows.get(row).copied().unwrap_or(false) {
-            return None;
+            return Err(SampleFault::NoNumbers);
         }
-        let row = i32::try_from(row).ok()?;
+        let row = i32::try_from(row).map_err(|_| SampleFault::NoNumbers)?;
         sampler.sample(self.context.get_logits_ith(row), &mut self.candidates)
+    }
+
+    fn share(&mut self, from: Sequence, to: Sequence, start: usize, end: usize) -> bool {
+        let (Ok(source), Ok(target)) = (i32::try_from(from), i32::try_from(to)) else { return false };
+        let (Ok(first), Ok(last)) = (u32::try_from(start), u32::try_from(end)) else { return false };
+        if from.max(to) > self.limits.parallel || from == to || !self.holds(to, start) {
+            return false;
+        }
+        let copied = self.context.copy_kv_cache_seq(source, target, Some(first), Some(last));
+        copied.is_ok() && self.holds(to, end)
+    }
+
+    fn truncate(&mut self, sequence: Sequence, len: usize) -> bool {
+        let Ok(first) = u32::try_from(len) else { return false };
+        if sequence > self.limits.parallel {
+            return false;
+        }
+        let cut = self.context.clear_kv_cache_seq(Some(sequence), Some(first), None);
+        cut == Ok(true) && self.holds(sequence, len)
     }
 
     fn clear(&mut self, sequence: Sequence) {

@@ -3,7 +3,12 @@
 //! No socket, no model. `PR_SET_PDEATHSIG` fires when the *thread* that forked this process ends; that thread's life is
 //! the gateway's business.
 
-use std::{ffi::OsString, io::Write, os::unix::process::CommandExt, process::Command};
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+    os::{fd::AsFd, unix::process::CommandExt},
+    process::Command,
+};
 
 /// Exit codes of the engine, for the operator and the tests. 0 is an ordered end, 1 a failed load or chaos.
 pub mod exit {
@@ -84,9 +89,22 @@ pub fn kill_self() {
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
 }
 
+/// Runs `work` with stderr closed to the world: llama.cpp prints the grammar it cannot parse, which is a client's data.
+/// A line that another thread says meanwhile, which is microseconds, is lost.
+pub fn hushed<T>(work: impl FnOnce() -> T) -> T {
+    let stderr = io::stderr();
+    let kept = stderr.as_fd().try_clone_to_owned();
+    let nowhere = std::fs::OpenOptions::new().write(true).open("/dev/null");
+    let (Ok(kept), Ok(nowhere)) = (kept, nowhere) else { return work() };
+    let _ = rustix::stdio::dup2_stderr(&nowhere);
+    let done = work();
+    let _ = rustix::stdio::dup2_stderr(&kept);
+    done
+}
+
 /// One line for the operator on stderr, which the gateway reads. Never prompt text.
 pub fn say(message: &str) {
-    let _ = writeln!(std::io::stderr(), "spillway-engine: {message}");
+    let _ = writeln!(io::stderr(), "spillway-engine: {message}");
 }
 
 #[cfg(test)]

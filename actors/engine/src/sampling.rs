@@ -3,7 +3,11 @@
 //! Pure: the llama.cpp objects are built from the plan by the shell. The order is llama.cpp's own: penalties, top-k,
 //! top-p, min-p, temperature, then the draw.
 
-use spillway_actors::gpu::frame::Sampling;
+use crate::{
+    backend::Token,
+    grammar::{self, BadGrammar},
+};
+use spillway_actors::gpu::frame::{Grammar, JobSpec, MAX_LOGIT_BIAS, MAX_TOP_LOGPROBS, Sampling};
 
 /// One stage that narrows or reshapes the candidates.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -32,8 +36,14 @@ pub enum Pick {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingPlan {
+    /// Added to the logits before anything else.
+    pub bias: Vec<(Token, f32)>,
     pub stages: Vec<Stage>,
     pub pick: Pick,
+    /// Checked, not yet compiled.
+    pub grammar: Option<Grammar>,
+    /// Likelihoods wanted, with this many alternatives.
+    pub logprobs: Option<usize>,
 }
 
 impl SamplingPlan {
@@ -41,20 +51,50 @@ impl SamplingPlan {
     pub fn is_argmax(&self) -> bool {
         self.stages.is_empty() && self.pick == Pick::Greedy
     }
+
+    /// The same request is meant to give the same text.
+    pub fn is_repeatable(&self) -> bool {
+        !matches!(self.pick, Pick::Draw { seed: None })
+    }
 }
 
-/// A parameter outside what sampling is defined for. The text names the parameter and its value.
+/// Why a job cannot be sampled as it asks.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("{name} must be {must}, not {value}")]
-pub struct BadSampling {
-    name: &'static str,
-    must: &'static str,
-    value: f32,
+pub enum BadSampling {
+    /// The text names the parameter and its value.
+    #[error("{name} must be {must}, not {value}")]
+    Parameter { name: &'static str, must: &'static str, value: f32 },
+    #[error("logit_bias may have at most {MAX_LOGIT_BIAS} entries")]
+    TooManyBiases,
+    #[error("logit_bias names a token id outside the model's vocabulary")]
+    UnknownBias,
+    #[error("top_logprobs must be at most {MAX_TOP_LOGPROBS}")]
+    TooManyLogprobs,
+    #[error(transparent)]
+    Grammar(#[from] BadGrammar),
 }
 
-/// Refuses parameters outside their range and leaves out the stages that would change nothing.
-pub fn plan(sampling: &Sampling) -> Result<SamplingPlan, BadSampling> {
-    check(sampling)?;
+/// Refuses what is outside its range and leaves out the stages that would change nothing.
+pub fn plan(spec: &JobSpec, vocab: Token) -> Result<SamplingPlan, BadSampling> {
+    check(&spec.sampling)?;
+    check_bias(&spec.logit_bias, vocab)?;
+    if spec.logprobs.is_some_and(|top| top > MAX_TOP_LOGPROBS) {
+        return Err(BadSampling::TooManyLogprobs);
+    }
+    if let Some(grammar) = &spec.grammar {
+        grammar::check(grammar)?;
+    }
+    let (stages, pick) = stages(&spec.sampling);
+    Ok(SamplingPlan {
+        bias: spec.logit_bias.clone(),
+        stages,
+        pick,
+        grammar: spec.grammar.clone(),
+        logprobs: spec.logprobs.map(usize::from),
+    })
+}
+
+fn stages(sampling: &Sampling) -> (Vec<Stage>, Pick) {
     let greedy = sampling.temperature == 0.0;
     let mut stages = Vec::new();
     let (repeat, frequency, presence) =
@@ -64,7 +104,7 @@ pub fn plan(sampling: &Sampling) -> Result<SamplingPlan, BadSampling> {
     }
     if greedy {
         // The most likely token survives every filter, so none is needed.
-        return Ok(SamplingPlan { stages, pick: Pick::Greedy });
+        return (stages, Pick::Greedy);
     }
     if sampling.top_k > 0 {
         stages.push(Stage::TopK(sampling.top_k));
@@ -78,7 +118,20 @@ pub fn plan(sampling: &Sampling) -> Result<SamplingPlan, BadSampling> {
     if sampling.temperature != 1.0 {
         stages.push(Stage::Temperature(sampling.temperature));
     }
-    Ok(SamplingPlan { stages, pick: Pick::Draw { seed: sampling.seed } })
+    (stages, Pick::Draw { seed: sampling.seed })
+}
+
+fn check_bias(bias: &[(Token, f32)], vocab: Token) -> Result<(), BadSampling> {
+    if bias.len() > MAX_LOGIT_BIAS {
+        return Err(BadSampling::TooManyBiases);
+    }
+    if !bias.iter().all(|(token, _)| (0..vocab).contains(token)) {
+        return Err(BadSampling::UnknownBias);
+    }
+    match bias.iter().find(|(_, value)| !(-100.0..=100.0).contains(value)) {
+        Some(&(_, value)) => Err(BadSampling::Parameter { name: "logit_bias", must: "between -100 and 100", value }),
+        None => Ok(()),
+    }
 }
 
 fn check(sampling: &Sampling) -> Result<(), BadSampling> {
@@ -97,7 +150,7 @@ fn check(sampling: &Sampling) -> Result<(), BadSampling> {
         ),
     ];
     match rules.into_iter().find(|(_, _, _, holds)| !holds) {
-        Some((name, must, value, _)) => Err(BadSampling { name, must, value }),
+        Some((name, must, value, _)) => Err(BadSampling::Parameter { name, must, value }),
         None => Ok(()),
     }
 }
@@ -105,6 +158,11 @@ fn check(sampling: &Sampling) -> Result<(), BadSampling> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::counting::spec;
+
+    fn plan(sampling: &Sampling) -> Result<SamplingPlan, BadSampling> {
+        super::plan(&JobSpec { sampling: *sampling, ..spec(1, "a", 1) }, 27)
+    }
 
     fn off() -> Sampling {
         Sampling { temperature: 1.0, ..Sampling::default() }
@@ -112,7 +170,8 @@ mod tests {
 
     #[test]
     fn stages_that_change_nothing_are_left_out() {
-        assert_eq!(plan(&off()).unwrap(), SamplingPlan { stages: vec![], pick: Pick::Draw { seed: None } });
+        let plan = plan(&off()).unwrap();
+        assert_eq!((plan.stages, plan.pick), (vec![], Pick::Draw { seed: None }));
     }
 
     #[test]
@@ -159,5 +218,24 @@ mod tests {
             plan(&Sampling { top_p: 1.5, ..off() }).unwrap_err().to_string(),
             "top_p must be between 0 and 1, not 1.5"
         );
+    }
+
+    #[test]
+    fn biases_logprobs_and_grammars_out_of_bounds_are_refused() {
+        let base = || spec(1, "a", 1);
+        let grammar = Some(Grammar::JsonSchema("[]".into()));
+        for bad in [
+            JobSpec { logit_bias: vec![(27, 1.0)], ..base() },
+            JobSpec { logit_bias: vec![(-1, 1.0)], ..base() },
+            JobSpec { logit_bias: vec![(1, 100.5)], ..base() },
+            JobSpec { logit_bias: vec![(1, f32::NAN)], ..base() },
+            JobSpec { logit_bias: vec![(1, 1.0); MAX_LOGIT_BIAS + 1], ..base() },
+            JobSpec { logprobs: Some(21), ..base() },
+            JobSpec { grammar, ..base() },
+        ] {
+            assert!(super::plan(&bad, 27).is_err(), "{bad:?}");
+        }
+        let fine = JobSpec { logit_bias: vec![(26, -100.0)], logprobs: Some(20), ..base() };
+        assert_eq!(super::plan(&fine, 27).unwrap().logprobs, Some(20));
     }
 }

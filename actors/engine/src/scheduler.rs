@@ -1,32 +1,51 @@
 //! Who runs, who waits, and what the next batch holds.
 //!
-//! Pure bookkeeping over job ids and token counts: no tokens, no text, no llama.cpp. Jobs are served in the order they
+//! Pure bookkeeping over job ids, token ids and counts: no text, no clock, no llama.cpp. Jobs are served in the order they
 //! came; nothing overtakes the head of the queue, so nothing starves. When the running jobs' tokens no longer fit the KV
-//! pool, the newest one gives its cells back and returns to its old place in the queue. The canary has a sequence and
-//! cells of its own.
+//! pool, the newest one returns to its old place in the queue. A job that leaves keeps its cells as long as nobody needs
+//! them; a later one that begins with the same tokens takes or shares them (see [`crate::prefix`]). The canary has a
+//! sequence and cells of its own and shares nothing.
 
-use crate::backend::{Limits, Sequence};
+mod reuse;
+mod shares;
+
+use crate::{
+    backend::{Limits, Sequence, Token},
+    pace::Pace,
+    prefix::{Change, Rows},
+};
+use reuse::Follow;
 use spillway_actors::gpu::frame::JobId;
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
 
 /// Cells kept free per running job when another is admitted, so that it is not preempted at once.
 const HEADROOM_TOKENS: usize = 8;
 
+/// What a job brings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Waiting {
-    job: JobId,
-    tokens: usize,
+pub struct Ask {
+    pub job: JobId,
+    /// Prompt tokens.
+    pub prompt: usize,
+    /// Tokens known: prompt, and replayed ones.
+    pub tokens: usize,
+    /// Its text must be the same every time: its tokens are computed in the batches of an undisturbed run. Kept only
+    /// where one job runs at a time; batches shared with others round differently anyway.
+    pub exact: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Running {
-    job: JobId,
+    ask: Ask,
     /// Place in the queue when it came; kept over preemptions.
     order: u64,
-    /// Tokens known: prompt, and generated ones.
-    tokens: usize,
-    /// How many of them are in the KV cache.
+    /// How many of its tokens are in the KV cache.
     evaluated: usize,
+    /// Somebody ahead computes the same tokens.
+    follows: Option<Follow>,
 }
 
 /// A run of one job's tokens in a batch.
@@ -39,149 +58,257 @@ pub struct Chunk {
     pub len: usize,
     /// Whether this is the last known token, so that the next one is sampled from it.
     pub samples: bool,
+    /// Computed in the batch an undisturbed run would use.
+    canonical: bool,
 }
 
-/// A job and the sequence it got, or lost.
+/// A job, the sequence it got, and how many of its tokens need not be computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seat {
     pub job: JobId,
     pub sequence: Sequence,
+    pub reused: usize,
 }
+
+/// The tokens of a job that is in the scheduler.
+pub type TokensOf<'a> = &'a dyn Fn(JobId) -> &'a [Token];
 
 #[derive(Debug)]
 pub struct Scheduler {
     limits: Limits,
-    waiting: BTreeMap<u64, Waiting>,
+    waiting: BTreeMap<u64, Ask>,
     /// Index = sequence.
     seats: Vec<Option<Running>>,
     canary: Option<Running>,
-    canaries: VecDeque<Waiting>,
+    canaries: VecDeque<Ask>,
     next_order: u64,
+    rows: Rows,
+    pace: Pace,
+    /// To be done to the backend's cells before the next batch.
+    changes: Vec<Change>,
 }
 
 impl Scheduler {
     pub fn new(limits: Limits) -> Self {
-        let seats = (0..limits.parallel).map(|_| None).collect();
-        Self { limits, waiting: BTreeMap::new(), seats, canary: None, canaries: VecDeque::new(), next_order: 0 }
+        let sequences = usize::try_from(limits.parallel).unwrap_or(usize::MAX);
+        Self {
+            limits,
+            waiting: BTreeMap::new(),
+            seats: vec![None; sequences],
+            canary: None,
+            canaries: VecDeque::new(),
+            next_order: 0,
+            rows: Rows::new(sequences),
+            pace: Pace::new(sequences + 1),
+            changes: Vec::new(),
+        }
     }
 
-    /// Puts a job of `tokens` tokens at the end of its queue.
-    pub fn enqueue(&mut self, job: JobId, tokens: usize, canary: bool) {
-        let waiting = Waiting { job, tokens };
+    /// Puts a job at the end of its queue.
+    pub fn enqueue(&mut self, ask: Ask, canary: bool) {
+        let ask = Ask { exact: ask.exact && self.limits.parallel == 1 && !canary, ..ask };
         if canary {
-            self.canaries.push_back(waiting);
+            self.canaries.push_back(ask);
         } else {
-            self.waiting.insert(self.next_order, waiting);
+            self.waiting.insert(self.next_order, ask);
             self.next_order += 1;
         }
     }
 
     /// Gives sequences to as many waiting jobs as fit, in order.
-    pub fn admit(&mut self) -> Vec<Seat> {
+    pub fn admit(&mut self, tokens_of: TokensOf<'_>) -> Vec<Seat> {
         let mut seated = Vec::new();
         if self.canary.is_none()
-            && let Some(Waiting { job, tokens }) = self.canaries.pop_front()
+            && let Some(ask) = self.canaries.pop_front()
         {
-            self.canary = Some(Running { job, order: 0, tokens, evaluated: 0 });
-            seated.push(Seat { job, sequence: self.limits.parallel });
+            self.canary = Some(Running { ask, order: 0, evaluated: 0, follows: None });
+            seated.push(Seat { job: ask.job, sequence: self.limits.parallel, reused: 0 });
         }
-        while let Some(seat) = self.admit_next() {
+        while let Some(seat) = self.admit_next(tokens_of) {
             seated.push(seat);
         }
         seated
     }
 
-    fn admit_next(&mut self) -> Option<Seat> {
+    fn admit_next(&mut self, tokens_of: TokensOf<'_>) -> Option<Seat> {
         let running = self.seats.iter().flatten().count();
-        let reserve = HEADROOM_TOKENS * (running + 1);
-        let next = self.waiting.first_entry()?;
-        let Waiting { job, tokens } = *next.get();
-        let committed: usize = self.seats.iter().flatten().map(|running| running.tokens).sum();
-        if running > 0 && committed + tokens + reserve > self.limits.pool_cells {
+        let (&order, &ask) = self.waiting.first_key_value()?;
+        if running == self.seats.len() {
             return None;
         }
-        let index = self.seats.iter().position(Option::is_none)?;
-        let order = *next.key();
-        next.remove();
-        *self.seats.get_mut(index)? = Some(Running { job, order, tokens, evaluated: 0 });
-        Some(Seat { job, sequence: u32::try_from(index).ok()? })
+        let tokens = tokens_of(ask.job);
+        let found = self.reusable(&ask, tokens);
+        let have = found.map_or(0, |(_, len)| len);
+        let follows = self.leader_of(&ask, order, have, tokens, tokens_of);
+        let live = found.map_or(0, |(from, len)| self.rows.live_among(from, len));
+        let shared = follows.map_or(0, |follow| follow.common).max(live);
+        let reserve = HEADROOM_TOKENS * (running + 1);
+        if running > 0 && self.committed() + ask.tokens - shared + reserve > self.limits.pool_cells {
+            return None;
+        }
+        self.waiting.pop_first();
+        let (sequence, reused) = self.prepare_row(found)?;
+        let seat = self.seats.get_mut(usize::try_from(sequence).ok()?)?;
+        *seat = Some(Running { ask, order, evaluated: reused, follows });
+        self.rows.set_live(sequence, true);
+        Some(Seat { job: ask.job, sequence, reused })
+    }
+
+    /// Cells that the running jobs hold or will need for the tokens they have.
+    fn committed(&self) -> usize {
+        self.rows.live_used() + self.seats.iter().flatten().map(Running::own_need).sum::<usize>()
     }
 
     /// Takes the newest job off the KV pool when the running ones no longer fit. Call until it returns `None`.
-    pub fn preempt_if_full(&mut self) -> Option<Seat> {
-        let committed: usize = self.seats.iter().flatten().map(|running| running.tokens).sum();
-        if committed <= self.limits.pool_cells { None } else { self.preempt_newest() }
+    pub fn preempt_if_full(&mut self) -> Option<JobId> {
+        if self.committed() <= self.limits.pool_cells { None } else { self.preempt_newest() }
     }
 
-    /// The KV cache is smaller than it said: lowers the pool to what the other jobs hold and preempts the newest.
-    pub fn pool_was_full(&mut self) -> Option<Seat> {
-        let seat = self.preempt_newest()?;
-        let committed: usize = self.seats.iter().flatten().map(|running| running.tokens).sum();
-        self.limits.pool_cells = self.limits.pool_cells.min(committed.max(self.limits.max_request_tokens));
-        Some(seat)
+    /// The KV cache is smaller than it said. First all cells that no job holds go; when there are none, the newest job is
+    /// preempted and the pool lowered to what the others hold. Returns whether anything could be done.
+    pub fn pool_was_full(&mut self) -> bool {
+        let reclaimed = self.rows.reclaim(usize::MAX);
+        if !reclaimed.is_empty() {
+            self.changes.extend(reclaimed);
+            return true;
+        }
+        if self.preempt_newest().is_none() {
+            return false;
+        }
+        self.changes.extend(self.rows.reclaim(usize::MAX));
+        self.limits.pool_cells = self.limits.pool_cells.min(self.committed().max(self.limits.max_request_tokens));
+        true
     }
 
     /// A job alone is never preempted: nobody would gain.
-    fn preempt_newest(&mut self) -> Option<Seat> {
+    fn preempt_newest(&mut self) -> Option<JobId> {
         if self.seats.iter().flatten().count() < 2 {
             return None;
         }
         let newest = self.seats.iter().flatten().max_by_key(|running| running.order)?.order;
         let index = self.seats.iter().position(|seat| seat.is_some_and(|running| running.order == newest))?;
-        let Running { job, order, tokens, .. } = self.seats.get_mut(index)?.take()?;
-        self.waiting.insert(order, Waiting { job, tokens });
-        Some(Seat { job, sequence: u32::try_from(index).ok()? })
+        let Running { ask, order, .. } = self.seats.get_mut(index)?.take()?;
+        self.waiting.insert(order, ask);
+        self.leave(u32::try_from(index).ok()?, true);
+        Some(ask.job)
     }
 
-    /// The next batch: every decoding sequence, then the canary's prompt, then prompts in fair shares.
-    pub fn plan(&self) -> Vec<Chunk> {
-        let (decoding, prompts): (Vec<_>, Vec<_>) = self
-            .running()
-            .filter(|(_, running)| running.pending() > 0)
-            .partition(|(_, running)| running.pending() == 1);
+    /// The next batch: every decoding sequence, then the canary's prompt, then prompts in shares of a budget that keeps
+    /// the decoding ones' steps short.
+    pub fn plan(&mut self) -> Vec<Chunk> {
+        let canary_alone = self.canary.is_some() && self.limits.parallel == 1;
+        let ready = self.running().filter(|(sequence, running)| {
+            let waits = running.follows.is_some() || (canary_alone && *sequence != self.limits.parallel);
+            running.pending() > 0 && !waits
+        });
+        let (decoding, prompts): (Vec<_>, Vec<_>) = ready.partition(|(_, running)| running.due() == 1);
         let mut budget = self.limits.batch_tokens.saturating_sub(decoding.len());
         if !decoding.is_empty() {
-            budget = budget.min(self.limits.mixed_prompt_tokens);
+            budget = self.pace.prompt_budget(decoding.len(), budget.min(self.limits.mixed_prompt_tokens));
         }
-        let mut chunks: Vec<Chunk> = decoding.iter().map(|(sequence, running)| running.chunk(*sequence, 1)).collect();
+        let mut chunks: Vec<Chunk> =
+            decoding.iter().map(|(sequence, running)| self.chunk(*sequence, running, 1)).collect();
         let (canary, mut jobs): (Vec<_>, Vec<_>) =
             prompts.into_iter().partition(|(sequence, _)| *sequence == self.limits.parallel);
         jobs.sort_by_key(|(_, running)| running.order);
         for group in [canary, jobs] {
-            let needs: Vec<usize> = group.iter().map(|(_, running)| running.pending()).collect();
-            for ((sequence, running), len) in group.into_iter().zip(fair_shares(budget, &needs)) {
+            let needs: Vec<usize> = group.iter().map(|(_, running)| running.due()).collect();
+            for ((sequence, running), len) in group.into_iter().zip(shares::split(budget, &needs)) {
                 budget -= len;
                 if len > 0 {
-                    chunks.push(running.chunk(sequence, len));
+                    chunks.push(self.chunk(sequence, &running, len));
                 }
             }
         }
+        self.make_room(&chunks);
         chunks
     }
 
-    /// This chunk is in the KV cache now.
-    pub fn evaluated(&mut self, chunk: &Chunk) {
-        if let Some(running) = self.find(chunk.job) {
-            running.evaluated = chunk.start + chunk.len;
+    fn chunk(&self, sequence: Sequence, running: &Running, len: usize) -> Chunk {
+        let (start, prompt) = (running.evaluated, running.ask.prompt);
+        let in_prompt = start + len <= prompt;
+        let whole = len == self.limits.batch_tokens || start + len == prompt;
+        Chunk {
+            job: running.ask.job,
+            sequence,
+            start,
+            len,
+            samples: len == running.pending(),
+            canonical: self.limits.parallel == 1
+                && in_prompt
+                && whole
+                && start.is_multiple_of(self.limits.batch_tokens.max(1)),
         }
+    }
+
+    /// Old cells go before new ones come.
+    fn make_room(&mut self, chunks: &[Chunk]) {
+        let needed: usize =
+            chunks.iter().filter(|chunk| chunk.sequence != self.limits.parallel).map(|chunk| chunk.len).sum();
+        let free = self.limits.pool_cells.saturating_sub(self.rows.used());
+        if needed > free {
+            self.changes.extend(self.rows.reclaim(needed - free));
+        }
+    }
+
+    /// What to do to the backend's cells, in order, before the batch that was planned.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// This chunk, whose tokens these are, is in the KV cache now.
+    pub fn evaluated(&mut self, chunk: &Chunk, tokens: &[Token]) {
+        let Some(running) = self.find(chunk.job) else { return };
+        running.evaluated = chunk.start + chunk.len;
+        if chunk.sequence != self.limits.parallel {
+            self.rows.append(chunk.sequence, tokens, chunk.canonical);
+        }
+    }
+
+    /// The backend could not do what the books say: this sequence holds nothing. Returns its job, which begins again.
+    pub fn lost(&mut self, sequence: Sequence) -> Option<JobId> {
+        self.rows.truncate(sequence, 0);
+        let running = self.seats.get_mut(usize::try_from(sequence).ok()?)?.as_mut()?;
+        running.evaluated = 0;
+        running.follows = None;
+        Some(running.ask.job)
     }
 
     /// A token of this job was sampled; it will be part of the next batch.
     pub fn sampled(&mut self, job: JobId) {
         if let Some(running) = self.find(job) {
-            running.tokens += 1;
+            running.ask.tokens += 1;
         }
     }
 
-    /// Forgets a job wherever it is. Returns its sequence, whose KV cells are now nobody's, if it had one.
-    pub fn remove(&mut self, job: JobId) -> Option<Sequence> {
+    /// A step with these chunks took this long.
+    pub fn took(&mut self, chunks: &[Chunk], took: Duration) {
+        let decoding = chunks.iter().filter(|chunk| chunk.len == 1).count();
+        let prompt: usize = chunks.iter().map(|chunk| chunk.len).filter(|len| *len > 1).sum();
+        self.pace.observe(decoding, prompt, took);
+    }
+
+    /// Forgets a job wherever it is. With `keep` its cells stay for others until the room is needed; without, they are in
+    /// an unknown state and go at once.
+    pub fn remove(&mut self, job: JobId, keep: bool) {
         self.waiting.retain(|_, waiting| waiting.job != job);
         self.canaries.retain(|waiting| waiting.job != job);
-        if self.canary.take_if(|running| running.job == job).is_some() {
-            return Some(self.limits.parallel);
+        if self.canary.take_if(|running| running.ask.job == job).is_some() {
+            self.changes.push(Change::Truncate { sequence: self.limits.parallel, len: 0 });
         }
-        let index = self.seats.iter_mut().position(|seat| seat.take_if(|running| running.job == job).is_some())?;
-        u32::try_from(index).ok()
+        let seat = self.seats.iter_mut().position(|seat| seat.take_if(|running| running.ask.job == job).is_some());
+        if let Some(sequence) = seat.and_then(|index| u32::try_from(index).ok()) {
+            self.leave(sequence, keep);
+        }
+    }
+
+    /// The only way a row loses its job.
+    fn leave(&mut self, sequence: Sequence, keep: bool) {
+        self.rows.set_live(sequence, false);
+        if !(keep && self.limits.prefix_reuse) {
+            self.rows.truncate(sequence, 0);
+            self.changes.push(Change::Truncate { sequence, len: 0 });
+        }
     }
 
     /// Nothing to decode and nothing to admit.
@@ -197,9 +324,20 @@ impl Scheduler {
         self.waiting.len() + self.canaries.len()
     }
 
-    /// KV cells in use.
+    /// KV cells that jobs hold.
     pub fn used_cells(&self) -> usize {
-        self.running().map(|(_, running)| running.evaluated).sum()
+        self.rows.live_used() + self.canary.map_or(0, |running| running.evaluated)
+    }
+
+    /// KV cells that nobody holds and that a later prompt may take.
+    pub fn kept_cells(&self) -> usize {
+        self.rows.used() - self.rows.live_used()
+    }
+
+    /// The tokens whose cells a sequence holds, by the books.
+    #[cfg(test)]
+    pub(crate) fn kept_tokens(&self, sequence: Sequence) -> &[Token] {
+        self.rows.tokens(sequence)
     }
 
     fn running(&self) -> impl Iterator<Item = (Sequence, Running)> + '_ {
@@ -208,43 +346,30 @@ impl Scheduler {
     }
 
     fn find(&mut self, job: JobId) -> Option<&mut Running> {
-        self.seats.iter_mut().chain([&mut self.canary]).flatten().find(|running| running.job == job)
+        self.seats.iter_mut().chain([&mut self.canary]).flatten().find(|running| running.ask.job == job)
     }
 }
 
 impl Running {
     fn pending(&self) -> usize {
-        self.tokens - self.evaluated
+        self.ask.tokens - self.evaluated
     }
 
-    fn chunk(&self, sequence: Sequence, len: usize) -> Chunk {
-        Chunk { job: self.job, sequence, start: self.evaluated, len, samples: len == self.pending() }
+    /// Cells it will take for the tokens it has; not those that its leader computes.
+    fn own_need(&self) -> usize {
+        let shared = self.follows.map_or(0, |follow| follow.common.saturating_sub(self.evaluated));
+        self.pending().saturating_sub(shared)
     }
-}
 
-/// Divides `budget` so that nobody gets more than needed, and nobody less than another unless satisfied (or by one token,
-/// to whom comes first).
-fn fair_shares(budget: usize, needs: &[usize]) -> Vec<usize> {
-    let mut shares = vec![0; needs.len()];
-    let mut order: Vec<usize> = (0..needs.len()).collect();
-    order.sort_by_key(|&index| needs.get(index).copied());
-    let (mut left, mut takers) = (budget, needs.len());
-    for index in order {
-        let equal = left.checked_div(takers).unwrap_or(0);
-        let share = needs.get(index).copied().unwrap_or(0).min(equal);
-        if let Some(slot) = shares.get_mut(index) {
-            *slot = share;
-        }
-        left -= share;
-        takers -= 1;
-    }
-    for (share, need) in shares.iter_mut().zip(needs) {
-        if *share < *need && left > 0 {
-            *share += 1;
-            left -= 1;
+    /// How many tokens its next chunk may hold. An exact job's generated tokens are computed one by one, as when they
+    /// were sampled.
+    fn due(&self) -> usize {
+        match (self.ask.exact, self.ask.prompt.checked_sub(self.evaluated)) {
+            (true, Some(left)) if left > 0 => left,
+            (true, _) => self.pending().min(1),
+            (false, _) => self.pending(),
         }
     }
-    shares
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use std::{
         Arc,
         mpsc::{Receiver, sync_channel},
     },
+    time::Instant,
 };
 
 /// Called with the ratio loaded so far; `false` asks to give up.
@@ -148,11 +149,18 @@ fn turn<B: Backend>(engine: &mut Engine<B>, shared: &Shared, hang: bool) -> io::
                 std::thread::park();
             }
         }
+        let began = now();
         let frame = engine.run(&plan);
+        engine.took(&plan, began.elapsed());
         shared.set_gauges(engine.heartbeat());
         shared.send(&frame)?;
     }
     Ok(())
+}
+
+#[expect(clippy::disallowed_methods, reason = "measures real decodes; this process has no tokio")]
+fn now() -> Instant {
+    Instant::now()
 }
 
 /// Says whether the next step is to hang.

@@ -4,6 +4,7 @@
 //! the same cores would only measure each other.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::disallowed_methods)]
 
+mod cases;
 mod support;
 
 use spillway_actors::gpu::frame::{

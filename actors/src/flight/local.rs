@@ -94,7 +94,7 @@ impl Flight {
                     progress.usage.prompt_tokens = u64::from(prompt_tokens) + progress.replayed;
                     progress.usage.cached_tokens = u64::from(cached_tokens);
                 }
-                Some(JobEvent::Piece { text, tokens }) => self.piece(text, tokens, decision, progress).await,
+                Some(JobEvent::Piece { text, tokens, .. }) => self.piece(text, tokens, decision, progress).await,
                 Some(JobEvent::Finished { reason, prompt_tokens, completion_tokens, cached_tokens }) => {
                     self.usage = TokenUsage {
                         prompt_tokens: u64::from(prompt_tokens),
@@ -178,6 +178,9 @@ impl Flight {
             replay: self.sent.tokens().to_vec(),
             sent_bytes: self.sent.bytes(),
             canary: false,
+            logprobs: None,
+            logit_bias: Vec::new(),
+            grammar: None,
         }
     }
 

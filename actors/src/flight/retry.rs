@@ -119,7 +119,12 @@ impl Flight {
     pub(super) async fn use_up(&mut self, next: Next, error: GatewayError, key: TargetKey) -> Result<(), GatewayError> {
         match next {
             Next::AnotherKey => {}
-            Next::Elsewhere => self.job.tried(key),
+            Next::Elsewhere => {
+                self.job.tried(key);
+                if error.kind == ErrorKind::ContextLengthExceeded {
+                    self.rule_out_up_to(self.window(key));
+                }
+            }
             Next::Again { after } => {
                 self.retried_only_target = true;
                 tokio::time::sleep(after).await;
@@ -127,6 +132,28 @@ impl Flight {
             Next::Over => return Err(self.last_word(error)),
         }
         Ok(())
+    }
+
+    fn window(&self, key: TargetKey) -> u32 {
+        let fleet = &self.services.fleet;
+        match key {
+            TargetKey::Cloud { provider, model } => {
+                let model = fleet.providers.get(provider).and_then(|provider| provider.model(model));
+                model.map_or(0, |model| model.context_tokens)
+            }
+            TargetKey::Gpu { slot, .. } => fleet.slots.get(slot).map_or(0, |slot| slot.config().context_tokens),
+        }
+    }
+
+    /// What was too long for one target is too long for every other that holds no more.
+    fn rule_out_up_to(&self, window: u32) {
+        let fleet = &self.services.fleet;
+        let gpus =
+            fleet.slots.iter().enumerate().map(|(at, slot)| TargetKey::Gpu { slot: at, epoch: slot.view().epoch });
+        let clouds = fleet.providers.iter().enumerate().flat_map(|(provider, known)| {
+            known.models().into_iter().map(move |(model, _)| TargetKey::Cloud { provider, model })
+        });
+        gpus.chain(clouds).filter(|key| self.window(*key) <= window).for_each(|key| self.job.tried(key));
     }
 
     /// After a failed cloud attempt every further one is extra: it is taken out of the budget of all, or not made.

@@ -310,6 +310,9 @@ async fn decode_one(slot: &Arc<EngineSlot>, epoch: u64) -> Result<(), String> {
         replay: Vec::new(),
         sent_bytes: 0,
         canary: true,
+        logprobs: None,
+        logit_bias: Vec::new(),
+        grammar: None,
     };
     let Some(mut outputs) = slot.submit(epoch, None, spec) else {
         let same = slot.view().epoch == epoch;

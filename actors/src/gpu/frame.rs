@@ -9,7 +9,7 @@ pub use crate::domain::Sampling;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Raised whenever a frame changes shape. Both binaries come from one workspace, so only equality is accepted.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;
 
 /// Largest payload either side accepts, in bytes. A prompt is at most the edge's body limit; this leaves room above it.
 pub const MAX_FRAME_BYTES: usize = 32 << 20;
@@ -68,8 +68,10 @@ pub struct Heartbeat {
     pub running: u32,
     /// Jobs waiting for a sequence.
     pub waiting: u32,
-    /// KV cells in use, of `kv_total`.
+    /// KV cells that jobs hold, of `kv_total`.
     pub kv_used: u32,
+    /// KV cells that no job holds, kept for prompts that begin with the same tokens; given up when room is needed.
+    pub kv_kept: u32,
     pub kv_total: u32,
 }
 
@@ -143,6 +145,27 @@ pub struct JobSpec {
     pub sent_bytes: u64,
     /// A canary decode: uses the engine's own spare sequence and never waits behind jobs.
     pub canary: bool,
+    /// Log-probabilities of every sampled token, with this many alternatives (at most [`MAX_TOP_LOGPROBS`]); `None` = none.
+    pub logprobs: Option<u8>,
+    /// Added to the logits of these token ids before anything else; at most [`MAX_LOGIT_BIAS`] entries, each from -100 to 100.
+    pub logit_bias: Vec<(i32, f32)>,
+    /// What the generated text must be.
+    pub grammar: Option<Grammar>,
+}
+
+/// Most alternatives per token, as in OpenAI's interface.
+pub const MAX_TOP_LOGPROBS: u8 = 20;
+
+/// Most entries of `logit_bias`.
+pub const MAX_LOGIT_BIAS: usize = 1024;
+
+/// A constraint on the generated text. The engine checks it before llama.cpp sees it; a bad one is `Invalid`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Grammar {
+    /// llama.cpp's own notation, starting at `root`.
+    Gbnf(String),
+    /// A JSON schema as JSON text; `{"type":"object"}` for any object.
+    JsonSchema(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -177,6 +200,8 @@ pub enum JobEvent {
     Piece {
         text: String,
         tokens: Vec<i32>,
+        /// One per token of `tokens`, in their order, when the job asked for them; else empty.
+        logprobs: Vec<TokenLogprob>,
     },
     Finished {
         reason: StopReason,
@@ -185,6 +210,22 @@ pub enum JobEvent {
         cached_tokens: u32,
     },
     Failed(JobFailure),
+}
+
+/// How likely a sampled token was, before penalties, filters, biases and temperature (the softmax of the raw logits).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TokenLogprob {
+    pub chosen: Alternative,
+    /// The most likely tokens, best first; the chosen one may be among them.
+    pub top: Vec<Alternative>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Alternative {
+    pub token: i32,
+    /// The token's text, which need not be whole UTF-8 characters.
+    pub bytes: Vec<u8>,
+    pub logprob: f32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -206,7 +247,7 @@ pub struct JobFailure {
 pub enum JobFailureKind {
     /// Prompt (+ replay) does not fit: the request cannot be served by this engine.
     ContextLength,
-    /// The template or sampling refused the request: the client's fault.
+    /// The template, sampling or grammar refused the request: the client's fault.
     Invalid,
     /// A decode failed; another target may do better.
     Decode,
@@ -284,7 +325,7 @@ mod tests {
             outputs: vec![JobOutput {
                 job: 9,
                 seq: 0,
-                event: JobEvent::Piece { text: "né".into(), tokens: vec![1, 2] },
+                event: JobEvent::Piece { text: "né".into(), tokens: vec![1, 2], logprobs: vec![] },
             }],
         };
         let mut wire = Vec::new();

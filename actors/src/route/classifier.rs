@@ -4,7 +4,9 @@
 use super::actor::{RouteReply, RouterMsg, internal};
 use crate::{
     chaos::{self, Fault},
-    classify,
+    classify::{self, Classification},
+    config::ClassifierKind,
+    domain::ChatRequest,
     jobs::Job,
     supervise::Address,
 };
@@ -24,7 +26,16 @@ pub enum ClassifierMsg {
 
 #[derive(Clone)]
 pub struct ClassifierActor {
+    pub kind: ClassifierKind,
     pub router: Address<RouterMsg>,
+}
+
+/// By the configured classifier; explanations grade the same way.
+pub(super) fn grade(request: &ChatRequest, kind: ClassifierKind) -> Classification {
+    match kind {
+        ClassifierKind::Keywords => classify::by_keywords(request),
+        ClassifierKind::Learned(cuts) => classify::by_weights(request, cuts),
+    }
 }
 
 impl Actor for ClassifierActor {
@@ -45,7 +56,7 @@ impl Actor for ClassifierActor {
         match message {
             ClassifierMsg::Classify { job, reply_to } => {
                 // A request that breaks the classifier is that request's error, not the classifier's death.
-                match catch_unwind(AssertUnwindSafe(|| classify::by_keywords(&job.request))) {
+                match catch_unwind(AssertUnwindSafe(|| grade(&job.request, self.kind))) {
                     Ok(grade) => drop(self.router.cast(RouterMsg::Route { job, grade, reply_to })),
                     Err(_) => drop(reply_to.send(Err(internal("the request could not be graded")))),
                 }

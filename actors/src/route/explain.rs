@@ -2,6 +2,7 @@
 //! RouterActor uses. Never shows the prompt.
 
 use super::{
+    classifier::grade,
     facts::{Ask, Budget, CloudFacts, LocalFacts, Surroundings},
     fleet::Fleet,
     gates::Gate,
@@ -9,7 +10,7 @@ use super::{
     policy::{self, Standing, Tier},
 };
 use crate::{
-    classify::{self, Basis, Classification},
+    classify::Basis,
     cloud::Provider,
     config::Config,
     domain::{ChatRequest, Complexity, GatewayError, Needs},
@@ -117,13 +118,8 @@ pub fn explain(request: &ChatRequest, config: &Config, fleet: &Fleet, queued: us
     let (locals, clouds) = (fleet.locals(queued, now), fleet.clouds(now));
     let around = surroundings(config, &locals, &clouds);
     let recalled = fleet.sessions.recall(&fleet.sessions.conversation(request), now);
-    let (grade, progress) = (grade(request), Progress::default());
+    let (grade, progress) = (grade(request, config.router.classifier), Progress::default());
     laid_open(Ask { recalled, ..Ask::new(request, &grade, &progress) }, around)
-}
-
-/// As ClassifierActor grades.
-fn grade(request: &ChatRequest) -> Classification {
-    classify::by_keywords(request)
 }
 
 /// As [`explain`] without a running gateway: every local target is taken to be warm and idle, every provider with a key
@@ -140,7 +136,7 @@ pub fn explain_at_rest(request: &ChatRequest, config: &Config, now: Instant) -> 
         local.view.state = GpuState::Warm;
         local.view.serving = true;
     }
-    let (grade, progress) = (grade(request), Progress::default());
+    let (grade, progress) = (grade(request, config.router.classifier), Progress::default());
     Ok(laid_open(Ask::new(request, &grade, &progress), surroundings(config, &locals, &clouds)))
 }
 

@@ -1,15 +1,22 @@
 //! A model for tests that only counts.
 
-use super::{Backend, BatchToken, DecodeFault, Limits, Sequence, Token};
-use crate::{job::failure, sampling::SamplingPlan};
+use super::{Backend, BatchToken, DecodeFault, Limits, SampleFault, Sampled, Sequence, Token};
+use crate::{job::failure, logprobs::Likelihood, sampling::SamplingPlan};
 use spillway_actors::gpu::frame::{JobFailure, JobFailureKind, JobId, JobSpec, Prompt, Sampling};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// A model whose next token is the last token plus one, mod 26, spelled `a`..`z`; token 26 ends. It checks every batch
 /// against its own picture of the KV cache, so a wrong position, a stale sequence or an overfull pool fails the test.
 pub(crate) struct Counting {
     limits: Limits,
-    pub(crate) cache: HashMap<Sequence, Vec<Token>>,
+    /// Tokens, and the cells they are in: a shared cell is in two sequences.
+    pub(crate) cache: HashMap<Sequence, Vec<(Token, u64)>>,
+    next_cell: u64,
+    pub(crate) decoded: usize,
+    /// Sequences whose decodes always fail.
+    pub(crate) broken: HashSet<Sequence>,
+    /// Whether cells can be cut and shared when it comes to it.
+    pub(crate) pliable: bool,
     last_batch: Vec<BatchToken>,
     /// Faults for the next decodes, last one first.
     pub(crate) faults: Vec<DecodeFault>,
@@ -25,13 +32,33 @@ impl Counting {
             canary_cells: 16,
             max_request_tokens: pool_cells.min(60),
             vocab: 27,
+            prefix_reuse: true,
         };
-        Self { limits, cache: HashMap::new(), last_batch: vec![], faults: vec![] }
+        Self {
+            limits,
+            cache: HashMap::new(),
+            next_cell: 0,
+            decoded: 0,
+            broken: HashSet::new(),
+            pliable: true,
+            last_batch: vec![],
+            faults: vec![],
+        }
+    }
+
+    /// Tokens in the cells of a sequence.
+    pub(crate) fn held(&self, sequence: Sequence) -> Vec<Token> {
+        self.cache.get(&sequence).map_or(vec![], |cells| cells.iter().map(|(token, _)| *token).collect())
+    }
+
+    pub(crate) fn limits_mut(&mut self) -> &mut Limits {
+        &mut self.limits
     }
 }
 
 impl Backend for Counting {
-    type Sampler = ();
+    /// Alternatives wanted.
+    type Sampler = Option<usize>;
 
     fn limits(&self) -> Limits {
         self.limits
@@ -53,28 +80,67 @@ impl Backend for Counting {
         token == 26
     }
 
-    fn sampler(&mut self, _: &SamplingPlan, _: usize, _: &[Token]) {}
+    fn sampler(&mut self, plan: &SamplingPlan, _: usize, _: &[Token]) -> Result<Option<usize>, JobFailure> {
+        Ok(plan.logprobs)
+    }
 
     fn decode(&mut self, batch: &[BatchToken]) -> Result<(), DecodeFault> {
         assert!(!batch.is_empty() && batch.len() <= self.limits.batch_tokens);
         if let Some(fault) = self.faults.pop() {
             return Err(fault);
         }
+        if batch.iter().any(|token| self.broken.contains(&token.sequence)) {
+            // As llama.cpp: what came before the failure stays.
+            let early = batch.iter().take_while(|token| !self.broken.contains(&token.sequence));
+            for token in early {
+                self.next_cell += 1;
+                self.cache.entry(token.sequence).or_default().push((token.token, self.next_cell));
+            }
+            return Err(DecodeFault::Failed("broken".into()));
+        }
+        self.decoded += batch.len();
         for token in batch {
             assert!(token.sequence <= self.limits.parallel);
             let cells = self.cache.entry(token.sequence).or_default();
             assert_eq!(cells.len(), token.position, "position in sequence {}", token.sequence);
-            cells.push(token.token);
+            self.next_cell += 1;
+            cells.push((token.token, self.next_cell));
         }
-        let used: usize = self.cache.iter().filter(|(seq, _)| **seq < self.limits.parallel).map(|(_, c)| c.len()).sum();
-        assert!(used <= self.limits.pool_cells);
+        let jobs = self.cache.iter().filter(|(sequence, _)| **sequence < self.limits.parallel);
+        let used: HashSet<u64> = jobs.flat_map(|(_, cells)| cells.iter().map(|(_, cell)| *cell)).collect();
+        assert!(used.len() <= self.limits.pool_cells, "{} cells", used.len());
         self.last_batch = batch.to_vec();
         Ok(())
     }
 
-    fn sample(&mut self, (): &mut (), row: usize) -> Option<Token> {
+    fn sample(&mut self, top: &mut Option<usize>, row: usize) -> Result<Sampled, SampleFault> {
         assert!(self.last_batch[row].wants_logits);
-        Some((self.last_batch[row].token + 1) % 26)
+        let token = (self.last_batch[row].token + 1) % 26;
+        let likelihood = top.map(|top| Likelihood { chosen: 0.0, top: (0..).zip([-1.0; 20]).take(top).collect() });
+        Ok(Sampled { token, likelihood })
+    }
+
+    fn share(&mut self, from: Sequence, to: Sequence, start: usize, end: usize) -> bool {
+        let cells = self.cache.get(&from).map_or(vec![], |cells| cells[start..end].to_vec());
+        let target = self.cache.entry(to).or_default();
+        assert_eq!(target.len(), start, "a gap in sequence {to}");
+        if self.pliable {
+            target.extend(cells);
+        }
+        self.pliable
+    }
+
+    fn truncate(&mut self, sequence: Sequence, len: usize) -> bool {
+        if len == 0 {
+            self.clear(sequence);
+            return true;
+        }
+        let cells = self.cache.entry(sequence).or_default();
+        assert!(cells.len() >= len, "sequence {sequence} holds {} cells, not {len}", cells.len());
+        if self.pliable {
+            cells.truncate(len);
+        }
+        self.pliable
     }
 
     fn clear(&mut self, sequence: Sequence) {
@@ -93,5 +159,8 @@ pub(crate) fn spec(job: JobId, prompt: &str, max_tokens: u32) -> JobSpec {
         replay: vec![],
         sent_bytes: 0,
         canary: false,
+        logprobs: None,
+        logit_bias: vec![],
+        grammar: None,
     }
 }

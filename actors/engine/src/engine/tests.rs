@@ -3,7 +3,7 @@
 use super::*;
 use crate::backend::counting::{Counting, spec};
 use proptest::prelude::*;
-use spillway_actors::gpu::frame::{Prompt, Sampling};
+use spillway_actors::gpu::frame::{Prompt, Sampling, StopReason};
 
 /// Everything said about each job, after checking the numbering.
 #[derive(Default)]
@@ -38,12 +38,30 @@ impl Heard {
     fn end(&self, job: JobId) -> &JobEvent {
         self.0[&job].last().unwrap()
     }
+
+    fn cached(&self, job: JobId) -> u32 {
+        let JobEvent::Finished { cached_tokens, .. } = self.end(job) else { panic!("job {job} did not finish") };
+        *cached_tokens
+    }
 }
 
 fn turn(engine: &mut Engine<Counting>, heard: &mut Heard) {
     heard.hear(engine.flush());
     if let Some((_, plan)) = engine.begin() {
+        // What the model is about to continue from is this job's own text, token for token.
+        for chunk in &plan {
+            let own = &engine.jobs[&chunk.job].job.tokens()[..chunk.start];
+            assert_eq!(engine.backend.held(chunk.sequence), own, "job {} continues another text", chunk.job);
+        }
         heard.hear(Some(engine.run(&plan)));
+    }
+}
+
+/// No job holds a cell, and the books of what is kept are true.
+fn assert_left_in_order(engine: &Engine<Counting>) {
+    assert_eq!(engine.scheduler.used_cells(), 0, "cells of a job that has left");
+    for sequence in 0..=engine.backend.limits().parallel {
+        assert_eq!(engine.scheduler.kept_tokens(sequence), engine.backend.held(sequence), "sequence {sequence}");
     }
 }
 
@@ -58,7 +76,7 @@ fn drain_into(engine: &mut Engine<Counting>, heard: &mut Heard) {
         turn(engine, heard);
         if engine.is_idle() {
             heard.hear(engine.flush());
-            assert!(engine.backend.cache.is_empty(), "cells of a job that has left");
+            assert_left_in_order(engine);
             return;
         }
     }
@@ -99,26 +117,183 @@ fn a_cancelled_job_says_nothing_more_and_frees_its_cells() {
     turn(&mut engine, &mut heard);
     let said = heard.0[&1].len();
     engine.cancel(1);
-    assert!(engine.backend.cache.is_empty());
+    assert_left_in_order(&engine);
     assert!(engine.is_idle());
     turn(&mut engine, &mut heard);
     assert_eq!(heard.0[&1].len(), said);
 }
 
 #[test]
-fn a_failed_decode_fails_its_own_sequences_only() {
-    let mut engine = engine(2, 100);
+fn a_failed_decode_fails_only_who_fails_alone() {
+    for broken in 0..4 {
+        let mut engine = engine(4, 100);
+        let mut heard = Heard::default();
+        for job in 0..5 {
+            engine.submit(&spec(job, "abc", 4));
+        }
+        turn(&mut engine, &mut heard);
+        engine.backend.broken.insert(broken);
+        turn(&mut engine, &mut heard);
+        engine.backend.broken.clear();
+        drain_into(&mut engine, &mut heard);
+        for job in 0..5 {
+            if job == u64::from(broken) {
+                let failed = failure(JobFailureKind::Decode, "decode failed: broken");
+                assert_eq!(heard.end(job), &JobEvent::Failed(failed));
+            } else {
+                assert_eq!((heard.text(job).as_str(), heard.end(job)), ("defg", &finished(StopReason::Length, 3, 4)));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_decode_that_fails_once_fails_nobody_but_a_job_alone() {
+    let mut two = engine(2, 100);
     let mut heard = Heard::default();
-    for job in 1..=3 {
-        engine.submit(&spec(job, "abc", 4));
+    for job in 1..=2 {
+        two.submit(&spec(job, "abc", 4));
+    }
+    two.backend.faults.push(DecodeFault::Failed("code -3".into()));
+    drain_into(&mut two, &mut heard);
+    assert_eq!((heard.text(1), heard.text(2)), ("defg".into(), "defg".into()));
+    two.submit(&spec(3, "abc", 4));
+    two.backend.faults.push(DecodeFault::Failed("code -3".into()));
+    drain_into(&mut two, &mut heard);
+    assert_eq!(heard.end(3), &JobEvent::Failed(failure(JobFailureKind::Decode, "decode failed: code -3")));
+}
+
+const LETTERS: &str = "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopqrstuvwxyz";
+
+#[test]
+fn a_prompt_that_begins_like_an_earlier_one_is_computed_from_where_they_differ() {
+    let mut engine = engine(2, 300);
+    engine.submit(&spec(1, &LETTERS[..30], 4));
+    assert_eq!(drain(&mut engine).cached(1), 0);
+    let before = engine.backend.decoded;
+    engine.submit(&spec(2, &format!("{}qq", &LETTERS[..25]), 4));
+    let heard = drain(&mut engine);
+    assert_eq!((heard.cached(2), engine.backend.decoded - before), (25, 2 + 3));
+    assert_eq!(heard.0[&2][0], JobEvent::Accepted { prompt_tokens: 27, cached_tokens: 25 });
+    engine.submit(&spec(3, &format!("b{}", &LETTERS[1..30]), 1));
+    assert_eq!(drain(&mut engine).cached(3), 0, "one other token at the beginning makes it another text");
+}
+
+#[test]
+fn a_conversation_goes_on_from_its_own_answer() {
+    let mut engine = engine(2, 300);
+    engine.submit(&spec(1, &LETTERS[..20], 10));
+    let heard = drain(&mut engine);
+    let next = format!("{}{}qq", &LETTERS[..20], heard.text(1));
+    engine.submit(&spec(2, &next, 2));
+    assert_eq!(drain(&mut engine).cached(2), 20 + 9, "the last answer token was sampled, not computed");
+}
+
+#[test]
+fn eight_prompts_with_one_beginning_compute_it_once() {
+    let mut engine = engine(8, 300);
+    for job in 0..8u8 {
+        let own = String::from_utf8(vec![b'a' + job; 4]).unwrap();
+        engine.submit(&spec(u64::from(job), &format!("{}{own}", &LETTERS[..40]), 1));
+    }
+    let heard = drain(&mut engine);
+    assert!(engine.backend.decoded <= 40 + 8 * 4, "{}", engine.backend.decoded);
+    assert_eq!((0..8).filter(|job| heard.cached(*job) >= 40).count(), 7);
+}
+
+#[test]
+fn followers_of_a_cancelled_leader_find_another() {
+    let mut engine = engine(4, 300);
+    let mut heard = Heard::default();
+    for job in 0..4u8 {
+        let own = String::from_utf8(vec![b'a' + job; 4]).unwrap();
+        engine.submit(&spec(u64::from(job), &format!("{}{own}", &LETTERS[..40]), 2));
     }
     turn(&mut engine, &mut heard);
-    engine.backend.faults.push(DecodeFault::Failed("code -3".into()));
-    turn(&mut engine, &mut heard);
-    for job in [1, 2] {
-        assert_eq!(heard.end(job), &JobEvent::Failed(failure(JobFailureKind::Decode, "decode failed: code -3")));
+    engine.cancel(0);
+    drain_into(&mut engine, &mut heard);
+    assert!(engine.backend.decoded <= 40 + 16 + 4 * 5, "{}", engine.backend.decoded);
+    assert!((1..4).all(|job| matches!(heard.end(job), JobEvent::Finished { .. })));
+}
+
+#[test]
+fn where_cells_cannot_be_kept_everything_is_computed() {
+    let mut counting = Counting::new(2, 300);
+    counting.limits_mut().prefix_reuse = false;
+    let mut engine = Engine::new(counting, 5);
+    for job in 0..3 {
+        engine.submit(&spec(job, &LETTERS[..30], 2));
     }
-    assert_eq!(drain(&mut engine).end(3), &finished(StopReason::Length, 3, 4));
+    let heard = drain(&mut engine);
+    assert_eq!((0..3).map(|job| heard.cached(job)).sum::<u32>(), 0);
+    assert!(engine.backend.cache.values().all(Vec::is_empty));
+}
+
+#[test]
+fn a_backend_that_cannot_share_after_all_computes_everything_and_says_so() {
+    let mut engine = engine(2, 300);
+    engine.backend.pliable = false;
+    let mut heard = Heard::default();
+    for job in 0..3 {
+        engine.submit(&spec(job, &LETTERS[..30], 2));
+        drain_into(&mut engine, &mut heard);
+    }
+    let before = engine.backend.decoded;
+    assert_eq!((before, heard.cached(2)), (3 * 31, 0));
+}
+
+#[test]
+#[should_panic(expected = "continues another text")]
+fn a_poisoned_index_would_be_noticed_by_these_tests() {
+    let mut engine = engine(1, 300);
+    engine.submit(&spec(1, &LETTERS[..30], 2));
+    drain(&mut engine);
+    engine.backend.cache.get_mut(&0).unwrap()[7].0 = 25;
+    engine.submit(&spec(2, &LETTERS[..30], 2));
+    // Seed-less and not greedy, so that the cells are taken as they are.
+    drain(&mut engine);
+}
+
+#[test]
+fn at_one_sequence_a_repeatable_replay_is_computed_in_the_batches_of_its_first_run() {
+    let batches = |replay: Vec<Token>, warm: bool| {
+        let mut engine = engine(1, 300);
+        let base = || JobSpec {
+            sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+            ..spec(1, &LETTERS[..37], 12)
+        };
+        if warm {
+            engine.submit(&JobSpec { job: 9, ..spec(9, &LETTERS[..30], 6) });
+            drain(&mut engine);
+        }
+        engine.submit(&JobSpec { replay, ..base() });
+        let mut batches = vec![];
+        while let Some((_, plan)) = engine.begin() {
+            batches.extend(plan.iter().map(|chunk| (chunk.start, chunk.len)));
+            engine.run(&plan);
+        }
+        batches
+    };
+    let whole = batches(vec![], false);
+    assert_eq!(&whole[..4], [(0, 16), (16, 16), (32, 5), (37, 1)]);
+    let answer: Vec<Token> = (37..44).map(|token| token % 26).collect();
+    assert_eq!(batches(answer.clone(), false), whole);
+    assert_eq!(batches(answer, true), whole[1..], "one whole batch was kept from the other job");
+}
+
+#[test]
+fn logprobs_come_with_their_tokens() {
+    let mut engine = engine(1, 100);
+    engine.submit(&JobSpec { logprobs: Some(2), stop: vec!["fg".into()], ..spec(1, "abc", 3) });
+    let heard = drain(&mut engine);
+    for event in &heard.0[&1] {
+        if let JobEvent::Piece { tokens, logprobs, .. } = event {
+            let chosen: Vec<Token> = logprobs.iter().map(|logprob| logprob.chosen.token).collect();
+            assert_eq!(&chosen, tokens);
+            assert!(logprobs.iter().all(|logprob| logprob.top.len() == 2 && logprob.top[1].bytes == b"b"));
+        }
+    }
+    assert_eq!(heard.tokens(1).len(), 3);
 }
 
 #[test]
@@ -215,7 +390,11 @@ proptest! {
                 prop_assert!(!engine.backend.faults.is_empty() || full.contains(&true));
                 continue;
             }
-            prop_assert_eq!(heard.end(id), &finished(StopReason::Length, *prompt as u32, *max));
+            let JobEvent::Finished { reason: StopReason::Length, prompt_tokens, completion_tokens, cached_tokens } = heard.end(id) else {
+                panic!("{:?}", heard.end(id))
+            };
+            prop_assert_eq!((*prompt_tokens, *completion_tokens), (*prompt as u32, *max));
+            prop_assert!(cached_tokens <= prompt_tokens);
             prop_assert_eq!(heard.text(id), letters(prompt + replayed / 2, *max as usize - replayed / 2));
             prop_assert_eq!(heard.tokens(id).len(), *max as usize - replayed);
         }
@@ -252,5 +431,32 @@ proptest! {
                 None => prop_assert!(ended, "job {} was forgotten", job),
             }
         }
+    }
+
+    /// Prompts that differ in a single token somewhere, in any interleaving with cancels and a full pool: `turn` checks
+    /// that each job continues its own text and no other's.
+    #[test]
+    fn near_twins_never_continue_each_other(
+        jobs in proptest::collection::vec((1usize..50, 0usize..50, 0i32..26, 0u8..4, 0usize..6), 1..24),
+        parallel in 1u32..5,
+        pool in 60usize..200,
+    ) {
+        let mut engine = engine(parallel, pool);
+        let mut heard = Heard::default();
+        for (id, (len, at, other, act, turns)) in (0u64..).zip(jobs) {
+            let mut tokens: Vec<Token> = (0..len as Token).map(|n| n % 26).collect();
+            if let Some(token) = tokens.get_mut(at) {
+                *token = other;
+            }
+            let sampling = Sampling { temperature: if act == 1 { 0.0 } else { 1.0 }, ..Sampling::default() };
+            engine.submit(&JobSpec { prompt: Prompt::Tokens(tokens), sampling, ..spec(id, "", 5) });
+            for _ in 0..turns {
+                turn(&mut engine, &mut heard);
+            }
+            if act == 0 {
+                engine.cancel(id / 2);
+            }
+        }
+        drain_into(&mut engine, &mut heard);
     }
 }

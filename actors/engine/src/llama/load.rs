@@ -57,7 +57,7 @@ pub fn load(spec: &LoadSpec, progress: Progress) -> Result<(Llama, LoadedInfo), 
         kind: LoadFailureKind::OutOfMemory,
         message: format!("no memory for a context of {pool} tokens of {}", spec.model_path),
     })?;
-    let limits = limits(spec, &device, pool, trained, context.n_batch(), model.n_vocab());
+    let limits = limits(spec, &device, model, pool, context.n_batch());
     let info = loaded_info(spec, &device, model, &limits, started);
     let (bos, eos) = (special_text(model, model.vocab().bos()), special_text(model, model.vocab().eos()));
     let llama = Llama {
@@ -130,7 +130,8 @@ fn context_params(spec: &LoadSpec, device: &Device, pool: u32) -> LlamaContextPa
         .with_no_perf(true)
 }
 
-fn limits(spec: &LoadSpec, device: &Device, pool: u32, trained: u32, batch: u32, vocab: i32) -> Limits {
+fn limits(spec: &LoadSpec, device: &Device, model: &LlamaModel, pool: u32, batch: u32) -> Limits {
+    let trained = model.n_ctx_train().max(1);
     let most = as_usize(batch.min(BATCH_TOKENS));
     let (batch_tokens, mixed_prompt_tokens) = match device {
         Device::Cpu => (most.min(BATCH_TOKENS_CPU), MIXED_PROMPT_TOKENS_CPU),
@@ -143,8 +144,18 @@ fn limits(spec: &LoadSpec, device: &Device, pool: u32, trained: u32, batch: u32,
         pool_cells: as_usize(pool),
         canary_cells: as_usize(CANARY_CELLS),
         max_request_tokens: as_usize(pool.min(trained)),
-        vocab,
+        vocab: model.n_vocab(),
+        prefix_reuse: keeps_its_past(model),
     }
+}
+
+/// A recurrent model folds its past into one state, a sliding window forgets it: their cells cannot be cut and shared at
+/// any position. The window is read from the file, so a model that has one and does not use it is judged too strictly.
+fn keeps_its_past(model: &LlamaModel) -> bool {
+    let arch = model.meta_val_str("general.architecture").unwrap_or_default();
+    let window = model.meta_val_str(&format!("{arch}.attention.sliding_window"));
+    let no_window = window.map_or(true, |window| window.trim() == "0");
+    no_window && !model.is_recurrent() && !model.is_hybrid()
 }
 
 fn loaded_info(spec: &LoadSpec, device: &Device, model: &LlamaModel, limits: &Limits, started: Instant) -> LoadedInfo {

@@ -12,13 +12,30 @@ fn limits() -> Limits {
         canary_cells: 32,
         max_request_tokens: 100,
         vocab: 1000,
+        prefix_reuse: true,
     }
+}
+
+/// Tokens of jobs that share nothing: the job's number, over and over.
+fn tokens_of(job: JobId) -> &'static [Token] {
+    static TOKENS: std::sync::LazyLock<Vec<Vec<Token>>> =
+        std::sync::LazyLock::new(|| (0..100).map(|job| vec![job; 4096]).collect());
+    &TOKENS[job as usize]
+}
+
+fn ask(job: JobId, tokens: usize) -> Ask {
+    Ask { job, prompt: tokens, tokens, exact: false }
+}
+
+fn admit(scheduler: &mut Scheduler) -> Vec<JobId> {
+    scheduler.admit(&tokens_of).into_iter().map(|seat| seat.job).collect()
 }
 
 fn evaluate(scheduler: &mut Scheduler) -> Vec<Chunk> {
     let plan = scheduler.plan();
+    scheduler.take_changes();
     for chunk in &plan {
-        scheduler.evaluated(chunk);
+        scheduler.evaluated(chunk, &tokens_of(chunk.job)[..chunk.len]);
         if chunk.samples {
             scheduler.sampled(chunk.job);
         }
@@ -26,126 +43,132 @@ fn evaluate(scheduler: &mut Scheduler) -> Vec<Chunk> {
     plan
 }
 
+fn run_of(job: JobId, sequence: Sequence, start: usize, len: usize, samples: bool) -> Chunk {
+    Chunk { job, sequence, start, len, samples, canonical: false }
+}
+
 #[test]
 fn jobs_are_seated_in_order_and_the_rest_wait() {
     let mut scheduler = Scheduler::new(limits());
     for job in 10..15 {
-        scheduler.enqueue(job, 5, false);
+        scheduler.enqueue(ask(job, 5), false);
     }
-    let seated: Vec<JobId> = scheduler.admit().into_iter().map(|seat| seat.job).collect();
-    assert_eq!(seated, [10, 11, 12]);
+    assert_eq!(admit(&mut scheduler), [10, 11, 12]);
     assert_eq!((scheduler.running_count(), scheduler.waiting()), (3, 2));
-    assert_eq!(scheduler.remove(11), Some(1));
-    assert_eq!(scheduler.admit(), [Seat { job: 13, sequence: 1 }]);
+    scheduler.remove(11, true);
+    assert_eq!(scheduler.admit(&tokens_of), [Seat { job: 13, sequence: 1, reused: 0 }]);
 }
 
 #[test]
 fn a_canary_has_its_own_sequence_and_never_waits_behind_jobs() {
     let mut scheduler = Scheduler::new(limits());
     for job in 0..5 {
-        scheduler.enqueue(job, 30, false);
+        scheduler.enqueue(ask(job, 30), false);
     }
-    scheduler.enqueue(99, 4, true);
-    assert!(scheduler.admit().contains(&Seat { job: 99, sequence: 3 }));
+    scheduler.enqueue(ask(99, 4), true);
+    assert!(scheduler.admit(&tokens_of).contains(&Seat { job: 99, sequence: 3, reused: 0 }));
     assert_eq!(scheduler.plan().first().map(|chunk| (chunk.job, chunk.len)), Some((99, 4)));
 }
 
 #[test]
-fn decoding_sequences_come_first_and_prompts_share_what_is_left() {
+fn decoding_sequences_come_first_and_short_prompts_are_done_beside_long_ones() {
     let mut scheduler = Scheduler::new(limits());
-    scheduler.enqueue(1, 3, false);
-    scheduler.admit();
+    scheduler.enqueue(ask(1, 3), false);
+    admit(&mut scheduler);
     evaluate(&mut scheduler);
-    scheduler.enqueue(2, 40, false);
-    scheduler.enqueue(3, 2, false);
-    scheduler.admit();
+    scheduler.enqueue(ask(2, 40), false);
+    scheduler.enqueue(ask(3, 2), false);
+    admit(&mut scheduler);
     let plan = evaluate(&mut scheduler);
-    assert_eq!(plan[0], Chunk { job: 1, sequence: 0, start: 3, len: 1, samples: true });
-    assert_eq!(plan[1], Chunk { job: 2, sequence: 1, start: 0, len: 4, samples: false });
-    assert_eq!(plan[2], Chunk { job: 3, sequence: 2, start: 0, len: 2, samples: true });
+    assert_eq!(plan, [run_of(1, 0, 3, 1, true), run_of(2, 1, 0, 4, false), run_of(3, 2, 0, 2, true)]);
+}
+
+#[test]
+fn prompts_get_less_of_a_step_when_they_are_slow() {
+    let mut scheduler = Scheduler::new(limits());
+    scheduler.enqueue(ask(1, 3), false);
+    admit(&mut scheduler);
+    let prompt = evaluate(&mut scheduler);
+    scheduler.took(&prompt, Duration::from_millis(30));
+    let alone = evaluate(&mut scheduler);
+    scheduler.took(&alone, Duration::from_millis(50));
+    scheduler.enqueue(ask(2, 40), false);
+    admit(&mut scheduler);
+    let plan = evaluate(&mut scheduler);
+    assert_eq!(plan.iter().map(|chunk| chunk.len).collect::<Vec<_>>(), [1, 5], "50 ms at 10 ms each");
 }
 
 #[test]
 fn a_full_pool_preempts_the_newest_which_comes_back_before_later_ones() {
     let mut scheduler = Scheduler::new(Limits { pool_cells: 40, max_request_tokens: 40, ..limits() });
-    scheduler.enqueue(1, 10, false);
-    scheduler.enqueue(2, 10, false);
-    scheduler.admit();
-    scheduler.enqueue(3, 3, false);
+    scheduler.enqueue(ask(1, 10), false);
+    scheduler.enqueue(ask(2, 10), false);
+    admit(&mut scheduler);
+    scheduler.enqueue(ask(3, 3), false);
     let mut steps = 0;
     let preempted = loop {
         evaluate(&mut scheduler);
-        if let Some(seat) = scheduler.preempt_if_full() {
-            break seat;
+        if let Some(job) = scheduler.preempt_if_full() {
+            break job;
         }
         steps += 1;
         assert!(steps < 100);
     };
-    assert_eq!(preempted.job, 2);
-    assert!(scheduler.admit().is_empty(), "job 3 must not overtake job 2");
-    scheduler.remove(1);
-    let seated: Vec<JobId> = scheduler.admit().into_iter().map(|seat| seat.job).collect();
-    assert_eq!(seated, [2, 3]);
-    let again = scheduler.plan();
-    assert!(again.iter().any(|chunk| chunk.job == 2 && chunk.start == 0), "its cells were given back: {again:?}");
+    assert_eq!(preempted, 2);
+    assert!(admit(&mut scheduler).is_empty(), "job 3 must not overtake job 2");
+    scheduler.remove(1, false);
+    let seated = scheduler.admit(&tokens_of);
+    assert_eq!(seated.iter().map(|seat| seat.job).collect::<Vec<_>>(), [2, 3]);
+    assert!(seated[0].reused > 0, "nobody needed its cells meanwhile");
 }
 
 #[test]
 fn a_job_alone_is_never_preempted() {
     let mut scheduler = Scheduler::new(Limits { pool_cells: 4, max_request_tokens: 4, ..limits() });
-    scheduler.enqueue(1, 9, false);
-    scheduler.admit();
+    scheduler.enqueue(ask(1, 9), false);
+    admit(&mut scheduler);
     assert_eq!(scheduler.preempt_if_full(), None);
-    assert_eq!(scheduler.pool_was_full(), None);
+    assert!(!scheduler.pool_was_full());
 }
 
 proptest! {
     #[test]
-    fn shares_are_fair_and_spend_the_budget(budget in 0usize..64, needs in proptest::collection::vec(0usize..40, 0..8)) {
-        let shares = fair_shares(budget, &needs);
-        prop_assert_eq!(shares.iter().sum::<usize>(), budget.min(needs.iter().sum()));
-        for (share, need) in shares.iter().zip(&needs) {
-            prop_assert!(share <= need);
-            if share < need {
-                prop_assert!(shares.iter().all(|other| *other <= share + 1));
-            }
-        }
-    }
-
-    #[test]
     fn every_job_gets_its_tokens_evaluated_in_order_and_the_pool_is_never_exceeded(
         jobs in proptest::collection::vec((1usize..60, 1usize..20, any::<bool>()), 1..12),
         pool in 60usize..120,
+        prompts_kept in any::<bool>(),
     ) {
         let limits = Limits { pool_cells: pool, max_request_tokens: 60, ..limits() };
         let mut scheduler = Scheduler::new(limits);
         let mut left: std::collections::HashMap<JobId, (usize, usize, usize)> = std::collections::HashMap::new();
         for (job, (prompt, output, canary)) in (0u64..).zip(&jobs) {
             let canary = *canary && *prompt < 10;
-            scheduler.enqueue(job, *prompt, canary);
+            scheduler.enqueue(Ask { exact: *prompt % 2 == 0, ..ask(job, *prompt) }, canary);
             left.insert(job, (0, *prompt, (*output).min(60 - *prompt)));
         }
         let mut steps = 0;
         while !left.is_empty() {
             steps += 1;
             prop_assert!(steps < 5_000, "jobs never end: {left:?}");
-            for seat in scheduler.admit() {
-                left.get_mut(&seat.job).unwrap().0 = 0;
+            for seat in scheduler.admit(&tokens_of) {
+                left.get_mut(&seat.job).unwrap().0 = seat.reused;
             }
             while scheduler.preempt_if_full().is_some() {}
+            prop_assert_eq!(scheduler.catch_up(&tokens_of), vec![]);
             let plan = scheduler.plan();
+            scheduler.take_changes();
             prop_assert!(!plan.is_empty());
             prop_assert!(plan.iter().map(|chunk| chunk.len).sum::<usize>() <= limits.batch_tokens);
             for chunk in plan {
                 prop_assert!(chunk.sequence <= limits.parallel);
-                scheduler.evaluated(&chunk);
+                scheduler.evaluated(&chunk, &tokens_of(chunk.job)[..chunk.len]);
                 let (evaluated, tokens, output) = left.get_mut(&chunk.job).unwrap();
                 prop_assert_eq!(chunk.start, *evaluated);
                 *evaluated += chunk.len;
                 prop_assert_eq!(chunk.samples, *evaluated == *tokens);
                 if chunk.samples {
                     if *output == 0 {
-                        scheduler.remove(chunk.job);
+                        scheduler.remove(chunk.job, prompts_kept);
                         left.remove(&chunk.job);
                     } else {
                         *output -= 1;
@@ -155,8 +178,35 @@ proptest! {
                 }
             }
             let canary = scheduler.canary.map_or(0, |running| running.evaluated);
-            prop_assert!(scheduler.used_cells() - canary <= pool);
+            prop_assert!(scheduler.used_cells() - canary + scheduler.kept_cells() <= pool);
         }
         prop_assert!(scheduler.is_idle());
+    }
+
+    /// One long prompt, and short ones coming without end: the long one still ends, within the steps that half the budget
+    /// in equal shares needs.
+    #[test]
+    fn a_long_prompt_does_not_starve_behind_short_ones(long in 50usize..300, short in 1usize..10) {
+        let limits = Limits { pool_cells: 1000, max_request_tokens: 1000, ..limits() };
+        let mut scheduler = Scheduler::new(limits);
+        scheduler.enqueue(ask(0, long), false);
+        let mut next = 1;
+        for step in 0.. {
+            while scheduler.running_count() + scheduler.waiting() < 4 {
+                scheduler.enqueue(ask(next, short), false);
+                next = next % 98 + 1;
+            }
+            admit(&mut scheduler);
+            let plan = evaluate(&mut scheduler);
+            if plan.iter().any(|chunk| chunk.job == 0 && chunk.samples) {
+                break;
+            }
+            // A sequence's share of half of the smallest budget, which is the mixed one.
+            let share = limits.mixed_prompt_tokens / 2 / 3;
+            prop_assert!(step <= long / share, "{step} steps");
+            for chunk in plan.iter().filter(|chunk| chunk.samples) {
+                scheduler.remove(chunk.job, false);
+            }
+        }
     }
 }

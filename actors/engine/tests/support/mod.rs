@@ -5,7 +5,7 @@
 
 use spillway_actors::gpu::frame::{
     self, FromEngine, Heartbeat, JobEvent, JobId, JobOutput, JobSpec, LoadSpec, LoadedInfo, PROTOCOL_VERSION, Prompt,
-    Sampling, StopReason, ToEngine,
+    Sampling, StopReason, ToEngine, TokenLogprob,
 };
 use std::{
     collections::HashMap,
@@ -55,6 +55,9 @@ pub(crate) fn greedy(job: JobId, question: &str, max_tokens: u32) -> JobSpec {
         replay: vec![],
         sent_bytes: 0,
         canary: false,
+        logprobs: None,
+        logit_bias: vec![],
+        grammar: None,
     }
 }
 
@@ -65,6 +68,7 @@ pub(crate) struct Heard {
     pub(crate) tokens: Vec<i32>,
     pub(crate) accepted: bool,
     pub(crate) pieces: Vec<(String, Vec<i32>)>,
+    pub(crate) logprobs: Vec<TokenLogprob>,
     pub(crate) end: Option<JobEvent>,
     outputs: u32,
 }
@@ -78,11 +82,12 @@ impl Heard {
             JobEvent::Accepted { prompt_tokens, .. } => {
                 assert!(prompt_tokens > 0 && !std::mem::replace(&mut self.accepted, true));
             }
-            JobEvent::Piece { text, tokens } => {
+            JobEvent::Piece { text, tokens, logprobs } => {
                 assert!(self.accepted, "a piece before the acceptance");
                 self.text.push_str(&text);
                 self.tokens.extend(&tokens);
                 self.pieces.push((text, tokens));
+                self.logprobs.extend(logprobs);
             }
             end => self.end = Some(end),
         }

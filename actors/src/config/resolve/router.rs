@@ -2,6 +2,7 @@
 
 use super::{Context, Names, money::amount, names::RESERVED};
 use crate::{
+    classify::Cuts,
     config::{
         CascadeConfig, ClassifierKind, HedgeConfig, RouterConfig, Rule, RuleTarget, SessionConfig,
         raw::{Entry, Value},
@@ -61,11 +62,21 @@ fn cascade(section: Section<'_>) -> Option<CascadeConfig> {
 }
 
 fn classifier(section: &Section<'_>, report: &Report<'_>) -> Option<ClassifierKind> {
-    let choice = section.choice("classifier", &[("keywords", true), ("learned", false)])?;
-    if !choice.value {
-        report.warn("`router.classifier` = \"learned\" is not available in this version: using \"keywords\"");
+    let learned = section.choice("classifier", &[("keywords", false), ("learned", true)]);
+    let cuts = section.section("cuts").and_then(|cuts| self::cuts(cuts, report));
+    Some(if learned?.value { ClassifierKind::Learned(cuts?) } else { ClassifierKind::Keywords })
+}
+
+fn cuts(section: Section<'_>, report: &Report<'_>) -> Option<Cuts> {
+    let points = ["moderate", "complex", "premium"].map(|key| section.decimal(key, 0.0..=1.0));
+    let origin = section.origin();
+    section.finish();
+    let [moderate, complex, premium] = points.map(|point| point.map(f64::from));
+    let cuts = Cuts::new([moderate?, complex?, premium?]);
+    if cuts.is_none() {
+        report.fault(origin, "`router.cuts` must not descend: moderate <= complex <= premium");
     }
-    Some(ClassifierKind::Keywords)
+    cuts
 }
 
 fn aliases(section: &Section<'_>, report: &Report<'_>, names: &Names) -> Option<BTreeMap<String, String>> {

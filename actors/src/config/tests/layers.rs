@@ -1,7 +1,7 @@
 //! The defaults, and how file, environment, flags and a demo change them.
 
 use super::*;
-use crate::domain::NanoUsd;
+use crate::{classify::Cuts, domain::NanoUsd};
 use secrecy::ExposeSecret;
 
 const LEDGER_WARNING: &str = "`ledger.url` names a sqlite store, which this version does not write yet: usage is kept \
@@ -200,10 +200,21 @@ fn keys_and_the_admin_token_come_from_files() {
 }
 
 #[test]
-fn learned_falls_back_to_keywords_with_a_warning() {
-    let (config, warnings) = loaded(&sources("router.classifier = 'learned'\nledger.url = 'memory:'"));
-    assert_eq!(config.router.classifier, ClassifierKind::Keywords);
-    assert_eq!(warnings, ["`router.classifier` = \"learned\" is not available in this version: using \"keywords\""]);
+fn the_classifier_is_learned_unless_keywords_are_asked_for() {
+    let kind = |text: &str| loaded(&sources(&format!("ledger.url = 'memory:'\n{text}"))).0.router.classifier;
+    assert_eq!(kind(""), ClassifierKind::Learned(Cuts::trained()), "the file's cut points are those of the weights");
+    assert_eq!(kind("router.classifier = 'keywords'"), ClassifierKind::Keywords);
+    let ClassifierKind::Learned(cuts) = kind("[router.cuts]\nmoderate = 0.0\ncomplex = 0.5\npremium = 1.0") else {
+        panic!("not learned");
+    };
+    assert_eq!(cuts.points(), [0.0, 0.5, 1.0]);
+}
+
+#[test]
+fn cut_points_that_descend_are_a_fault() {
+    let text = "[router.cuts]\nmoderate = 0.6\ncomplex = 0.5";
+    let faults = load(&sources(text), &|_| Ok(String::new())).unwrap_err().to_string();
+    assert!(faults.contains("`router.cuts` must not descend"), "{faults}");
 }
 
 #[test]

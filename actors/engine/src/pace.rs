@@ -1,0 +1,158 @@
+//! How many prompt tokens a step may carry beside running streams, learnt from how long steps take.
+//!
+//! Pure: durations come in as arguments. A step costs what its decoding sequences cost plus so much per prompt token; both
+//! are measured as moving averages. Beside running streams the prompt part may cost as much again as the decoding part
+//! ([`SLOWDOWN`] 2): a stream's next token then takes twice as long as on an idle engine, which leaves room below three
+//! times for scatter, and a long prompt still gets half of the machine.
+
+use std::time::Duration;
+
+/// A step with prompt tokens may take this many times as long as the same step without.
+const SLOWDOWN: f64 = 2.0;
+/// Weight of a new measurement.
+const WEIGHT: f64 = 0.15;
+/// One measurement counts at most this many times more or less than expected: a machine that slept is not a slow model.
+const MOST_SURPRISE: f64 = 4.0;
+/// A prompt moves on, however slow the machine.
+const AT_LEAST: usize = 4;
+
+/// Microseconds throughout.
+#[derive(Debug)]
+pub struct Pace {
+    /// Index = decoding sequences - 1; what a step with only them takes.
+    decode: Vec<Option<f64>>,
+    prompt_token: Option<f64>,
+}
+
+impl Pace {
+    pub fn new(sequences: usize) -> Self {
+        Self { decode: vec![None; sequences], prompt_token: None }
+    }
+
+    /// A step of `decoding` single tokens and `prompt` prompt tokens took this long.
+    pub fn observe(&mut self, decoding: usize, prompt: usize, took: Duration) {
+        let took = took.as_secs_f64() * 1e6;
+        let (base, tokens) = (self.expected(decoding), as_f64(prompt));
+        match (decoding, prompt) {
+            (0, 0) => {}
+            (0, _) => blend(&mut self.prompt_token, took / tokens),
+            (_, 0) => {
+                if let Some(slot) = self.decode.get_mut(decoding - 1) {
+                    blend(slot, took);
+                }
+            }
+            (_, _) => self.observe_mixed(decoding, base, tokens, took),
+        }
+    }
+
+    /// Which part of a mixed step was slow cannot be seen: both are moved by the same ratio.
+    fn observe_mixed(&mut self, decoding: usize, base: Option<f64>, tokens: f64, took: f64) {
+        match (base, self.prompt_token) {
+            (Some(base), Some(each)) => {
+                let ratio = took / (base + each * tokens).max(f64::MIN_POSITIVE);
+                blend(&mut self.prompt_token, each * ratio);
+                if let Some(slot) = self.decode.get_mut(decoding - 1) {
+                    *slot = slot.or(Some(base));
+                    blend(slot, base * ratio);
+                }
+            }
+            (Some(base), None) => blend(&mut self.prompt_token, (took - base).max(0.0) / tokens),
+            (None, _) => {}
+        }
+    }
+
+    /// Prompt tokens for the next step; at most `most`. Nobody decoding: `most`.
+    pub fn prompt_budget(&self, decoding: usize, most: usize) -> usize {
+        let (Some(base), Some(each)) = (self.expected(decoding), self.prompt_token) else { return most };
+        let fit = (base * (SLOWDOWN - 1.0) / each.max(f64::MIN_POSITIVE)).floor();
+        let fit = (AT_LEAST..=most).rev().find(|&tokens| as_f64(tokens) <= fit);
+        fit.unwrap_or(AT_LEAST).min(most)
+    }
+
+    /// From the nearest count that was measured, and of two the smaller, so as to promise less.
+    fn expected(&self, decoding: usize) -> Option<f64> {
+        let at = decoding.checked_sub(1)?;
+        let (below, above) = self.decode.split_at_checked(at + 1)?;
+        below.iter().rev().chain(above).find_map(|measured| *measured)
+    }
+}
+
+fn blend(average: &mut Option<f64>, measured: f64) {
+    *average = Some(match *average {
+        Some(old) => old + WEIGHT * (measured.clamp(old / MOST_SURPRISE, old * MOST_SURPRISE) - old),
+        None => measured,
+    });
+}
+
+fn as_f64(count: usize) -> f64 {
+    u32::try_from(count).map_or(f64::MAX, f64::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn micros(micros: u64) -> Duration {
+        Duration::from_micros(micros)
+    }
+
+    #[test]
+    fn unmeasured_or_alone_a_prompt_may_fill_the_batch() {
+        let mut pace = Pace::new(4);
+        assert_eq!(pace.prompt_budget(1, 128), 128);
+        pace.observe(0, 100, micros(200_000));
+        assert_eq!((pace.prompt_budget(0, 256), pace.prompt_budget(2, 128)), (256, 128));
+    }
+
+    #[test]
+    fn beside_streams_the_prompt_part_costs_as_much_as_the_decoding_part() {
+        let mut pace = Pace::new(8);
+        pace.observe(1, 0, micros(8_000));
+        pace.observe(8, 0, micros(40_000));
+        pace.observe(0, 100, micros(100_000));
+        assert_eq!((pace.prompt_budget(1, 128), pace.prompt_budget(8, 128)), (8, 40));
+        assert_eq!(pace.prompt_budget(5, 128), 8, "an unmeasured count is taken for the smaller one measured");
+    }
+
+    #[test]
+    fn a_prompt_moves_on_however_slow_the_machine() {
+        let mut pace = Pace::new(1);
+        pace.observe(1, 0, micros(10));
+        pace.observe(0, 1, micros(1_000_000));
+        assert_eq!((pace.prompt_budget(1, 128), pace.prompt_budget(1, 2)), (AT_LEAST, 2));
+    }
+
+    #[test]
+    fn one_sleep_of_the_machine_does_not_change_the_pace_by_much() {
+        let mut pace = Pace::new(1);
+        pace.observe(0, 100, micros(100_000));
+        pace.observe(1, 0, micros(10_000));
+        pace.observe(1, 0, micros(60_000_000));
+        assert!(pace.prompt_budget(1, 128) < 16);
+    }
+
+    proptest! {
+        /// Whatever the true costs, after some steps the budget keeps a step below three times a pure decode.
+        #[test]
+        fn a_long_prompt_keeps_steps_below_three_times_idle(
+            decode in 2_000u64..80_000, each in 100u64..4_000, wrong in 1u64..16, decoding in 1usize..9,
+        ) {
+            let mut pace = Pace::new(8);
+            // From a quarter to four times the truth.
+            pace.observe(0, 40, micros(each * 10 * wrong));
+            for _ in 0..40 {
+                pace.observe(decoding, 0, micros(decode));
+            }
+            for _ in 0..60 {
+                let budget = pace.prompt_budget(decoding, 128);
+                pace.observe(decoding, budget, micros(decode + each * budget as u64));
+                pace.observe(decoding, 0, micros(decode));
+            }
+            let budget = pace.prompt_budget(decoding, 128);
+            let least = each * AT_LEAST as u64;
+            prop_assert!(each * budget as u64 <= (decode * 2).max(least), "budget {}", budget);
+            prop_assert!(budget == 128 || each * (budget as u64 + 1) * 3 > decode, "too shy: {}", budget);
+        }
+    }
+}
