@@ -1,7 +1,7 @@
 //! Hedges: a local attempt whose first token is late is raced by the cloud. The engine is stopped in its tracks, so that
 //! who wins is no matter of luck.
 
-use crate::support::{Ask, Gateway, History, Record, Setup, accounts::Books, gateway::Gpu, poll::until};
+use crate::support::{Ask, Gateway, History, Record, Setup, Status, accounts::Books, gateway::Gpu, poll::until};
 use rustix::process::{Pid, Signal, kill_process};
 use spillway::sim::SimOptions;
 use std::time::Duration;
@@ -94,6 +94,32 @@ async fn a_hedge_that_loses_is_closed_and_charged_and_the_client_has_one_answer(
     assert!(found.out_of_bounds.is_empty(), "{found:#?}");
     assert_eq!(hedges(&gateway, "lost").await, 1);
     gateway.finish(&history).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_that_leaves_closes_both_and_the_hedge_is_charged() {
+    let slow = SimOptions { ttft: Duration::from_secs(60), ..SimOptions::default() };
+    let setup = hedging("").cloud(slow);
+    let gateway = setup.provider("first_byte_timeout_ms = 90000\nfirst_token_timeout_ms = 0\n").warm().await;
+    let gpu = gateway.gpu().await;
+    signal(&gpu, Signal::STOP);
+    tokio::select! {
+        record = gateway.client.ask(&gateway.api, Ask::chat("Say hello")) => panic!("nobody can answer: {record:#?}"),
+        () = until("the hedge has left", SOON, || async { (gateway.cloud().calls().await == 1).then_some(()) }) => {}
+    }
+    let over = |status: &Status| status.requests.running == 0 && status.leases == 0;
+    gateway.until_status("the request is over and its lease is back", SOON, over).await;
+    signal(&gpu, Signal::CONT);
+    let closed = || async { (gateway.cloud().arrived().await[0].outcome == "client_gone").then_some(()) };
+    until("the hedge's socket is closed", SOON, closed).await;
+    let mut books = Books::default();
+    books.read_ledger(&gateway).await;
+    books.read_provider(gateway.cloud().arrived().await);
+    assert_eq!(books.outcomes("sim"), ["abandoned"]);
+    let found = books.compare();
+    assert_eq!((found.difference, found.estimated), (0, 1), "{found:#?}");
+    assert!(found.out_of_bounds.is_empty(), "{found:#?}");
+    gateway.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
