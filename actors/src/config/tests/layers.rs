@@ -227,3 +227,25 @@ fn the_cache_directory_follows_the_environment() {
     assert_eq!(default_cache_dir(&env(&all[..2])), PathBuf::from("/x/spillway"));
     assert_eq!(default_cache_dir(&env(&all[..1])), PathBuf::from("/h/.cache/spillway"));
 }
+
+#[test]
+fn hedging_and_the_cascade_are_off_until_switched_on_and_money_is_read_to_the_nano_dollar() {
+    let router = |file: &str| loaded(&sources(file)).0.router;
+    assert_eq!((router("").hedge, router("").cascade), (HedgeConfig::default(), CascadeConfig::default()));
+    assert!(!router("").hedge.enabled && !router("").cascade.enabled);
+    let on = router(
+        "[router.hedge]\nenabled = true\nafter_ms = 50\nmax_usd_per_hour = 0.000000001\n\
+         [router.cascade]\nenabled = true\nhold_back_tokens = 0\n",
+    );
+    let hedge = HedgeConfig { enabled: true, after: Duration::from_millis(50), max_per_hour: NanoUsd::new(1) };
+    assert_eq!((on.hedge, on.cascade), (hedge, CascadeConfig { enabled: true, hold_back_tokens: 0 }));
+    let wrong = faults(&sources(
+        "[router.hedge]\nafter_ms = 0\nmax_usd_per_hour = -1\n[router.cascade]\nenabled = 1\nhold_back_tokens = 2000\n",
+    ));
+    let said = ["`router.hedge.after_ms` must be from 1", "`router.hedge.max_usd_per_hour` must not be negative"];
+    let more =
+        ["`router.cascade.enabled` must be true or false", "`router.cascade.hold_back_tokens` must be from 0 to 1024"];
+    for what in said.into_iter().chain(more) {
+        assert!(wrong.iter().any(|fault| fault.contains(what)), "{what}: {wrong:#?}");
+    }
+}
