@@ -43,7 +43,13 @@ pub(crate) fn scales(sketches: &[&Sketch]) -> Vec<Scale> {
         .collect()
 }
 
-pub(crate) fn fit(sketches: &[&Sketch], weights: &[f64], targets: &[f64], scales: &[Scale], penalty: Penalty) -> Fitted {
+pub(crate) fn fit(
+    sketches: &[&Sketch],
+    weights: &[f64],
+    targets: &[f64],
+    scales: &[Scale],
+    penalty: Penalty,
+) -> Fitted {
     let inputs: Vec<Input<'_>> = sketches.iter().map(|sketch| input(sketch, scales)).collect();
     let bias = dot(weights, targets) / weights.iter().sum::<f64>();
     let centred: Vec<f64> = targets.iter().map(|target| target - bias).collect();
