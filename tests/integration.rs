@@ -19,12 +19,16 @@ mod actors;
 mod anthropic;
 #[path = "integration/api.rs"]
 mod api;
+#[path = "integration/cascade.rs"]
+mod cascade;
 #[path = "integration/engine.rs"]
 mod engine;
 #[path = "integration/errors.rs"]
 mod errors;
 #[path = "integration/gpu_health.rs"]
 mod gpu_health;
+#[path = "integration/hedge.rs"]
+mod hedge;
 #[path = "integration/local_only.rs"]
 mod local_only;
 #[path = "integration/online.rs"]

@@ -17,7 +17,7 @@ pub use sources::{BUILT_IN, DemoCloud, ReadFile, Sources, default_cache_dir};
 
 use crate::classify::Cuts;
 use crate::domain::Sampling;
-use crate::domain::{Complexity, ModelName, Price, TargetName};
+use crate::domain::{Complexity, ModelName, NanoUsd, Price, TargetName};
 use secrecy::SecretString;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -227,6 +227,8 @@ pub enum PrefillStyle {
 pub struct RouterConfig {
     pub classifier: ClassifierKind,
     pub session: SessionConfig,
+    pub hedge: HedgeConfig,
+    pub cascade: CascadeConfig,
     /// Other names for configured models or `auto`/`local`.
     pub aliases: BTreeMap<String, String>,
     rules: [Rule; 4],
@@ -234,7 +236,8 @@ pub struct RouterConfig {
 
 impl RouterConfig {
     pub fn new(classifier: ClassifierKind, aliases: BTreeMap<String, String>, rules: [Rule; 4]) -> Self {
-        Self { classifier, session: SessionConfig::default(), aliases, rules }
+        let (session, hedge, cascade) = Default::default();
+        Self { classifier, session, hedge, cascade, aliases, rules }
     }
 
     pub fn rule(&self, complexity: Complexity) -> &Rule {
@@ -270,6 +273,36 @@ pub struct SessionConfig {
 impl Default for SessionConfig {
     fn default() -> Self {
         Self { ttl: Duration::from_secs(600), max_sessions: 10_000, max_queue_gap: Duration::from_millis(500) }
+    }
+}
+
+/// `[router.hedge]`: a second attempt in the cloud beside a local one whose first token is late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HedgeConfig {
+    pub enabled: bool,
+    /// How late.
+    pub after: Duration,
+    /// What all of them together may cost.
+    pub max_per_hour: NanoUsd,
+}
+
+impl Default for HedgeConfig {
+    fn default() -> Self {
+        Self { enabled: false, after: Duration::from_millis(500), max_per_hour: NanoUsd::new(100_000_000) }
+    }
+}
+
+/// `[router.cascade]`: a poor local answer that nobody has seen goes one tier up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CascadeConfig {
+    pub enabled: bool,
+    /// Tokens of a stream that wait until its beginning has been judged.
+    pub hold_back_tokens: u32,
+}
+
+impl Default for CascadeConfig {
+    fn default() -> Self {
+        Self { enabled: false, hold_back_tokens: 24 }
     }
 }
 

@@ -1,8 +1,11 @@
 //! One request's way: decision → attempt → stream → exactly one settlement. A plain task, not an actor: it owns no state
 //! that must survive it, and the JobTable settles what it leaves behind.
 
+mod cascade;
 mod cloud;
 mod decide;
+mod hedge;
+mod judge;
 mod local;
 mod report;
 mod retry;
@@ -10,6 +13,7 @@ mod sent;
 mod show;
 mod take_over;
 
+pub use hedge::HedgeBudget;
 pub use report::{AttemptReport, FlightReport};
 pub use take_over::Resumed;
 
@@ -31,6 +35,7 @@ use crate::{
     supervise::Address,
     task,
 };
+use cascade::Kept;
 use sent::Sent;
 use std::{sync::Arc, time::Duration};
 use take_over::Cut;
@@ -52,6 +57,8 @@ pub struct Services {
     pub ledger: Ledger,
     /// Extra attempts that all flights together may make.
     pub retries: RetryBudget,
+    /// What hedges may cost.
+    pub hedges: HedgeBudget,
     pub classifier: Address<ClassifierMsg>,
     pub router: Address<RouterMsg>,
     pub scores: Scores,
@@ -93,11 +100,13 @@ struct Failure {
     death: Option<Death>,
     /// No attempt was made: our own pool or breaker had no place. The target is not used up.
     sent_away: bool,
+    /// There was an answer, which is kept: the attempt ended well and its target is used up.
+    poor: bool,
 }
 
 impl From<GatewayError> for Failure {
     fn from(error: GatewayError) -> Self {
-        Self { error, death: None, sent_away: false }
+        Self { error, death: None, sent_away: false, poor: false }
     }
 }
 
@@ -117,6 +126,10 @@ struct Flight {
     /// The client has text and its target failed.
     cut: Option<Cut>,
     resumed: Option<Resumed>,
+    /// A poor answer, shown if nothing better comes.
+    kept: Option<Kept>,
+    /// A hedge was made.
+    hedged: bool,
     retried_only_target: bool,
     engine_deaths: usize,
     target_faults: usize,
@@ -148,6 +161,7 @@ async fn run(services: Services, guard: JobGuard, events: mpsc::Sender<FlightEve
         () = tokio::time::sleep_until(job.deadline) => End::Failed(flight_timeout(&job)),
     };
     drop(gone);
+    let end = flight.fall_back(end).await;
     flight.conclude(end, guard).await;
 }
 
@@ -173,6 +187,8 @@ impl Flight {
             finished: false,
             cut: None,
             resumed: None,
+            kept: None,
+            hedged: false,
             retried_only_target: false,
             engine_deaths: 0,
             target_faults: 0,
@@ -206,12 +222,17 @@ impl Flight {
                 TargetKey::Cloud { provider, model } => self.fly_cloud(&decision, provider, model).await,
             };
             let Err(failure) = result else { return Ok(()) };
+            // A hedge may have become the attempt.
+            let decision = self.decision.clone().unwrap_or(decision);
             self.after_failure(failure, &decision).await?;
         }
     }
 
     /// Returns if another attempt may be made; else the error that the client reads.
     async fn after_failure(&mut self, failure: Failure, decision: &Decision) -> Result<(), GatewayError> {
+        if failure.poor {
+            return Ok(());
+        }
         if failure.sent_away {
             self.sent_away += 1;
             return if self.sent_away < SENT_AWAY { Ok(()) } else { Err(failure.error) };

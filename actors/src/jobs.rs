@@ -2,7 +2,7 @@
 //! a guard in the request's flight; dropping the guard settles the request, so none ends twice and none never.
 
 use crate::{
-    domain::{ChatRequest, ErrorKind, GatewayError, ModelName, RequestId},
+    domain::{ChatRequest, Complexity, ErrorKind, GatewayError, ModelName, RequestId},
     gpu::Lease,
     observe,
 };
@@ -50,6 +50,8 @@ pub struct Progress {
     pub tried: Vec<TargetKey>,
     /// A stream was cut after its client had text: it may only go on as this says.
     pub take_over: Option<TakeOver>,
+    /// A local answer was poor: it goes on as a request of this tier.
+    pub escalated: Option<Complexity>,
 }
 
 /// What is known of a cut stream by those who decide where it goes on.
@@ -95,6 +97,10 @@ impl Job {
 
     pub fn begin_take_over(&self, take_over: TakeOver) {
         self.progress.lock().take_over = Some(take_over);
+    }
+
+    pub fn escalate(&self, complexity: Complexity) {
+        self.progress.lock().escalated = Some(complexity);
     }
 
     /// Writes a granted lease down, before the grant is told to anyone.

@@ -39,6 +39,8 @@ pub fn describe() {
     describe_histogram!("spillway_failover_seconds", Unit::Seconds, "From a target's death, by stage");
     describe_counter!("spillway_streams_resumed_total", "Streams that went on elsewhere after a cut");
     describe_counter!("spillway_streams_broken_total", "Streams that ended with an error frame");
+    describe_counter!("spillway_hedges_total", "Second attempts in the cloud beside a late local one, by outcome");
+    describe_counter!("spillway_cascades_total", "Local answers found poor, by reason and outcome");
     describe_gauge!("spillway_breaker_state", "0 passing, 1 probing, 2 tripped");
     describe_gauge!("spillway_provider_key_exhausted", "Keys that the provider refuses (401, 402, 403, spent credit)");
     describe_counter!("spillway_retries_refused_total", "Requests that ended because the retry budget was spent");
@@ -163,6 +165,16 @@ pub fn stream_resumed(how: &'static str) {
 /// A model with a prefill style did not go on but answered from the start.
 pub fn prefix_not_honoured(target: &str, model: &str) {
     tracing::warn!(target, model, "began an answer anew instead of continuing it: its prefill_style should be none");
+}
+
+/// `outcome` is won, lost, failed or capped.
+pub fn hedge(outcome: &'static str) {
+    counter!("spillway_hedges_total", "outcome" => outcome).increment(1);
+}
+
+/// `outcome`: escalated = a harder tier's answer replaced it; kept = the client got it.
+pub fn cascade(reason: &'static str, outcome: &'static str) {
+    counter!("spillway_cascades_total", "reason" => reason, "outcome" => outcome).increment(1);
 }
 
 pub fn stream_broken(cause: &'static str) {

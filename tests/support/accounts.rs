@@ -79,7 +79,8 @@ impl Books {
 
     pub fn compare(&self) -> Comparison {
         let mut by_id: BTreeMap<&str, (Vec<&Attempt>, Vec<&Arrived>)> = BTreeMap::new();
-        for attempt in &self.ledger {
+        // What a local target did is no call of a provider.
+        for attempt in self.ledger.iter().filter(|attempt| attempt.target != "local") {
             by_id.entry(&attempt.request).or_default().0.push(attempt);
         }
         for arrived in &self.provider {
@@ -100,6 +101,11 @@ impl Books {
             }
         }
         found
+    }
+
+    /// Outcomes of the ledger's attempts at `target`, in order.
+    pub fn outcomes(&self, target: &str) -> Vec<&str> {
+        self.ledger.iter().filter(|attempt| attempt.target == target).map(|attempt| attempt.outcome.as_str()).collect()
     }
 
     pub fn assert_equal(&self) {

@@ -24,16 +24,16 @@ const POOL_PATIENCE: Duration = Duration::from_secs(2);
 const POOL_LOOK: Duration = Duration::from_millis(5);
 
 /// How long a flight waits for a place at a busy provider before it asks anew where to go.
-const PLACE_PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PLACE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A provider that reports more tokens than this for one answer has miscounted.
 const PLAUSIBLE_TOKENS: u64 = 10_000_000;
 
 /// One attempt's running state.
-struct Progress {
+pub(super) struct Progress {
     began: Instant,
     /// The provider said 200: from here on it may bill.
-    headed: bool,
+    pub(super) headed: bool,
     first_token: Option<Duration>,
     /// What was received, for the estimate when no usage comes.
     count: TextCount,
@@ -44,6 +44,16 @@ struct Progress {
     prompt_tokens: u64,
     /// Of a continuation: keeps what the client has from being shown again.
     cutter: Option<RepetitionCutter>,
+}
+
+impl Progress {
+    /// What the attempt's end tells about its provider.
+    pub(super) fn call_end(&self, result: &Result<(), Failure>) -> CallEnd {
+        match result {
+            Ok(()) => CallEnd::Success { first_token: self.first_token },
+            Err(failure) => CallEnd::of(&failure.error),
+        }
+    }
 }
 
 impl Flight {
@@ -64,18 +74,14 @@ impl Flight {
         let grant = acquire(&provider, model, self.job.deadline).await.map_err(sent_away)?;
         let began = Instant::now();
         let mut progress = self.begin(began);
-        let reservation = self.reserve(decision, progress.prompt_tokens);
+        let reservation = self.services.ledger.reserve(self.reserved_row(decision, progress.prompt_tokens));
         let result = self.call(&grant, model, decision, &mut progress).await;
-        let end = match &result {
-            Ok(()) => CallEnd::Success { first_token: progress.first_token },
-            Err(failure) => CallEnd::of(&failure.error),
-        };
-        grant.report(end, Instant::now());
+        grant.report(progress.call_end(&result), Instant::now());
         self.settle(decision, reservation, &progress, &result);
         result
     }
 
-    fn begin(&self, began: Instant) -> Progress {
+    pub(super) fn begin(&self, began: Instant) -> Progress {
         let sent = self.sent.text();
         let again = if sent.is_empty() { 0 } else { TextCount::of(sent).tokens() + 4 };
         Progress {
@@ -137,7 +143,7 @@ impl Flight {
     }
 
     /// A provider that does not stream although it was asked to.
-    async fn pass_whole(
+    pub(super) async fn pass_whole(
         &mut self,
         whole: WholeAnswer,
         decision: &Decision,
@@ -166,7 +172,7 @@ impl Flight {
         Ok(())
     }
 
-    async fn pass_stream(
+    pub(super) async fn pass_stream(
         &mut self,
         mut events: EventStream,
         decision: &Decision,
@@ -271,7 +277,7 @@ impl Flight {
     }
 
     /// Prompt estimate × input price + output cap × output price.
-    fn reserve(&self, decision: &Decision, prompt_tokens: u64) -> Reservation {
+    pub(super) fn reserved_row(&self, decision: &Decision, prompt_tokens: u64) -> AttemptRow {
         let candidate = &decision.candidate;
         let usage = TokenUsage {
             prompt_tokens,
@@ -279,7 +285,7 @@ impl Flight {
             cached_tokens: 0,
             estimated: true,
         };
-        self.services.ledger.reserve(AttemptRow {
+        AttemptRow {
             request: self.job.id(),
             target: candidate.target.to_string(),
             model: candidate.model.to_string(),
@@ -288,10 +294,10 @@ impl Flight {
             cost: candidate.price.cost(usage.prompt_tokens, 0, usage.completion_tokens),
             reserved: NanoUsd::ZERO,
             baseline: NanoUsd::ZERO,
-        })
+        }
     }
 
-    fn settle(
+    pub(super) fn settle(
         &mut self,
         decision: &Decision,
         reservation: Reservation,
@@ -344,7 +350,7 @@ impl Flight {
 
 /// Our own pool or breaker has no place: no attempt was made.
 fn sent_away(error: GatewayError) -> Failure {
-    Failure { error, death: None, sent_away: true }
+    Failure { sent_away: true, ..Failure::from(error) }
 }
 
 /// The model's style promised a continuation. That is no fault of its provider's health.
@@ -354,13 +360,13 @@ fn begun_anew(decision: &Decision) -> GatewayError {
     GatewayError::target(&decision.candidate.target, ErrorKind::InvalidRequest, message)
 }
 
-fn busy(provider: &Provider) -> GatewayError {
+pub(super) fn busy(provider: &Provider) -> GatewayError {
     let message = "all its connections are in use";
     GatewayError::target(&provider.config().name, ErrorKind::Unavailable, message).retry_after(Duration::from_secs(1))
 }
 
 /// Asks the least loaded CloudActor for permission. One that dies with the question is replaced by another.
-async fn acquire(provider: &Arc<Provider>, model: usize, deadline: Instant) -> Result<Grant, GatewayError> {
+pub(super) async fn acquire(provider: &Arc<Provider>, model: usize, deadline: Instant) -> Result<Grant, GatewayError> {
     let patience = deadline.min(Instant::now() + POOL_PATIENCE);
     loop {
         if let Some(actor) = provider.least_loaded().and_then(|seat| seat.address.get()) {

@@ -38,7 +38,7 @@ impl Flight {
             target: decision.candidate.target.clone(),
             model: decision.candidate.model.clone(),
             complexity: decision.plan.complexity,
-            attempts: self.attempts.len() + 1,
+            attempts: self.attempts.len() + usize::from(self.under_way.is_some()),
             simulated,
         };
         self.emit(FlightEvent::Started(head)).await;

@@ -60,12 +60,12 @@ pub struct Tier {
     pub basis: Basis,
 }
 
-/// The request's own grade, or the one its conversation has reached: a conversation only escalates while it lasts. Who
+/// The request's own grade, the one a poor answer raised it to, or the one its conversation has reached: a conversation only escalates while it lasts. Who
 /// asks to save money, or names a model, is taken at the word of this request.
 pub fn tier(ask: Ask<'_>) -> Tier {
     let grade = ask.grade;
-    let own = Tier { complexity: grade.complexity, basis: grade.basis };
-    let reached = ask.recalled.tier.filter(|reached| *reached > grade.complexity);
+    let own = Tier { complexity: ask.progress.escalated.unwrap_or(grade.complexity), basis: grade.basis };
+    let reached = ask.recalled.tier.filter(|reached| *reached > own.complexity);
     match reached {
         Some(complexity) if grade.basis == Basis::Rule && !ask.request.budget_sensitive => Tier { complexity, ..own },
         _ => own,

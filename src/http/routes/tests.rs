@@ -10,6 +10,8 @@ use serde_json::Value;
 use spillway_actors::{
     cloud::{Provider, RetryBudget},
     config::{Sources, load},
+    domain::NanoUsd,
+    flight::HedgeBudget,
     health::Scores,
     jobs::JobTable,
     ledger::Ledger,
@@ -37,6 +39,7 @@ fn services(limit: usize) -> Services {
         jobs: JobTable::new(limit),
         fleet: Fleet::default(),
         ledger: Ledger::default(),
+        hedges: HedgeBudget::new(NanoUsd::ZERO, Instant::now()),
         retries: RetryBudget::new(Instant::now()),
         classifier: Address::default(),
         router: Address::default(),

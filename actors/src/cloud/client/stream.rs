@@ -98,6 +98,16 @@ impl EventStream {
         }
     }
 
+    /// Makes `event` the next one again.
+    pub fn put_back(&mut self, event: GenerationEvent) {
+        self.pending.push_front(event);
+    }
+
+    /// An error of this provider's.
+    pub fn failed(&self, how: &str) -> GatewayError {
+        self.patience.failed(how)
+    }
+
     /// What the provider has counted so far: for billing an answer that broke.
     pub fn usage_so_far(&self) -> Option<TokenUsage> {
         self.reader.usage()

@@ -1,10 +1,10 @@
 //! `[router]`: the classifier, other names for models, and one rule for each complexity.
 
-use super::{Context, Names, names::RESERVED};
+use super::{Context, Names, money::amount, names::RESERVED};
 use crate::{
     classify::Cuts,
     config::{
-        ClassifierKind, RouterConfig, Rule, RuleTarget, SessionConfig,
+        CascadeConfig, ClassifierKind, HedgeConfig, RouterConfig, Rule, RuleTarget, SessionConfig,
         raw::{Entry, Value},
         section::{Placed, Report, Section},
     },
@@ -31,8 +31,11 @@ pub(super) fn router(
         Some([trivial?, moderate?, complex?, premium?])
     });
     let session = section.section("session").and_then(session);
+    let hedge = section.section("hedge").and_then(hedge);
+    let cascade = section.section("cascade").and_then(cascade);
     section.finish();
-    Some(RouterConfig { session: session?, ..RouterConfig::new(classifier?, aliases?, rules?) })
+    let (session, hedge, cascade) = (session?, hedge?, cascade?);
+    Some(RouterConfig { session, hedge, cascade, ..RouterConfig::new(classifier?, aliases?, rules?) })
 }
 
 fn session(section: Section<'_>) -> Option<SessionConfig> {
@@ -41,6 +44,21 @@ fn session(section: Section<'_>) -> Option<SessionConfig> {
     let max_queue_gap = section.millis("max_queue_gap_ms", 0);
     section.finish();
     Some(SessionConfig { ttl: ttl?, max_sessions: max_sessions?, max_queue_gap: max_queue_gap? })
+}
+
+fn hedge(section: Section<'_>) -> Option<HedgeConfig> {
+    let enabled = section.flag("enabled");
+    let after = section.millis("after_ms", 1);
+    let max_per_hour = amount(&section, "max_usd_per_hour");
+    section.finish();
+    Some(HedgeConfig { enabled: enabled?, after: after?, max_per_hour: max_per_hour? })
+}
+
+fn cascade(section: Section<'_>) -> Option<CascadeConfig> {
+    let enabled = section.flag("enabled");
+    let hold_back_tokens = section.small("hold_back_tokens", 0..=1024);
+    section.finish();
+    Some(CascadeConfig { enabled: enabled?, hold_back_tokens: hold_back_tokens? })
 }
 
 fn classifier(section: &Section<'_>, report: &Report<'_>) -> Option<ClassifierKind> {

@@ -157,7 +157,7 @@ proptest! {
             3 => TargetKey::Gpu { slot: 0, epoch: 1 },
             model => TargetKey::Cloud { provider: 0, model },
         };
-        let progress = Progress { tried: tried.into_iter().map(key).collect(), take_over: None };
+        let progress = Progress { tried: tried.into_iter().map(key).collect(), ..Progress::default() };
         let model = match choice {
             0 => ModelChoice::Local,
             1 => ModelChoice::Named("cheap".into()),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    classify::by_keywords,
+    classify::{Classification, by_keywords},
     domain::ChatRequest,
     gpu::life::GpuState,
     jobs::Progress,
@@ -168,4 +168,17 @@ proptest! {
         models.sort_unstable();
         prop_assert_eq!(models, ["cheap", "dear", "middle", "tiny"]);
     }
+}
+
+#[test]
+fn a_poor_answer_raises_its_request_one_tier_and_its_conversation_only_further() {
+    let request = request();
+    let grade = Classification { basis: Basis::Rule, complexity: Complexity::Trivial, ..by_keywords(&request) };
+    let tier_of = |ask: Ask<'_>| tier(ask).complexity;
+    let progress = Progress { escalated: Some(Complexity::Moderate), ..Progress::default() };
+    let escalated = Ask::new(&request, &grade, &progress);
+    assert_eq!(tier_of(escalated), Complexity::Moderate);
+    let reached = |tier| Recalled { tier: Some(tier), ..Recalled::NOTHING };
+    assert_eq!(tier_of(Ask { recalled: reached(Complexity::Premium), ..escalated }), Complexity::Premium);
+    assert_eq!(tier_of(Ask { recalled: reached(Complexity::Trivial), ..escalated }), Complexity::Moderate);
 }
