@@ -41,8 +41,8 @@ enum RouteCommand {
 fn judge(classifier: ClassifierKind, prompt: &str) -> (f64, Complexity) {
     match classifier {
         ClassifierKind::Learned(cuts) => {
-            let score = learned::opinion(prompt).score;
-            (score, cuts.grade(score))
+            let opinion = learned::opinion(prompt);
+            (opinion.score, cuts.grade(opinion.fails))
         }
         ClassifierKind::Keywords => {
             let grade = keywords(prompt, 0);

@@ -132,6 +132,11 @@ pub fn requests_running(running: usize) {
     gauge!("spillway_requests_running").set(running as f64);
 }
 
+/// What a request was graded as; `spillway route calibrate` reads `fails` from the log.
+pub fn graded(id: &dyn std::fmt::Display, complexity: &'static str, fails: Option<f64>) {
+    tracing::debug!(request = %id, complexity, fails, "graded");
+}
+
 pub fn route_decision(id: &dyn std::fmt::Display, complexity: &'static str, target: &str, reason: &'static str) {
     tracing::debug!(request = %id, complexity, target, reason, "route decided");
     counter!("spillway_route_decisions_total",

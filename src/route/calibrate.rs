@@ -9,11 +9,13 @@ use spillway_actors::{
 use std::{path::PathBuf, process::ExitCode, str::FromStr};
 
 pub(super) const HELP: &str = "\
-Input: one JSON object a line with `score` (as `spillway route eval` and logs print it) or, without one, `prompt`.
+Input: one JSON object a line with `fails` (the probability that a local model fails) or, without one, `prompt`. The
+gateway's own log is such a file: it tells `fails` of every request it graded. Lines with neither are passed over.
 Output: a [router.cuts] table for the configuration.
 
 Example:
-  spillway route calibrate traffic.jsonl --shares 60,20,15,5 >> spillway.toml";
+  SPILLWAY_LOG=debug SPILLWAY_LOG_FORMAT=json spillway serve 2> traffic.jsonl
+  spillway route calibrate traffic.jsonl --shares 60,20,15,5";
 
 #[derive(Debug, Args)]
 pub(super) struct CalibrateArgs {
@@ -47,36 +49,36 @@ pub(super) fn run(args: &CalibrateArgs) -> ExitCode {
         Ok(lines) => lines,
         Err(error) => return crate::cli::failed(&error),
     };
-    let mut scores = Vec::new();
+    let mut chances = Vec::new();
     let good = rows::each(lines, complain, |_, row| {
-        let judged = || row.prompt.as_deref().map(|prompt| learned::opinion(prompt).score);
-        let score = row.score.or_else(judged).ok_or("there is neither `score` nor `prompt`")?;
-        if !(0.0..=1.0).contains(&score) {
-            return Err("`score` must be between 0 and 1".to_owned());
+        let judged = || row.prompt.as_deref().map(|prompt| learned::opinion(prompt).fails);
+        let Some(fails) = row.fails.or(row.fields.fails).or_else(judged) else { return Ok(()) };
+        if !(0.0..=1.0).contains(&fails) {
+            return Err("`fails` must be between 0 and 1".to_owned());
         }
-        scores.push(score);
+        chances.push(fails);
         Ok(())
     });
     if !good {
         return ExitCode::FAILURE;
     }
-    match Cuts::of_shares(&mut scores, args.shares.0) {
+    match Cuts::of_shares(&mut chances, args.shares.0) {
         Some(cuts) => {
-            crate::cli::say(&table(&scores, cuts));
+            crate::cli::say(&table(&chances, cuts));
             ExitCode::SUCCESS
         }
-        None => crate::cli::failed(&"there are no scores to calibrate with"),
+        None => crate::cli::failed(&"no line has `fails` or `prompt`: nothing to calibrate with"),
     }
 }
 
-fn table(scores: &[f64], cuts: Cuts) -> String {
+fn table(chances: &[f64], cuts: Cuts) -> String {
     let [moderate, complex, premium] = cuts.points();
-    let got = Complexity::ALL.map(|tier| scores.iter().filter(|score| cuts.grade(**score) == tier).count());
+    let got = Complexity::ALL.map(|tier| chances.iter().filter(|fails| cuts.grade(**fails) == tier).count());
     let [trivial, middle, hard, hardest] = got;
     format!(
         "# of {} requests: {trivial} trivial, {middle} moderate, {hard} complex, {hardest} premium\n\
          [router.cuts]\nmoderate = {moderate:.4}\ncomplex = {complex:.4}\npremium = {premium:.4}",
-        scores.len()
+        chances.len()
     )
 }
 

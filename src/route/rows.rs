@@ -15,7 +15,10 @@ pub(super) struct Row<'a> {
     pub id: Option<Value>,
     #[serde(borrow)]
     pub prompt: Option<Cow<'a, str>>,
-    pub score: Option<f64>,
+    /// Probability that a local model fails: what a request was graded by.
+    pub fails: Option<f64>,
+    #[serde(default)]
+    pub fields: Fields,
     pub weak_correct: Option<f64>,
     pub strong_correct: Option<f64>,
     pub weak_score: Option<f64>,
@@ -24,6 +27,12 @@ pub(super) struct Row<'a> {
     pub strong_soft: Option<f64>,
     #[serde(borrow)]
     pub min_tier: Option<Cow<'a, str>>,
+}
+
+/// Where a log line in JSON has its values.
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Fields {
+    pub fails: Option<f64>,
 }
 
 /// A line that is no row, and why.

@@ -3,69 +3,73 @@
 //! Pure: durations come in as arguments. A step costs what its decoding sequences cost plus so much per prompt token; both
 //! are measured as moving averages. Beside running streams the prompt part may cost as much again as the decoding part
 //! ([`SLOWDOWN`] 2): a stream's next token then takes twice as long as on an idle engine, which leaves room below three
-//! times for scatter, and a long prompt still gets half of the machine.
+//! times for scatter. How much a few prompt tokens cost beside a stream says little about a full batch of them (a CPU takes
+//! twice as long for each), so it is measured where it is used, against steps without any that are put in between.
 
 use std::time::Duration;
 
 /// A step with prompt tokens may take this many times as long as the same step without.
 const SLOWDOWN: f64 = 2.0;
 /// Weight of a new measurement.
-const WEIGHT: f64 = 0.15;
+const WEIGHT: f64 = 0.25;
 /// One measurement counts at most this many times more or less than expected: a machine that slept is not a slow model.
 const MOST_SURPRISE: f64 = 4.0;
 /// A prompt moves on, however slow the machine.
-const AT_LEAST: usize = 4;
+const AT_LEAST: usize = 2;
+/// Every so many steps with prompt tokens, one without shows what the streams cost alone by now.
+const MIXED_IN_A_ROW: u32 = 16;
 
 /// Microseconds throughout.
 #[derive(Debug)]
 pub struct Pace {
     /// Index = decoding sequences - 1; what a step with only them takes.
     decode: Vec<Option<f64>>,
+    /// Of a step without streams.
     prompt_token: Option<f64>,
+    /// Beside streams.
+    mixed_token: Option<f64>,
+    mixed_in_a_row: u32,
 }
 
 impl Pace {
     pub fn new(sequences: usize) -> Self {
-        Self { decode: vec![None; sequences], prompt_token: None }
+        Self { decode: vec![None; sequences], prompt_token: None, mixed_token: None, mixed_in_a_row: 0 }
     }
 
     /// A step of `decoding` single tokens and `prompt` prompt tokens took this long.
     pub fn observe(&mut self, decoding: usize, prompt: usize, took: Duration) {
         let took = took.as_secs_f64() * 1e6;
-        let (base, tokens) = (self.expected(decoding), as_f64(prompt));
         match (decoding, prompt) {
             (0, 0) => {}
-            (0, _) => blend(&mut self.prompt_token, took / tokens),
+            (0, _) => blend(&mut self.prompt_token, took / as_f64(prompt)),
             (_, 0) => {
+                self.mixed_in_a_row = 0;
                 if let Some(slot) = self.decode.get_mut(decoding - 1) {
                     blend(slot, took);
                 }
             }
-            (_, _) => self.observe_mixed(decoding, base, tokens, took),
-        }
-    }
-
-    /// Which part of a mixed step was slow cannot be seen: both are moved by the same ratio.
-    fn observe_mixed(&mut self, decoding: usize, base: Option<f64>, tokens: f64, took: f64) {
-        match (base, self.prompt_token) {
-            (Some(base), Some(each)) => {
-                let ratio = took / (base + each * tokens).max(f64::MIN_POSITIVE);
-                blend(&mut self.prompt_token, each * ratio);
-                if let Some(slot) = self.decode.get_mut(decoding - 1) {
-                    *slot = slot.or(Some(base));
-                    blend(slot, base * ratio);
+            (_, _) => {
+                self.mixed_in_a_row = self.mixed_in_a_row.saturating_add(1);
+                if let Some(base) = self.expected(decoding) {
+                    blend(&mut self.mixed_token, (took - base).max(0.0) / as_f64(prompt));
                 }
             }
-            (Some(base), None) => blend(&mut self.prompt_token, (took - base).max(0.0) / tokens),
-            (None, _) => {}
         }
     }
 
     /// Prompt tokens for the next step; at most `most`. Nobody decoding: `most`.
     pub fn prompt_budget(&self, decoding: usize, most: usize) -> usize {
-        let (Some(base), Some(each)) = (self.expected(decoding), self.prompt_token) else { return most };
-        let fit = (base * (SLOWDOWN - 1.0) / each.max(f64::MIN_POSITIVE)).floor();
-        let fit = (AT_LEAST..=most).rev().find(|&tokens| as_f64(tokens) <= fit);
+        if decoding == 0 {
+            return most;
+        }
+        if self.mixed_in_a_row >= MIXED_IN_A_ROW {
+            return 0;
+        }
+        let (Some(base), Some(each)) = (self.expected(decoding), self.mixed_token.or(self.prompt_token)) else {
+            return most;
+        };
+        let room = base * (SLOWDOWN - 1.0);
+        let fit = (AT_LEAST..=most).rev().find(|&tokens| as_f64(tokens) * each <= room);
         fit.unwrap_or(AT_LEAST).min(most)
     }
 
@@ -120,7 +124,7 @@ mod tests {
         let mut pace = Pace::new(1);
         pace.observe(1, 0, micros(10));
         pace.observe(0, 1, micros(1_000_000));
-        assert_eq!((pace.prompt_budget(1, 128), pace.prompt_budget(1, 2)), (AT_LEAST, 2));
+        assert_eq!((pace.prompt_budget(1, 128), pace.prompt_budget(1, 1)), (AT_LEAST, 1));
     }
 
     #[test]
@@ -129,7 +133,20 @@ mod tests {
         pace.observe(0, 100, micros(100_000));
         pace.observe(1, 0, micros(10_000));
         pace.observe(1, 0, micros(60_000_000));
-        assert!(pace.prompt_budget(1, 128) < 16);
+        assert!(pace.prompt_budget(1, 128) < 20);
+    }
+
+    #[test]
+    fn a_step_without_prompts_is_put_in_between() {
+        let mut pace = Pace::new(1);
+        pace.observe(1, 0, micros(10_000));
+        for _ in 0..MIXED_IN_A_ROW {
+            assert!(pace.prompt_budget(1, 128) > 0);
+            pace.observe(1, 4, micros(20_000));
+        }
+        assert_eq!(pace.prompt_budget(1, 128), 0);
+        pace.observe(1, 0, micros(10_000));
+        assert!(pace.prompt_budget(1, 128) > 0);
     }
 
     proptest! {
@@ -144,12 +161,12 @@ mod tests {
             for _ in 0..40 {
                 pace.observe(decoding, 0, micros(decode));
             }
-            for _ in 0..60 {
-                let budget = pace.prompt_budget(decoding, 128);
-                pace.observe(decoding, budget, micros(decode + each * budget as u64));
-                pace.observe(decoding, 0, micros(decode));
+            let mut budget = 0;
+            for _ in 0..200 {
+                let next = pace.prompt_budget(decoding, 128);
+                pace.observe(decoding, next, micros(decode + each * next as u64));
+                budget = if next > 0 { next } else { budget };
             }
-            let budget = pace.prompt_budget(decoding, 128);
             let least = each * AT_LEAST as u64;
             prop_assert!(each * budget as u64 <= (decode * 2).max(least), "budget {}", budget);
             prop_assert!(budget == 128 || each * (budget as u64 + 1) * 3 > decode, "too shy: {}", budget);

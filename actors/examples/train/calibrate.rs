@@ -24,14 +24,16 @@ pub(crate) fn calibrate(rows: &[Row], unseen: &[&[Predicted]], settings: Setting
     let heads: Vec<f64> = unseen[0].iter().map(|row| row.head(FAILS, tree_share)).collect();
     let score_odds = logistic_fit(&blends(unseen[0]), &fails);
     let fail_odds = logistic_fit(&heads, &fails);
-    let both: Vec<f64> = unseen.iter().take(2).flat_map(|predicted| blends(predicted)).collect();
+    let of_heads =
+        |predicted: &[Predicted]| -> Vec<f64> { predicted.iter().map(|row| row.head(FAILS, tree_share)).collect() };
+    let both: Vec<f64> = unseen.iter().take(2).flat_map(|predicted| of_heads(predicted)).collect();
     let (_, cuts) = validate::best_cuts(rows, &both);
-    let score = |cut: f64| logistic(score_odds[0] + score_odds[1] * cut);
+    let chance = |cut: f64| logistic(fail_odds[0] + fail_odds[1] * cut);
     Calibration {
         score_odds: score_odds.map(|odds| odds as f32),
         fail_odds: fail_odds.map(|odds| odds as f32),
         // Three digits, so that a configuration can state them.
-        cuts: cuts.map(|cut| (score(cut) * 1000.0).round() as f32 / 1000.0),
+        cuts: cuts.map(|cut| (chance(cut) * 1000.0).round() as f32 / 1000.0),
     }
 }
 
@@ -39,6 +41,11 @@ impl Calibration {
     pub(crate) fn score(&self, row: &Predicted, settings: Settings) -> f64 {
         let [intercept, slope] = self.score_odds.map(f64::from);
         logistic(intercept + slope * row.blend(f64::from(settings.tree_share), f64::from(settings.gain_share)))
+    }
+
+    pub(crate) fn fails(&self, row: &Predicted, settings: Settings) -> f64 {
+        let [intercept, slope] = self.fail_odds.map(f64::from);
+        logistic(intercept + slope * row.head(FAILS, f64::from(settings.tree_share)))
     }
 
     pub(crate) fn cuts(&self) -> [f64; 3] {

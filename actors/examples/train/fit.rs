@@ -22,7 +22,7 @@ impl Default for Settings {
             penalty: ridge::Penalty { buckets: 4.0, dense: 30.0 },
             growth: trees::Growth { trees: 100, depth: 4, rate: 0.08, shrink: 40.0 },
             tree_share: 0.7,
-            gain_share: 0.4,
+            gain_share: 0.45,
             source_power: 1.0,
         }
     }

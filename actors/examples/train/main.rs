@@ -28,7 +28,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let calibration = calibrate::calibrate(&rows, &unseen, settings);
     for (scheme, predicted) in &predicted {
         let scores: Vec<f64> = predicted.iter().map(|row| calibration.score(row, settings)).collect();
-        println!("left out by {scheme:?}: {}", validate::measure(&rows, &scores, calibration.cuts()));
+        let fails: Vec<f64> = predicted.iter().map(|row| calibration.fails(row, settings)).collect();
+        println!("left out by {scheme:?}: {}", validate::measure(&rows, &scores, &fails, calibration.cuts()));
     }
     let mut weights = fit::fit(&rows.iter().collect::<Vec<_>>(), settings);
     calibration.into_weights(&mut weights);

@@ -99,7 +99,7 @@ fn one_fold(rows: &[Row], folds: &[usize], fold: usize, settings: Settings) -> V
     held.into_iter().map(predict).collect()
 }
 
-/// The measures of one score for each row.
+/// The measures of one score (and for the tiers one probability that a local model fails) for each row.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Measured {
     pub apgr: f64,
@@ -121,7 +121,7 @@ impl fmt::Display for Measured {
     }
 }
 
-pub(crate) fn measure(rows: &[Row], scores: &[f64], cuts: [f64; 3]) -> Measured {
+pub(crate) fn measure(rows: &[Row], scores: &[f64], chances: &[f64], cuts: [f64; 3]) -> Measured {
     let labelled = |keep: &dyn Fn(&Row) -> bool| -> Vec<Labelled> {
         let kept = rows.iter().zip(scores).filter(|(row, _)| keep(row));
         kept.map(|(row, score)| Labelled { score: *score, weak: row.weak, strong: row.strong }).collect()
@@ -135,7 +135,7 @@ pub(crate) fn measure(rows: &[Row], scores: &[f64], cuts: [f64; 3]) -> Measured 
         .map(|rows| apgr(&rows))
         .collect();
     let fails: Vec<(f64, bool)> = rows.iter().zip(scores).map(|(row, score)| (*score, row.weak_fails)).collect();
-    let given: Vec<usize> = scores.iter().map(|score| cuts.iter().filter(|cut| score >= cut).count()).collect();
+    let given: Vec<usize> = chances.iter().map(|chance| cuts.iter().filter(|cut| chance >= cut).count()).collect();
     let mut confusion = [[0; 4]; 4];
     for (row, given) in rows.iter().zip(&given) {
         if let Some(truth) = row.min_tier {

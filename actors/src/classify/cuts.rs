@@ -1,9 +1,9 @@
-//! Cut points: where on the scale of scores one grade ends and the next begins.
+//! Cut points: where on the scale of probabilities that a local model fails one grade ends and the next begins.
 
 use super::weights::Weights;
 use crate::domain::Complexity;
 
-/// Lowest scores of MODERATE, COMPLEX and PREMIUM; never descending, all between 0 and 1.
+/// Lowest probabilities of MODERATE, COMPLEX and PREMIUM; never descending, all between 0 and 1.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Cuts([f64; 3]);
 

@@ -1,4 +1,7 @@
 //! The learned classifier: sketch, weights, cut points. Pure, and the same for the same request everywhere.
+//!
+//! Two questions, two heads: the grade says how hard a request is (how probably a local model fails), the score ranks what
+//! gains most from the cloud. A hard request that the cloud fails as well has a high grade and a middling score.
 
 use super::{
     Basis, Classification, Signal,
@@ -23,7 +26,7 @@ pub fn by_weights(request: &ChatRequest, cuts: Cuts) -> Classification {
     let asked = asked(request);
     let sketch = sketch(asked.text);
     let opinion = weights.opinion(&sketch, asked.shift());
-    let complexity = cuts.grade(opinion.score);
+    let complexity = cuts.grade(opinion.fails);
     let basis = Basis::of(&request.model, request.budget_sensitive, complexity);
     let mut signals = vec![Signal::LocalFails { percent: percent(opinion.fails) }];
     signals.extend(asked.hints.iter().map(|hint| Signal::Hint(hint.name)));

@@ -8,6 +8,7 @@ use crate::{
     config::ClassifierKind,
     domain::ChatRequest,
     jobs::Job,
+    observe,
     supervise::Address,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -57,7 +58,10 @@ impl Actor for ClassifierActor {
             ClassifierMsg::Classify { job, reply_to } => {
                 // A request that breaks the classifier is that request's error, not the classifier's death.
                 match catch_unwind(AssertUnwindSafe(|| grade(&job.request, self.kind))) {
-                    Ok(grade) => drop(self.router.cast(RouterMsg::Route { job, grade, reply_to })),
+                    Ok(grade) => {
+                        observe::graded(&job.id(), grade.complexity.as_str(), grade.fails);
+                        let _ = self.router.cast(RouterMsg::Route { job, grade, reply_to });
+                    }
                     Err(_) => drop(reply_to.send(Err(internal("the request could not be graded")))),
                 }
             }
