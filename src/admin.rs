@@ -1,6 +1,8 @@
 //! The admin listener: metrics, status, the live tree, health, chaos. Reads what is published; asks no actor but the
 //! router for its queue.
 
+mod health;
+
 use crate::http::{
     error::{ErrorReply, respond},
     origin,
@@ -8,7 +10,10 @@ use crate::http::{
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{Request, State, rejection::BytesRejection},
+    extract::{
+        Query, Request, State,
+        rejection::{BytesRejection, QueryRejection},
+    },
     http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -19,9 +24,9 @@ use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use spillway_actors::{
+    cloud::{KeyView, Provider},
     domain::{ErrorKind, GatewayError},
     gpu::EngineSlot,
-    health::nvml::Reading,
     runtime::{ChaosError, KillWay, Runtime},
 };
 use std::{sync::Arc, time::UNIX_EPOCH};
@@ -39,8 +44,9 @@ pub fn router(state: AdminState) -> Router {
         .route("/metrics", get(metrics))
         .route("/admin/status", get(status))
         .route("/admin/actors", get(actors))
-        .route("/admin/health/gpu", get(gpu_health))
-        .route("/admin/usage", get(usage));
+        .route("/admin/health/gpu", get(health::gpu))
+        .route("/admin/usage", get(usage))
+        .route("/admin/usage/attempts", get(attempts));
     if state.runtime.services.config.chaos_enabled {
         router = router.route("/admin/chaos/kill", post(kill));
     }
@@ -99,7 +105,8 @@ async fn metrics(State(state): State<AdminState>) -> impl IntoResponse {
 async fn status(State(state): State<AdminState>) -> Json<Value> {
     let services = &state.runtime.services;
     let now = Instant::now();
-    let gpus: Vec<Value> = services.fleet.slots.iter().map(gpu_status).collect();
+    let gpus: Vec<Value> =
+        services.fleet.slots.iter().enumerate().map(|(at, slot)| gpu_status(&state.runtime, at, slot)).collect();
     let leases: usize = services.fleet.slots.iter().map(|slot| slot.view().leases).sum();
     let breakers: Vec<Value> = services
         .fleet
@@ -112,18 +119,34 @@ async fn status(State(state): State<AdminState>) -> Json<Value> {
             })
         })
         .collect();
+    let keys: Vec<Value> = services.fleet.providers.iter().flat_map(|provider| key_status(provider, now)).collect();
     Json(json!({
         "gpus": gpus,
         "queue": state.runtime.queued().await,
         "leases": leases,
         "breakers": breakers,
+        "keys": keys,
+        "providers": health::providers(&state.runtime, now),
         "requests": services.jobs.totals(),
         "draining": services.jobs.is_closed(),
         "ledger": services.ledger.snapshot(),
     }))
 }
 
-fn gpu_status(slot: &Arc<EngineSlot>) -> Value {
+/// A provider's keys by their index in the configuration; their text is nobody's business.
+fn key_status(provider: &Provider, now: Instant) -> Vec<Value> {
+    let target = provider.config().name.as_str();
+    let name_of = |model: usize| provider.model(model).map(|model| model.name.to_string());
+    let line = |key: KeyView| {
+        let resting: Vec<String> = key.resting_models.into_iter().filter_map(name_of).collect();
+        json!({
+            "target": target, "key": key.index, "state": key.state, "for_ms": key.for_ms, "resting_models": resting,
+        })
+    };
+    provider.keys(now).into_iter().map(line).collect()
+}
+
+fn gpu_status(runtime: &Runtime, at: usize, slot: &Arc<EngineSlot>) -> Value {
     let view = slot.view();
     json!({
         "name": slot.name(),
@@ -141,6 +164,7 @@ fn gpu_status(slot: &Arc<EngineSlot>) -> Value {
         "device": view.info.as_ref().map(|info| info.device.clone()),
         "leases": view.leases,
         "parallel": view.parallel,
+        "last_minute": runtime.vitals.local(at, Instant::now()).score,
     })
 }
 
@@ -148,44 +172,30 @@ async fn actors(State(state): State<AdminState>) -> Json<Value> {
     Json(json!({"actors": state.runtime.tree.snapshot()}))
 }
 
-async fn gpu_health(State(state): State<AdminState>) -> Json<Value> {
-    let health = state.runtime.vitals.read();
-    let interval = state.runtime.services.config.health.interval;
-    let stale = health.at.elapsed() > interval * 3;
-    let (status, detail, gpus) = match &health.gpus {
-        None => ("unknown", "not looked at yet".to_owned(), None),
-        Some(_) if stale => ("unknown", "the last look is too old".to_owned(), None),
-        Some(Reading::NoGpu(why)) => ("no GPU", why.clone(), None),
-        Some(Reading::Error(why)) => ("error", why.clone(), None),
-        Some(Reading::Stuck) => ("degraded", "the driver does not answer".to_owned(), None),
-        Some(Reading::Gpus(gpus)) => ("ok", String::new(), Some(gpus)),
-    };
-    let sum = |read: fn(&spillway_actors::health::nvml::GpuReading) -> Option<u64>| {
-        gpus.map(|gpus| gpus.iter().filter_map(read).sum::<u64>())
-    };
-    let (used, total) = (sum(|gpu| gpu.memory_used_bytes), sum(|gpu| gpu.memory_total_bytes));
-    let ratio = |used: Option<u64>, total: Option<u64>| Some(used? as f64 / total.filter(|total| *total > 0)? as f64);
-    let system = health.system_memory;
-    let timestamp = health.wall.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-    Json(json!({
-        "status": status,
-        "detail": detail,
-        "gpu_available": gpus.is_some(),
-        "memory_used_bytes": used,
-        "memory_total_bytes": total,
-        "memory_utilization_ratio": ratio(used, total),
-        "gpus": gpus,
-        "system_memory": {
-            "used_bytes": system.map(|(used, _)| used),
-            "total_bytes": system.map(|(_, total)| total),
-            "utilization_ratio": ratio(system.map(|(used, _)| used), system.map(|(_, total)| total)),
-        },
-        "timestamp": timestamp,
-    }))
-}
-
 async fn usage(State(state): State<AdminState>) -> Json<Value> {
     Json(json!(state.runtime.services.ledger.snapshot()))
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Page {
+    from: u64,
+    limit: usize,
+}
+
+impl Default for Page {
+    fn default() -> Self {
+        Self { from: 0, limit: 1000 }
+    }
+}
+
+/// Attempts as the ledger has them, oldest first; `next` is where the following page begins.
+async fn attempts(State(state): State<AdminState>, page: Result<Query<Page>, QueryRejection>) -> Response {
+    let Ok(Query(page)) = page else {
+        return respond(&GatewayError::invalid(None, "want numbers: ?from=N&limit=N"));
+    };
+    let (rows, next) = state.runtime.services.ledger.rows(page.from, page.limit.min(1000));
+    Json(json!({"attempts": rows, "next": next})).into_response()
 }
 
 /// A longer chaos order is cut, and so is no JSON.

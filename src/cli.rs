@@ -2,6 +2,9 @@
 //! and complaints to stderr.
 
 use crate::{
+    bench::{self, BenchArgs},
+    check,
+    route::{self, RouteArgs},
     serve::{self, ServeError, StopSignals},
     sim::{Sim, SimArgs},
 };
@@ -25,12 +28,13 @@ struct Cli {
 
 const SIM_HELP: &str = "\
 A model's name, or its end after `-`, `/` or `:`, chooses the fault (any other name answers well):
-  ok  slow-N (ms)  error-N  error-500-2 (twice)  429  429-N (Retry-After)  429-once  401  402  403
+  ok  slow-N (ms)  error-N  error-500-2 (twice)  429  429-N (Retry-After)  429-date-N  429-once  401  402  403
   cut-N  stall-N  truncate  malformed  no-done  sse-error  split-utf8  no-usage  (N = tokens before it)
-  hang  reset  html  empty  error-body  context-length  content-filter  prefix-ok  prefix-ignored
+  hang  reset  html  empty  error-body  context-length  content-filter  prefix-ok  prefix-ignored  prefix-rejected
 
 Its own books: GET /sim/requests, GET /sim/stats, DELETE /sim/requests
 Faults at run time: PUT /sim/faults {\"model\": \"...\", \"fault\": \"...\"}, GET /sim/faults, DELETE /sim/faults
+  (a model \"*\" is every model, \"key:6789\" every call with the key that ends so)
 
 Example:
   spillway sim --listen 127.0.0.1:9100 --ttft-ms 50 --tokens-per-second 60";
@@ -41,13 +45,17 @@ enum Command {
     Serve(ServeArgs),
     /// Check a configuration and report every fault at once.
     Check(CheckArgs),
+    /// Measure what clients see of a running server.
+    Bench(BenchArgs),
+    /// Explain where a prompt would go and why, without a running gateway and without running it; or score prompts.
+    Route(Box<RouteArgs>),
     /// Run the simulated provider: for tests, demo and benchmarks, never for answers.
     #[command(after_help = SIM_HELP)]
     Sim(SimArgs),
 }
 
 #[derive(Debug, Args)]
-struct ConfigArgs {
+pub(crate) struct ConfigArgs {
     /// Configuration file; the built-in defaults apply where it is silent.
     #[arg(long, env = "SPILLWAY_CONFIG")]
     config: Option<PathBuf>,
@@ -66,10 +74,16 @@ struct ServeArgs {
 struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
+    /// Ask every cloud model that has a key whether it answers as configured; costs a few tokens.
+    #[arg(long)]
+    online: bool,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
 }
+
+/// Exit code of a check that found something unhealthy.
+const UNHEALTHY: u8 = 3;
 
 /// Runs the command that the arguments name.
 pub fn run() -> ExitCode {
@@ -81,7 +95,10 @@ pub fn run() -> ExitCode {
     let code = runtime.block_on(async {
         match cli.command {
             Command::Serve(args) => serve(args).await,
-            Command::Check(args) => check(&args),
+            Command::Check(args) if args.online => check_online(&args).await,
+            Command::Check(args) => check_offline(&args),
+            Command::Bench(args) => bench::run(args).await,
+            Command::Route(args) => route::run(&args),
             Command::Sim(args) => simulate(&args).await,
         }
     });
@@ -90,7 +107,7 @@ pub fn run() -> ExitCode {
     code
 }
 
-fn failed(why: &dyn Display) -> ExitCode {
+pub(crate) fn failed(why: &dyn Display) -> ExitCode {
     let _ = writeln!(io::stderr(), "spillway: {why}");
     ExitCode::FAILURE
 }
@@ -130,7 +147,7 @@ async fn serve_configured(args: &ConfigArgs, demo: Option<DemoCloud>) -> Result<
     serve::run(config).await
 }
 
-fn load(args: &ConfigArgs, demo: Option<DemoCloud>) -> Result<(Config, Vec<Warning>), ServeError> {
+pub(crate) fn load(args: &ConfigArgs, demo: Option<DemoCloud>) -> Result<(Config, Vec<Warning>), ServeError> {
     let file = match &args.config {
         None => None,
         Some(path) => {
@@ -161,7 +178,7 @@ fn readable_env() -> Result<Vec<(String, String)>, ServeError> {
     Ok(env)
 }
 
-fn check(args: &CheckArgs) -> ExitCode {
+fn check_offline(args: &CheckArgs) -> ExitCode {
     match (load(&args.config, None), args.json) {
         (Ok((_, warnings)), true) => {
             say(&serde_json::json!({"ok": true, "warnings": warnings}));
@@ -179,6 +196,28 @@ fn check(args: &CheckArgs) -> ExitCode {
             ExitCode::FAILURE
         }
         (Err(error), false) => failed(&error),
+    }
+}
+
+/// The configuration's faults first; what is asked of providers depends on it.
+async fn check_online(args: &CheckArgs) -> ExitCode {
+    let config = match load(&args.config, None) {
+        Ok((config, _)) => config,
+        Err(_) => return check_offline(args),
+    };
+    let cost = format!("asking every cloud model that has a key costs at most {}", check::costs_at_most(&config));
+    // Said before anything is asked, and not into the data.
+    let _ = writeln!(io::stderr(), "{cost}");
+    match check::ask_all(&config).await {
+        Ok(report) => {
+            if args.json {
+                say(&serde_json::to_string_pretty(&report).unwrap_or_default());
+            } else {
+                say(&report.table().trim_end());
+            }
+            if report.ok { ExitCode::SUCCESS } else { ExitCode::from(UNHEALTHY) }
+        }
+        Err(error) => failed(&error),
     }
 }
 

@@ -14,6 +14,7 @@ pub(crate) mod origin;
 pub mod parse;
 mod ready;
 pub mod render;
+mod route;
 pub mod routes;
 pub mod stream;
 

@@ -3,7 +3,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods))]
 
 pub mod admin;
+pub mod bench;
+pub mod check;
 pub mod cli;
 pub mod http;
+pub mod route;
 pub mod serve;
 pub mod sim;

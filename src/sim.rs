@@ -1,4 +1,4 @@
-//! A simulated OpenAI-compatible provider: a demo's cloud, a benchmark's instant upstream, and every fault of the fault
+//! A simulated provider that speaks OpenAI's and Anthropic's wire formats: a demo's cloud, a benchmark's instant upstream, and every fault of the fault
 //! table on demand, chosen by the model's name (`cut-40`, `gpt-4.1-error-500-2`, …) or set at run time.
 //!
 //! It says that it is simulated wherever a client may look: a header, `owned_by`, `system_fingerprint` and the text. It
@@ -9,6 +9,7 @@ mod fault;
 mod faults;
 mod http;
 mod log;
+mod messages;
 mod play;
 mod request;
 mod script;
@@ -48,14 +49,16 @@ pub struct SimOptions {
     pub tokens_per_second: Option<f64>,
     /// Of a whole answer; a request's own cap may cut it.
     pub tokens: u32,
-    /// Demanded as bearer token.
+    /// Demanded as bearer token, of Anthropic's endpoint as `x-api-key`: one, or several with commas between them.
     pub api_key: Option<String>,
     pub seed: u64,
+    /// The account of requests shows what each answer said.
+    pub keep_text: bool,
 }
 
 impl Default for SimOptions {
     fn default() -> Self {
-        Self { ttft: Duration::ZERO, tokens_per_second: None, tokens: 60, api_key: None, seed: 0 }
+        Self { ttft: Duration::ZERO, tokens_per_second: None, tokens: 60, api_key: None, seed: 0, keep_text: false }
     }
 }
 
@@ -81,12 +84,15 @@ pub struct SimArgs {
     /// Tokens of a whole answer.
     #[arg(long, default_value_t = 60)]
     pub tokens: u32,
-    /// Demand this bearer token.
+    /// Demand this bearer token, or one of several with commas between them.
     #[arg(long, env = "SPILLWAY_SIM_API_KEY", hide_env_values = true)]
     pub api_key: Option<String>,
     /// Of the generated text.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
+    /// Show what each answer said in GET /sim/requests.
+    #[arg(long)]
+    pub keep_text: bool,
 }
 
 impl SimArgs {
@@ -97,6 +103,7 @@ impl SimArgs {
             tokens: self.tokens,
             api_key: self.api_key.clone(),
             seed: self.seed,
+            keep_text: self.keep_text,
         }
     }
 }

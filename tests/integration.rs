@@ -15,17 +15,31 @@ mod support;
 
 #[path = "integration/actors.rs"]
 mod actors;
+#[path = "integration/anthropic.rs"]
+mod anthropic;
 #[path = "integration/api.rs"]
 mod api;
-#[path = "integration/clients.rs"]
-mod clients;
+#[path = "integration/cascade.rs"]
+mod cascade;
 #[path = "integration/engine.rs"]
 mod engine;
 #[path = "integration/errors.rs"]
 mod errors;
+#[path = "integration/gpu_health.rs"]
+mod gpu_health;
+#[path = "integration/hedge.rs"]
+mod hedge;
+#[path = "integration/local_only.rs"]
+mod local_only;
+#[path = "integration/online.rs"]
+mod online;
 #[path = "integration/queue.rs"]
 mod queue;
+#[path = "integration/route.rs"]
+mod route;
 #[path = "integration/shutdown.rs"]
 mod shutdown;
 #[path = "integration/start.rs"]
 mod start;
+#[path = "integration/take_over.rs"]
+mod take_over;

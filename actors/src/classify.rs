@@ -1,15 +1,29 @@
-//! How hard a request is: a pure verdict with its confidence and the signals behind it. Holds no weights and no state;
-//! `keywords` is the published rule.
+//! How hard a request is: a pure verdict with its confidence and the signals behind it. `learned` reads trained weights
+//! that are compiled in, `keywords` is the published rule. Nothing here holds state.
 
+pub mod cuts;
 pub mod keywords;
+pub mod learned;
+pub mod measure;
+pub mod sketch;
+pub mod structure;
+pub mod weights;
+pub mod window;
 
 use crate::domain::{ChatRequest, Complexity, ModelChoice};
 use std::fmt;
+
+pub use cuts::Cuts;
+pub use learned::by_weights;
 
 /// What a request was graded as, and why.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Classification {
     pub complexity: Complexity,
+    /// 0 to 1; higher = needs the cloud.
+    pub score: f64,
+    /// Calibrated probability that a local model fails; the keyword rule has none.
+    pub fails: Option<f64>,
     /// How firmly the target is decided, 0 to 1. See [`Basis`].
     pub confidence: f64,
     pub basis: Basis,
@@ -39,7 +53,7 @@ impl Basis {
         }
     }
 
-    /// The published figures.
+    /// The published figures; the learned classifier has its own for [`Self::Rule`].
     pub const fn confidence(self) -> f64 {
         match self {
             Self::NamedModel => 0.95,
@@ -57,6 +71,12 @@ pub enum Signal {
     Keyword(&'static str),
     /// Words of the prompt + 50 for each earlier message.
     EffectiveLength(u64),
+    /// The calibrated probability that a local model fails.
+    LocalFails { percent: u8 },
+    /// Something beside the text that speaks for a harder request.
+    Hint(&'static str),
+    /// A count of the text that makes it look harder or easier than most.
+    Count { name: &'static str, harder: bool },
 }
 
 impl fmt::Display for Signal {
@@ -64,6 +84,10 @@ impl fmt::Display for Signal {
         match self {
             Self::Keyword(word) => write!(f, "contains \"{word}\""),
             Self::EffectiveLength(length) => write!(f, "effective length {length}"),
+            Self::LocalFails { percent } => write!(f, "a local model fails with {percent} %"),
+            Self::Hint(name) => f.write_str(name),
+            Self::Count { name, harder: true } => write!(f, "{name}: harder"),
+            Self::Count { name, harder: false } => write!(f, "{name}: easier"),
         }
     }
 }
@@ -74,9 +98,21 @@ pub fn by_keywords(request: &ChatRequest) -> Classification {
     let basis = Basis::of(&request.model, request.budget_sensitive, verdict.complexity);
     Classification {
         complexity: verdict.complexity,
+        score: keyword_score(verdict.complexity),
+        fails: None,
         confidence: basis.confidence(),
         basis,
         signals: vec![verdict.signal],
+    }
+}
+
+/// The keyword rule has no score of its own: its four grades, evenly spread.
+pub fn keyword_score(complexity: Complexity) -> f64 {
+    match complexity {
+        Complexity::Trivial => 0.125,
+        Complexity::Moderate => 0.375,
+        Complexity::Complex => 0.625,
+        Complexity::Premium => 0.875,
     }
 }
 

@@ -15,10 +15,17 @@ pub use fault::{ConfigFaults, Fault, Warning};
 pub use resolve::load;
 pub use sources::{BUILT_IN, DemoCloud, ReadFile, Sources, default_cache_dir};
 
+use crate::classify::Cuts;
 use crate::domain::Sampling;
-use crate::domain::{Complexity, ModelName, Price, TargetName};
+use crate::domain::{Complexity, ModelName, NanoUsd, Price, TargetName};
 use secrecy::SecretString;
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 /// Everything a run of the gateway needs to know.
 #[derive(Debug, Clone)]
@@ -31,6 +38,16 @@ pub struct Config {
     pub ledger: LedgerConfig,
     pub health: HealthConfig,
     pub chaos_enabled: bool,
+}
+
+impl Config {
+    /// Every name that a request may use by configuration, reserved words and aliases included.
+    pub fn names(&self) -> BTreeSet<String> {
+        let locals = self.locals.iter().flat_map(|local| [local.name.to_string(), local.model.to_string()]);
+        let clouds = self.clouds.iter().flat_map(|cloud| &cloud.models).map(|model| model.name.to_string());
+        let aliases = self.router.aliases.keys().cloned();
+        ["auto", "local"].map(str::to_owned).into_iter().chain(locals).chain(clouds).chain(aliases).collect()
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -62,6 +79,8 @@ pub struct LocalConfig {
     pub engine_path: Option<PathBuf>,
     /// `None` = auto; `Some("cpu")`; or a device index or UUID as text.
     pub gpu: Option<String>,
+    /// Index or UUID of the device whose health counts for this target; `None` = the one it runs on.
+    pub health_gpu: Option<String>,
     /// `None` = as many as fit.
     pub gpu_layers: Option<u32>,
     pub context_tokens: u32,
@@ -86,6 +105,7 @@ impl LocalConfig {
             model_path: "/nonexistent.gguf".into(),
             engine_path: None,
             gpu: None,
+            health_gpu: None,
             gpu_layers: None,
             context_tokens: 4096,
             max_request_tokens: None,
@@ -126,6 +146,7 @@ pub struct CloudConfig {
     pub name: TargetName,
     /// Without a trailing slash, e.g. `https://api.holysheep.ai/v1`.
     pub base_url: String,
+    pub wire: Wire,
     pub keys: Vec<SecretString>,
     /// Names of the environment variables looked at, for messages.
     pub key_sources: Vec<String>,
@@ -135,6 +156,10 @@ pub struct CloudConfig {
     pub max_concurrency: usize,
     pub timeouts: CloudTimeouts,
     pub models: Vec<CloudModel>,
+    /// Open a connection before the first request needs it.
+    pub warm_up: bool,
+    /// Serve, by explicit name, what the provider's own list names.
+    pub discover_models: bool,
     /// Answers come from a simulated provider and are labelled so.
     pub simulated: bool,
 }
@@ -149,12 +174,19 @@ impl CloudConfig {
 pub struct CloudTimeouts {
     pub connect: Duration,
     pub first_byte: Duration,
+    /// `None` = off.
+    pub first_token: Option<Duration>,
     pub idle: Duration,
 }
 
 impl Default for CloudTimeouts {
     fn default() -> Self {
-        Self { connect: Duration::from_secs(3), first_byte: Duration::from_secs(10), idle: Duration::from_secs(20) }
+        Self {
+            connect: Duration::from_secs(3),
+            first_byte: Duration::from_secs(10),
+            first_token: Some(Duration::from_secs(10)),
+            idle: Duration::from_secs(20),
+        }
     }
 }
 
@@ -173,6 +205,16 @@ pub struct CloudModel {
     pub typical_latency: Duration,
 }
 
+/// The API a provider speaks; `cloud/wire.rs` says what follows from it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Wire {
+    /// `POST /chat/completions`.
+    #[default]
+    OpenAi,
+    /// `POST /messages`.
+    Anthropic,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PrefillStyle {
     #[default]
@@ -184,6 +226,9 @@ pub enum PrefillStyle {
 #[derive(Debug, Clone)]
 pub struct RouterConfig {
     pub classifier: ClassifierKind,
+    pub session: SessionConfig,
+    pub hedge: HedgeConfig,
+    pub cascade: CascadeConfig,
     /// Other names for configured models or `auto`/`local`.
     pub aliases: BTreeMap<String, String>,
     rules: [Rule; 4],
@@ -191,7 +236,8 @@ pub struct RouterConfig {
 
 impl RouterConfig {
     pub fn new(classifier: ClassifierKind, aliases: BTreeMap<String, String>, rules: [Rule; 4]) -> Self {
-        Self { classifier, aliases, rules }
+        let (session, hedge, cascade) = Default::default();
+        Self { classifier, session, hedge, cascade, aliases, rules }
     }
 
     pub fn rule(&self, complexity: Complexity) -> &Rule {
@@ -205,9 +251,59 @@ impl RouterConfig {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum ClassifierKind {
+    /// The published rule.
     Keywords,
+    /// Trained weights, graded at these cut points.
+    Learned(Cuts),
+}
+
+/// `[router.session]`: what is remembered of conversations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SessionConfig {
+    /// Silence after which a conversation is forgotten.
+    pub ttl: Duration,
+    /// Conversations remembered at once; 0 = none.
+    pub max_sessions: usize,
+    /// How much longer a conversation may wait for the target that holds its cache.
+    pub max_queue_gap: Duration,
+}
+
+impl Default for SessionConfig {
+    fn default() -> Self {
+        Self { ttl: Duration::from_secs(600), max_sessions: 10_000, max_queue_gap: Duration::from_millis(500) }
+    }
+}
+
+/// `[router.hedge]`: a second attempt in the cloud beside a local one whose first token is late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HedgeConfig {
+    pub enabled: bool,
+    /// How late.
+    pub after: Duration,
+    /// What all of them together may cost.
+    pub max_per_hour: NanoUsd,
+}
+
+impl Default for HedgeConfig {
+    fn default() -> Self {
+        Self { enabled: false, after: Duration::from_millis(500), max_per_hour: NanoUsd::new(100_000_000) }
+    }
+}
+
+/// `[router.cascade]`: a poor local answer that nobody has seen goes one tier up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CascadeConfig {
+    pub enabled: bool,
+    /// Tokens of a stream that wait until its beginning has been judged.
+    pub hold_back_tokens: u32,
+}
+
+impl Default for CascadeConfig {
+    fn default() -> Self {
+        Self { enabled: false, hold_back_tokens: 24 }
+    }
 }
 
 /// One `[router.rules.*]` table. Names are resolved: every one is a local target, `local` (any of them) or a cloud model.
@@ -219,6 +315,8 @@ pub struct Rule {
     /// Whether the operator set `max_latency_ms`; if not, a local target on the CPU uses `max_latency_cpu`.
     pub max_latency_is_default: bool,
     pub max_latency_cpu: Duration,
+    /// Load of a local target from which a cloud one is better; 1 = all its places taken.
+    pub spill_load: f64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -237,10 +335,36 @@ pub struct LedgerConfig {
     pub baseline: Option<ModelName>,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct HealthConfig {
     pub interval: Duration,
     pub timeout: Duration,
+    /// `None` = off.
+    pub canary_interval: Option<Duration>,
+    /// `None` = off.
+    pub provider_probe: Option<Duration>,
+    /// How long requests on a card that turned bad may go on.
+    pub drain: Duration,
+    /// When a card that turned bad is tried again.
+    pub bad_gpu_retry: Duration,
+    pub strain: StrainLimits,
+    /// `None` = the system's libnvidia-ml.
+    pub nvml_library: Option<PathBuf>,
+}
+
+/// From where on a card is left alone, and where that ends: °C and percent of its memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StrainLimits {
+    pub heat_enter: u32,
+    pub heat_leave: u32,
+    pub memory_enter: u32,
+    pub memory_leave: u32,
+}
+
+impl Default for StrainLimits {
+    fn default() -> Self {
+        Self { heat_enter: 88, heat_leave: 83, memory_enter: 97, memory_leave: 93 }
+    }
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -1,6 +1,7 @@
 //! The words of the problem. Values here cannot be invalid once they exist; nothing here does I/O or reads a clock.
 
 pub mod chat;
+pub mod count;
 pub mod error;
 pub mod event;
 pub mod money;
@@ -8,6 +9,7 @@ pub mod name;
 pub mod sampling;
 
 pub use chat::{ChatRequest, CloudBound, Input, Message, ModelChoice, Needs, RequestKind, SamplingWish};
+pub use count::TextCount;
 pub use error::{ErrorKind, GatewayError, Origin};
 pub use event::{Delta, GenerationEvent, TokenUsage};
 pub use money::{NanoUsd, Price};

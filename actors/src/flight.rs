@@ -1,16 +1,25 @@
 //! One request's way: decision → attempt → stream → exactly one settlement. A plain task, not an actor: it owns no state
 //! that must survive it, and the JobTable settles what it leaves behind.
 
+mod cascade;
 mod cloud;
 mod decide;
+mod hedge;
+mod judge;
 mod local;
 mod report;
+mod retry;
+mod sent;
+mod show;
+mod take_over;
 
+pub use hedge::HedgeBudget;
 pub use report::{AttemptReport, FlightReport};
+pub use take_over::Resumed;
 
 use crate::{
     cloud::{
-        CallEnd,
+        RetryBudget,
         client::{WholeAnswer, WholeChoice},
     },
     config::Config,
@@ -18,6 +27,7 @@ use crate::{
         ChatRequest, Complexity, Delta, ErrorKind, GatewayError, ModelName, NanoUsd, Origin, TargetName, TokenUsage,
     },
     gpu::slot::Death,
+    health::{AttemptFact, Scores},
     jobs::{Job, JobGuard, JobTable, Outcome, TargetKey, shutting_down},
     ledger::Ledger,
     observe,
@@ -25,21 +35,18 @@ use crate::{
     supervise::Address,
     task,
 };
+use cascade::Kept;
+use sent::Sent;
 use std::{sync::Arc, time::Duration};
+use take_over::Cut;
 use tokio::{sync::mpsc, time::Instant};
 
-/// Attempts of one request that failed by their target's fault; the take-over is not counted.
-const ATTEMPTS: usize = 3;
-/// Engine deaths that one request may live through: they are rarely its own doing.
-const ENGINE_DEATHS: usize = 10;
 /// Times our own pool or breaker may send a request away before that counts as a failure.
 const SENT_AWAY: usize = 100;
 /// Events between a flight and the HTTP edge.
 const EVENTS: usize = 32;
 /// How long the last word may wait for a reader that stopped reading.
 const LAST_WORD: Duration = Duration::from_secs(5);
-/// Wait before the one retry of a failed only target; a random share is added.
-const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// What every flight shares.
 #[derive(Clone)]
@@ -48,8 +55,13 @@ pub struct Services {
     pub jobs: JobTable,
     pub fleet: Fleet,
     pub ledger: Ledger,
+    /// Extra attempts that all flights together may make.
+    pub retries: RetryBudget,
+    /// What hedges may cost.
+    pub hedges: HedgeBudget,
     pub classifier: Address<ClassifierMsg>,
     pub router: Address<RouterMsg>,
+    pub scores: Scores,
 }
 
 /// What the HTTP edge hears of a request. A stream: `Started`, `Delta`s and `Finish`es, then `Done` or `Failed`.
@@ -88,11 +100,13 @@ struct Failure {
     death: Option<Death>,
     /// No attempt was made: our own pool or breaker had no place. The target is not used up.
     sent_away: bool,
+    /// There was an answer, which is kept: the attempt ended well and its target is used up.
+    poor: bool,
 }
 
 impl From<GatewayError> for Failure {
     fn from(error: GatewayError) -> Self {
-        Self { error, death: None, sent_away: false }
+        Self { error, death: None, sent_away: false, poor: false }
     }
 }
 
@@ -106,16 +120,22 @@ struct Flight {
     first_failure: Option<GatewayError>,
     /// The last target's death, until the next attempt's first token.
     mourning: Option<Death>,
-    /// Generated on this request by a local engine and visible to the client.
-    sent_tokens: Vec<i32>,
-    sent_bytes: u64,
+    sent: Sent,
     started: bool,
     finished: bool,
-    taken_over: bool,
+    /// The client has text and its target failed.
+    cut: Option<Cut>,
+    resumed: Option<Resumed>,
+    /// A poor answer, shown if nothing better comes.
+    kept: Option<Kept>,
+    /// A hedge was made.
+    hedged: bool,
     retried_only_target: bool,
     engine_deaths: usize,
     target_faults: usize,
     sent_away: usize,
+    /// A cloud attempt failed: another one is extra.
+    cloud_failed: bool,
     /// The attempt under way: target, model, start.
     under_way: Option<(String, String, Instant)>,
     usage: TokenUsage,
@@ -141,6 +161,7 @@ async fn run(services: Services, guard: JobGuard, events: mpsc::Sender<FlightEve
         () = tokio::time::sleep_until(job.deadline) => End::Failed(flight_timeout(&job)),
     };
     drop(gone);
+    let end = flight.fall_back(end).await;
     flight.conclude(end, guard).await;
 }
 
@@ -161,15 +182,18 @@ impl Flight {
             decision: None,
             first_failure: None,
             mourning: None,
-            sent_tokens: Vec::new(),
-            sent_bytes: 0,
+            sent: Sent::default(),
             started: false,
             finished: false,
-            taken_over: false,
+            cut: None,
+            resumed: None,
+            kept: None,
+            hedged: false,
             retried_only_target: false,
             engine_deaths: 0,
             target_faults: 0,
             sent_away: 0,
+            cloud_failed: false,
             under_way: None,
             usage: TokenUsage::default(),
             waited: Duration::ZERO,
@@ -183,11 +207,13 @@ impl Flight {
 
     /// Decides and attempts until one attempt lands or nothing is left to try.
     async fn fly(&mut self) -> Result<(), GatewayError> {
+        self.services.retries.on_request(Instant::now());
         loop {
             let decision = match self.decide().await {
                 Ok(decision) => decision,
-                Err(error) => return Err(self.first_failure.take().unwrap_or(error)),
+                Err(error) => return Err(self.last_word(error)),
             };
+            self.pay_for_extra(&decision)?;
             self.waited += decision.waited;
             let key = decision.candidate.key;
             self.decision = Some(decision.clone());
@@ -196,119 +222,44 @@ impl Flight {
                 TargetKey::Cloud { provider, model } => self.fly_cloud(&decision, provider, model).await,
             };
             let Err(failure) = result else { return Ok(()) };
+            // A hedge may have become the attempt.
+            let decision = self.decision.clone().unwrap_or(decision);
             self.after_failure(failure, &decision).await?;
         }
     }
 
     /// Returns if another attempt may be made; else the error that the client reads.
     async fn after_failure(&mut self, failure: Failure, decision: &Decision) -> Result<(), GatewayError> {
-        let Failure { error, death, sent_away } = failure;
-        if sent_away {
-            self.sent_away += 1;
-            return if self.sent_away < SENT_AWAY { Ok(()) } else { Err(error) };
+        if failure.poor {
+            return Ok(());
         }
-        let first = self.first_failure.get_or_insert_with(|| error.clone()).clone();
+        if failure.sent_away {
+            self.sent_away += 1;
+            return if self.sent_away < SENT_AWAY { Ok(()) } else { Err(failure.error) };
+        }
+        self.cloud_failed |= matches!(decision.candidate.key, TargetKey::Cloud { .. });
+        if self.started && !self.finished {
+            return self.take_over(failure, decision);
+        }
+        let Failure { error, death, .. } = failure;
+        self.first_failure.get_or_insert_with(|| error.clone());
         if self.finished || !error.may_try_elsewhere() {
             return Err(error);
         }
-        if self.started {
-            return self.take_over(error, death, decision);
-        }
         // What was generated and not shown belongs to the model that generated it.
-        self.sent_tokens.clear();
-        self.sent_bytes = 0;
+        self.sent = Sent::default();
         match &death {
             Some(_) => self.engine_deaths += 1,
             None => self.target_faults += 1,
         }
-        if self.target_faults >= ATTEMPTS || self.engine_deaths >= ENGINE_DEATHS {
-            return Err(first);
-        }
+        let next = self.next_step(&error, death.is_some(), decision);
         self.mourning = death;
-        self.use_up(&error, decision).await;
-        Ok(())
-    }
-
-    fn take_over(
-        &mut self,
-        error: GatewayError,
-        death: Option<Death>,
-        decision: &Decision,
-    ) -> Result<(), GatewayError> {
-        match death {
-            Some(death) if self.may_take_over() => {
-                self.taken_over = true;
-                self.mourning = Some(death);
-                self.job.tried(decision.candidate.key);
-                self.job.begin_take_over(decision.candidate.model.clone());
-                Ok(())
-            }
-            _ => Err(error),
-        }
-    }
-
-    /// Each target once, with two exceptions: the only target may be asked again after one fault of its own, and a
-    /// provider whose one key was refused has others.
-    async fn use_up(&mut self, error: &GatewayError, decision: &Decision) {
-        let key = decision.candidate.key;
-        if let TargetKey::Cloud { provider, model } = key {
-            let refused = matches!(CallEnd::of(error), CallEnd::Limited { .. } | CallEnd::KeyRefused);
-            let provider = self.services.fleet.providers.get(provider);
-            if refused && provider.is_some_and(|provider| provider.view(model, Instant::now()).usable) {
-                return;
-            }
-        }
-        if self.is_only_target(decision) && !self.retried_only_target && error.kind == ErrorKind::Upstream {
-            self.retried_only_target = true;
-            tokio::time::sleep(RETRY_PAUSE + RETRY_PAUSE.mul_f64(rand::random())).await;
-        } else {
-            self.job.tried(key);
-        }
-    }
-
-    /// A stream cut by an engine's death goes on where the same model serves: once, and only if every byte the client has
-    /// came from a local engine, whose tokens can be replayed.
-    fn may_take_over(&self) -> bool {
-        !self.taken_over && !self.sent_tokens.is_empty()
+        self.use_up(next, error, decision.candidate.key).await
     }
 
     fn is_only_target(&self, decision: &Decision) -> bool {
         let tried = self.job.progress().tried;
         !decision.plan.candidates.iter().any(|other| other.key != decision.candidate.key && !tried.contains(&other.key))
-    }
-
-    /// Sends one event; a client that has gone ends the flight from outside.
-    async fn emit(&self, event: FlightEvent) {
-        let _ = self.events.send(event).await;
-    }
-
-    /// The first visible token of the whole request.
-    async fn start_stream(&mut self, decision: &Decision) {
-        if self.started {
-            return;
-        }
-        self.started = true;
-        self.first_token_at = Some(Instant::now());
-        let simulated = matches!(decision.candidate.key, TargetKey::Cloud { provider, .. }
-            if self.services.fleet.providers.get(provider).is_some_and(|provider| provider.config().simulated));
-        let head = Head {
-            target: decision.candidate.target.clone(),
-            model: decision.candidate.model.clone(),
-            complexity: decision.plan.complexity,
-            attempts: self.attempts.len() + 1,
-            simulated,
-        };
-        self.emit(FlightEvent::Started(head)).await;
-    }
-
-    fn note_first_token(&mut self, decision: &Decision, began: Instant) {
-        observe::time_to_first_token(decision.candidate.target.as_str(), began.elapsed());
-        if let Some(death) = self.mourning.take() {
-            observe::failover_stage("first_token", death.at.elapsed());
-            if self.taken_over {
-                observe::stream_resumed("replay");
-            }
-        }
     }
 
     /// An attempt is about to leave for its target.
@@ -387,6 +338,18 @@ impl Flight {
             elsewhere: inside + self.waited,
             attempts: self.attempts.len(),
         });
+    }
+
+    /// What the attempt that just ended says of its target.
+    fn note_score(&self, decision: &Decision) {
+        let Some(last) = self.attempts.last() else { return };
+        let fact = AttemptFact {
+            good: AttemptFact::verdict(last.outcome),
+            first_token: last.first_token,
+            took: last.took,
+            completion_tokens: last.usage.completion_tokens,
+        };
+        self.services.scores.note(decision.candidate.key, fact, Instant::now());
     }
 
     /// What the same tokens would have cost on the configured baseline model.

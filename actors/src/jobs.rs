@@ -2,7 +2,7 @@
 //! a guard in the request's flight; dropping the guard settles the request, so none ends twice and none never.
 
 use crate::{
-    domain::{ChatRequest, ErrorKind, GatewayError, ModelName, RequestId},
+    domain::{ChatRequest, Complexity, ErrorKind, GatewayError, ModelName, RequestId},
     gpu::Lease,
     observe,
 };
@@ -48,8 +48,23 @@ impl Outcome {
 pub struct Progress {
     /// Never offered again.
     pub tried: Vec<TargetKey>,
-    /// Text of a stream has reached the client: only this local model may go on with it.
-    pub take_over: Option<ModelName>,
+    /// A stream was cut after its client had text: it may only go on as this says.
+    pub take_over: Option<TakeOver>,
+    /// A local answer was poor: it goes on as a request of this tier.
+    pub escalated: Option<Complexity>,
+}
+
+/// What is known of a cut stream by those who decide where it goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TakeOver {
+    /// Every byte the client has came from this local model, whose tokens can be replayed.
+    pub replay: Option<ModelName>,
+    /// The client's text can be handed on as the beginning of an answer: it is one choice of plain text.
+    pub prefix: bool,
+    /// Tokens of the client's text, counted or estimated.
+    pub sent_tokens: u64,
+    /// Of the request.
+    pub deadline: Instant,
 }
 
 /// One open request.
@@ -80,8 +95,12 @@ impl Job {
         self.progress.lock().tried.push(key);
     }
 
-    pub fn begin_take_over(&self, model: ModelName) {
-        self.progress.lock().take_over = Some(model);
+    pub fn begin_take_over(&self, take_over: TakeOver) {
+        self.progress.lock().take_over = Some(take_over);
+    }
+
+    pub fn escalate(&self, complexity: Complexity) {
+        self.progress.lock().escalated = Some(complexity);
     }
 
     /// Writes a granted lease down, before the grant is told to anyone.

@@ -2,7 +2,22 @@
 //! from configuration or from closed enums; anything else is `other`. No prompt, key or client text passes through here.
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
-use std::time::Duration;
+use parking_lot::RwLock;
+use std::{collections::BTreeSet, time::Duration};
+
+/// Model names that may be labels: those of the configurations of this process. Empty: no configuration was told.
+static MODELS: RwLock<BTreeSet<String>> = RwLock::new(BTreeSet::new());
+
+/// Lets these models have labels of their own; any other is `other`.
+pub fn label_models(names: impl IntoIterator<Item = String>) {
+    MODELS.write().extend(names);
+}
+
+fn model_label(name: &str) -> String {
+    let known = MODELS.read();
+    let own = known.is_empty() || known.contains(name) || name == "none";
+    if own { name.to_owned() } else { "other".to_owned() }
+}
 
 /// Help text and unit of every metric; called once after the recorder is installed.
 pub fn describe() {
@@ -24,7 +39,11 @@ pub fn describe() {
     describe_histogram!("spillway_failover_seconds", Unit::Seconds, "From a target's death, by stage");
     describe_counter!("spillway_streams_resumed_total", "Streams that went on elsewhere after a cut");
     describe_counter!("spillway_streams_broken_total", "Streams that ended with an error frame");
+    describe_counter!("spillway_hedges_total", "Second attempts in the cloud beside a late local one, by outcome");
+    describe_counter!("spillway_cascades_total", "Local answers found poor, by reason and outcome");
     describe_gauge!("spillway_breaker_state", "0 passing, 1 probing, 2 tripped");
+    describe_gauge!("spillway_provider_key_exhausted", "Keys that the provider refuses (401, 402, 403, spent credit)");
+    describe_counter!("spillway_retries_refused_total", "Requests that ended because the retry budget was spent");
     describe_counter!("spillway_actor_restarts_total", "Actor restarts by actor and cause");
     describe_gauge!("spillway_actor_up", "1 while the actor runs");
     describe_gauge!("spillway_gpu_state", "1 for the state a local target is in");
@@ -36,6 +55,9 @@ pub fn describe() {
     describe_gauge!("spillway_gpu_utilization_ratio", Unit::Count, "GPU utilisation, 0 to 1");
     describe_gauge!("spillway_gpu_power_watts", "GPU power draw");
     describe_gauge!("spillway_gpu_temperature_celsius", "GPU temperature");
+    describe_counter!("spillway_gpu_energy_joules_total", "Energy drawn since the driver was loaded, in joules");
+    describe_counter!("spillway_gpu_xid_errors_total", "Errors reported by the driver, by Xid");
+    describe_counter!("spillway_provider_probes_total", "Active probes by provider and outcome");
     describe_gauge!("spillway_build_info", "1, with the version as label");
 }
 
@@ -110,6 +132,11 @@ pub fn requests_running(running: usize) {
     gauge!("spillway_requests_running").set(running as f64);
 }
 
+/// What a request was graded as; `spillway route calibrate` reads `fails` from the log.
+pub fn graded(id: &dyn std::fmt::Display, complexity: &'static str, fails: Option<f64>) {
+    tracing::debug!(request = %id, complexity, fails, "graded");
+}
+
 pub fn route_decision(id: &dyn std::fmt::Display, complexity: &'static str, target: &str, reason: &'static str) {
     tracing::debug!(request = %id, complexity, target, reason, "route decided");
     counter!("spillway_route_decisions_total",
@@ -135,6 +162,21 @@ pub fn stream_resumed(how: &'static str) {
     counter!("spillway_streams_resumed_total", "how" => how).increment(1);
 }
 
+/// A model with a prefill style did not go on but answered from the start.
+pub fn prefix_not_honoured(target: &str, model: &str) {
+    tracing::warn!(target, model, "began an answer anew instead of continuing it: its prefill_style should be none");
+}
+
+/// `outcome` is won, lost, failed or capped.
+pub fn hedge(outcome: &'static str) {
+    counter!("spillway_hedges_total", "outcome" => outcome).increment(1);
+}
+
+/// `outcome`: escalated = a harder tier's answer replaced it; kept = the client got it.
+pub fn cascade(reason: &'static str, outcome: &'static str) {
+    counter!("spillway_cascades_total", "reason" => reason, "outcome" => outcome).increment(1);
+}
+
 pub fn stream_broken(cause: &'static str) {
     counter!("spillway_streams_broken_total", "cause" => cause).increment(1);
 }
@@ -158,7 +200,7 @@ pub struct RequestEnd<'a> {
 
 pub fn request_ended(end: &RequestEnd<'_>) {
     counter!("spillway_requests_total",
-        "target" => end.target.to_owned(), "model" => end.model.to_owned(),
+        "target" => end.target.to_owned(), "model" => model_label(end.model),
         "complexity" => end.complexity, "outcome" => end.outcome)
     .increment(1);
     histogram!("spillway_request_duration_seconds", "target" => end.target.to_owned()).record(end.took.as_secs_f64());
@@ -172,19 +214,33 @@ pub fn request_ended(end: &RequestEnd<'_>) {
 pub fn tokens(target: &str, model: &str, prompt: u64, completion: u64) {
     for (direction, count) in [("in", prompt), ("out", completion)] {
         counter!("spillway_tokens_total",
-            "target" => target.to_owned(), "model" => model.to_owned(), "direction" => direction)
+            "target" => target.to_owned(), "model" => model_label(model), "direction" => direction)
         .increment(count);
     }
 }
 
 pub fn cost(model: &str, nano_usd: u64, saved_nano_usd: u64) {
-    counter!("spillway_cost_nanousd_total", "model" => model.to_owned()).increment(nano_usd);
+    counter!("spillway_cost_nanousd_total", "model" => model_label(model)).increment(nano_usd);
     counter!("spillway_saved_nanousd_total").increment(saved_nano_usd);
 }
 
 /// `value`: 0 passing, 1 probing, 2 tripped.
 pub fn breaker(target: &str, value: u8) {
     gauge!("spillway_breaker_state", "target" => target.to_owned()).set(f64::from(value));
+}
+
+/// `count` of this provider's keys are refused: someone must look.
+pub fn keys_exhausted(target: &str, count: usize) {
+    gauge!("spillway_provider_key_exhausted", "target" => target.to_owned()).set(count as f64);
+    if count > 0 {
+        tracing::warn!(target_name = target, count, "keys of this provider are refused or out of credit");
+    } else {
+        tracing::info!(target_name = target, "the provider accepts every key again");
+    }
+}
+
+pub fn retry_refused() {
+    counter!("spillway_retries_refused_total").increment(1);
 }
 
 /// Readings of one GPU; absent ones are not written.
@@ -195,6 +251,7 @@ pub struct GpuReading<'a> {
     pub utilization: Option<f64>,
     pub power_watts: Option<f64>,
     pub temperature_celsius: Option<f64>,
+    pub energy_joules: Option<u64>,
 }
 
 pub fn gpu_reading(reading: &GpuReading<'_>) {
@@ -208,4 +265,31 @@ pub fn gpu_reading(reading: &GpuReading<'_>) {
     set("spillway_gpu_utilization_ratio", reading.utilization);
     set("spillway_gpu_power_watts", reading.power_watts);
     set("spillway_gpu_temperature_celsius", reading.temperature_celsius);
+    if let Some(joules) = reading.energy_joules {
+        counter!("spillway_gpu_energy_joules_total", "gpu" => reading.gpu.to_owned()).absolute(joules);
+    }
+}
+
+pub fn gpu_xid(gpu: &str, label: &'static str, xid: u64, meaning: &str) {
+    counter!("spillway_gpu_xid_errors_total", "gpu" => gpu.to_owned(), "xid" => label).increment(1);
+    tracing::warn!(gpu, xid, meaning, "the driver reported an error");
+}
+
+/// `failure`: the label of what went wrong.
+pub fn provider_probe(provider: &str, failure: Option<&'static str>) {
+    let outcome = failure.unwrap_or("ok");
+    counter!("spillway_provider_probes_total", "provider" => provider.to_owned(), "outcome" => outcome).increment(1);
+    tracing::debug!(provider, outcome, "provider probed");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_nobody_configured_has_no_label_of_its_own() {
+        label_models(["configured".to_owned(), "tiny".to_owned()]);
+        let labels = ["configured", "none", "found-at-run-time"].map(model_label);
+        assert_eq!(labels, ["configured", "none", "other"]);
+    }
 }

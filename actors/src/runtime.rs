@@ -6,16 +6,16 @@ pub use kill::{ChaosError, KillWay};
 
 use crate::{
     chaos::Fault,
-    cloud::{CloudActor, CloudMsg, Provider},
+    cloud::{CloudActor, CloudMsg, Provider, RetryBudget},
     config::Config,
     domain::GatewayError,
-    flight::Services,
+    flight::{HedgeBudget, Services},
     gpu::{EngineSlot, GpuModelActor, GpuMsg, process::Spawner},
-    health::{HealthActor, HealthMsg, NvmlProbe, Vitals},
+    health::{HealthActor, HealthMsg, NvmlProbe, Scores, Vitals},
     jobs::JobTable,
     ledger::{Ledger, LedgerActor, LedgerMsg},
     observe,
-    route::{ClassifierActor, ClassifierMsg, Fleet, RouterActor, RouterMsg},
+    route::{ClassifierActor, ClassifierMsg, Fleet, RouterActor, RouterMsg, actor::queued, session::Sessions},
     supervise::{
         Address, Supervisor, SupervisorMsg, Tree,
         children::ChildSpec,
@@ -88,6 +88,7 @@ impl Runtime {
     /// # Errors
     /// Threads or actors cannot be started, or a provider's client cannot be built.
     pub async fn start(config: Arc<Config>, engine: Result<PathBuf, String>) -> Result<Self, StartError> {
+        observe::label_models(config.names());
         let slots: Arc<[Arc<EngineSlot>]> =
             config.locals.iter().map(|local| EngineSlot::new(Arc::clone(local), config.supervision.gpu)).collect();
         let providers: Arc<[Arc<Provider>]> =
@@ -98,15 +99,19 @@ impl Runtime {
             gpus: slots.iter().map(|_| Address::default()).collect(),
             ..Directory::default()
         };
+        let vitals = Vitals::new(config.health.interval);
         let services = Services {
             jobs: JobTable::new(config.server.max_inflight),
-            fleet: Fleet { slots, providers },
+            fleet: Fleet { slots, providers, sessions: Sessions::new(config.router.session), vitals: vitals.clone() },
             ledger,
+            retries: RetryBudget::new(Instant::now()),
+            hedges: HedgeBudget::new(config.router.hedge.max_per_hour, Instant::now()),
             classifier: directory.classifier.clone(),
             router: directory.router.clone(),
+            scores: Scores::default(),
             config,
         };
-        let (tree, vitals) = (Tree::default(), Vitals::default());
+        let tree = Tree::default();
         let spawner = Spawner::start()?;
         let parts = Parts {
             services: &services,
@@ -114,7 +119,7 @@ impl Runtime {
             tree: &tree,
             vitals: &vitals,
             spawner: spawner.clone(),
-            probe: NvmlProbe::start()?,
+            probe: NvmlProbe::start(services.config.health.nvml_library.clone())?,
             engine,
         };
         let root = parts.supervisor(names::ROOT, parts.children());
@@ -135,12 +140,7 @@ impl Runtime {
 
     /// Requests waiting for a lease. `None` while no router lives.
     pub async fn queued(&self) -> Option<usize> {
-        let router = self.directory.router.get()?;
-        let asked = router.call(RouterMsg::GetSnapshot, Some(Duration::from_secs(1))).await.ok()?;
-        match asked {
-            ractor::rpc::CallResult::Success(snapshot) => Some(snapshot.queued),
-            _ => None,
-        }
+        queued(&self.directory.router).await
     }
 
     /// Stops the actors in reverse start order, then the engines.
@@ -270,8 +270,15 @@ impl Parts<'_> {
         let (services, directory) = (self.services, self.directory);
         let config = &services.config;
         let ledger = LedgerActor { ledger: services.ledger.clone() };
-        let health = HealthActor { config: config.health, probe: self.probe.clone(), vitals: self.vitals.clone() };
-        let classifier = ClassifierActor { router: directory.router.clone() };
+        let health = HealthActor {
+            config: config.health.clone(),
+            probe: self.probe.clone(),
+            vitals: self.vitals.clone(),
+            scores: services.scores.clone(),
+            slots: Arc::clone(&services.fleet.slots),
+            providers: Arc::clone(&services.fleet.providers),
+        };
+        let classifier = ClassifierActor { kind: config.router.classifier, router: directory.router.clone() };
         let router = RouterActor {
             config: Arc::clone(config),
             fleet: services.fleet.clone(),
@@ -289,10 +296,13 @@ impl Parts<'_> {
 
     fn cloud_supervisor(&self) -> ChildSpec {
         let mut members = Vec::new();
+        let taken = Arc::new(self.services.config.names());
         for provider in self.services.fleet.providers.iter().filter(|provider| provider.config().is_usable()) {
             for (at, seat) in provider.seats().iter().enumerate() {
-                let actor = CloudActor { provider: Arc::clone(provider), seat: Arc::clone(seat) };
-                members.push(leaf(format!("cloud/{}/{at}", provider.config().name), actor, &seat.address));
+                let (provider, seat, taken) = (Arc::clone(provider), Arc::clone(seat), Arc::clone(&taken));
+                let actor = CloudActor { provider, seat, taken };
+                let address = actor.seat.address.clone();
+                members.push(leaf(format!("cloud/{}/{at}", actor.provider.config().name), actor, &address));
             }
         }
         self.middle(names::CLOUD_SUPERVISOR, members, &self.directory.cloud_supervisor)
@@ -307,6 +317,7 @@ impl Parts<'_> {
                 spawner: self.spawner.clone(),
                 engine,
                 chaos_enabled: self.services.config.chaos_enabled,
+                canary_interval: self.services.config.health.canary_interval,
             };
             leaf(format!("gpu/{}", slot.name()), actor, address)
         });
@@ -428,5 +439,40 @@ mod tests {
         assert!(matches!(runtime.kill("router", KillWay::Sigkill), Err(ChaosError::NoEngine(_))));
         assert!(matches!("nuke".parse::<KillWay>(), Err(ChaosError::UnknownWay(_))));
         runtime.stop().await;
+    }
+
+    /// How long the successor of each CloudActor took, in order of length. Every seat dies once, so every restart is a
+    /// first one.
+    async fn replacements(rounds: usize) -> Vec<Duration> {
+        let mut took = Vec::new();
+        for how in [KillWay::Kill, KillWay::Panic, KillWay::Error, KillWay::Stop].into_iter().cycle().take(rounds) {
+            let runtime = started().await;
+            for (at, seat) in runtime.services.fleet.providers[0].seats().iter().enumerate() {
+                let old = seat.address.wait(Instant::now() + Duration::from_secs(10)).await.unwrap().get_id();
+                let died = Instant::now();
+                runtime.kill(&format!("cloud/simulated/{at}"), how).unwrap();
+                until(|| seat.address.get().is_some_and(|actor| actor.get_id() != old)).await;
+                took.push(died.elapsed());
+            }
+            runtime.stop().await;
+        }
+        took.sort();
+        took
+    }
+
+    /// Time stands still here as long as anybody has something to do: the successor waits for nothing but the processor.
+    #[tokio::test(start_paused = true)]
+    async fn no_timer_stands_between_a_cloud_actors_first_death_and_its_successor() {
+        let took = replacements(4).await;
+        assert_eq!(took, vec![Duration::ZERO; took.len()]);
+    }
+
+    /// The promise is p99 < 50 ms on a machine that has a processor to spare.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    #[ignore = "a measurement: it needs the machine for itself"]
+    async fn a_cloud_actor_is_replaced_within_50_ms() {
+        let took = replacements(24).await;
+        let (p50, p99) = (took[took.len() / 2], took[took.len() * 99 / 100 - 1]);
+        assert!(p99 < Duration::from_millis(50), "p50 {p50:?}, p99 {p99:?}: {took:?}");
     }
 }

@@ -1,12 +1,19 @@
-//! `GET /v1/models`: the names that requests may use, as OpenAI's list.
+//! `GET /v1/models`: the names that requests may use, as OpenAI's list; and whether a name that is not configured is one.
 
 use super::parse;
 use serde_json::{Value, json};
-use spillway_actors::{config::Config, domain::GatewayError};
+use spillway_actors::{
+    config::Config,
+    domain::{ChatRequest, GatewayError, ModelChoice, ModelName, TargetName},
+    route::Fleet,
+};
+
+/// Models that a provider lists and nobody configured.
+pub(super) type Found = [(ModelName, TargetName)];
 
 /// (name, owner) of everything that can serve here, each name once: the reserved words, local targets and their models,
-/// models of providers that have a key, aliases.
-fn entries(config: &Config) -> Vec<(&str, &str)> {
+/// models of providers that have a key, aliases, what providers list.
+fn entries<'a>(config: &'a Config, found: &'a Found) -> Vec<(&'a str, &'a str)> {
     const OURS: &str = "spillway";
     let mut entries = vec![("auto", OURS)];
     if !config.locals.is_empty() {
@@ -21,6 +28,7 @@ fn entries(config: &Config) -> Vec<(&str, &str)> {
     let meant = |name: &str| entries.iter().any(|(known, _)| *known == name);
     let aliases: Vec<_> = config.router.aliases.iter().filter(|(_, name)| meant(name)).collect();
     entries.extend(aliases.into_iter().map(|(alias, _)| (alias.as_str(), OURS)));
+    entries.extend(found.iter().map(|(model, owner)| (model.as_str(), owner.as_str())));
     let mut seen = std::collections::BTreeSet::new();
     entries.retain(|(name, _)| seen.insert(*name));
     entries
@@ -31,13 +39,32 @@ fn object((name, owner): (&str, &str), created: u64) -> Value {
 }
 
 /// Every model; `created` is when this gateway started, for want of a better date.
-pub(super) fn list(config: &Config, created: u64) -> Value {
-    let data: Vec<Value> = entries(config).into_iter().map(|entry| object(entry, created)).collect();
+pub(super) fn list(config: &Config, found: &Found, created: u64) -> Value {
+    let data: Vec<Value> = entries(config, found).into_iter().map(|entry| object(entry, created)).collect();
     json!({"object": "list", "data": data})
 }
 
 /// One model.
-pub(super) fn one(config: &Config, name: &str, created: u64) -> Result<Value, GatewayError> {
-    let found = entries(config).into_iter().find(|(known, _)| *known == name);
-    found.map(|entry| object(entry, created)).ok_or_else(|| parse::model::not_found(name))
+pub(super) fn one(config: &Config, found: &Found, name: &str, created: u64) -> Result<Value, GatewayError> {
+    let entry = entries(config, found).into_iter().find(|(known, _)| *known == name);
+    entry.map(|entry| object(entry, created)).ok_or_else(|| parse::model::not_found(name))
+}
+
+/// A request may name what a provider lists, but without a price nobody can say what it would cost.
+///
+/// # Errors
+/// Nobody lists the model, or the request wants its cost watched.
+pub(super) fn admit_name(request: &ChatRequest, config: &Config, fleet: &Fleet) -> Result<(), GatewayError> {
+    let ModelChoice::Named(name) = &request.model else { return Ok(()) };
+    if parse::model::is_configured(name.as_str(), config) {
+        return Ok(());
+    }
+    if !fleet.found_models().iter().any(|(found, _)| found == name) {
+        return Err(parse::model::not_found(name.as_str()));
+    }
+    if request.budget_sensitive {
+        let message = "this model has no configured price: a budget_sensitive request cannot use it";
+        return Err(GatewayError::invalid("model", message));
+    }
+    Ok(())
 }

@@ -60,7 +60,7 @@ fn request(
     let max_tokens = wishes::max_tokens(fields)?;
     let stop = wishes::stop(fields)?;
     let (stream, include_usage) = wishes::stream(fields)?;
-    let wishes::Ours { budget_sensitive, local_only, max_latency } = wishes::ours(fields, headers)?;
+    let wishes::Ours { budget_sensitive, local_only, max_latency, session } = wishes::ours(fields, headers)?;
     for name in wishes::OURS {
         body.shift_remove(name);
     }
@@ -78,6 +78,7 @@ fn request(
         budget_sensitive,
         local_only,
         max_latency,
+        session,
         body,
     })
 }

@@ -68,7 +68,7 @@ pub fn routing(report: &FlightReport) -> Value {
             })
         })
         .collect();
-    json!({
+    let mut routing = json!({
         "target": report.target,
         "model": report.model,
         "complexity": report.complexity,
@@ -80,7 +80,11 @@ pub fn routing(report: &FlightReport) -> Value {
         "estimated_latency_ms": ms(report.estimated_latency),
         "actual_latency_ms": ms(report.actual_latency),
         "attempts": attempts,
-    })
+    });
+    if let (Some(how), Some(object)) = (report.resumed, routing.as_object_mut()) {
+        object.insert("resumed".into(), how.label().into());
+    }
+    routing
 }
 
 /// One `chat.completion` or `text_completion`. What else a provider said stays; what the gateway says wins.
@@ -210,7 +214,7 @@ pub(super) mod tests {
             ],
             usage,
             is_local: true,
-            resumed: false,
+            resumed: None,
         }
     }
 

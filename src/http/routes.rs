@@ -7,6 +7,7 @@ use super::{
     error::{self, ErrorReply},
     frames, origin, parse, ready,
     render::Stamp,
+    route,
 };
 use axum::{
     Json, Router,
@@ -19,7 +20,7 @@ use futures_util::FutureExt;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 use spillway_actors::{
-    domain::{ErrorKind, GatewayError, RequestId, RequestKind},
+    domain::{ChatRequest, ErrorKind, GatewayError, RequestId, RequestKind},
     flight::{self, Services},
 };
 use std::{
@@ -27,7 +28,7 @@ use std::{
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
-use tokio::time::Instant;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 /// Parsing a larger body takes milliseconds: it must not hold up a thread that serves others.
 const LARGE_BODY: usize = 64 << 10;
@@ -66,6 +67,7 @@ pub fn api_router(state: EdgeState) -> Router {
         router = router
             .route(&format!("{prefix}/chat/completions"), post(chat))
             .route(&format!("{prefix}/completions"), post(completion))
+            .route(&format!("{prefix}/route"), post(explain))
             .route(&format!("{prefix}/models"), get(models))
             .route(&format!("{prefix}/models/{{*id}}"), get(model));
     }
@@ -106,9 +108,21 @@ async fn completion(State(state): State<EdgeState>, request: Request) -> Respons
     serve(&state, RequestKind::Completion, request).await.unwrap_or_else(|error| error::respond(&error))
 }
 
-async fn serve(state: &EdgeState, kind: RequestKind, request: Request) -> Result<Response, GatewayError> {
+async fn explain(State(state): State<EdgeState>, request: Request) -> Response {
+    match received(&state, RequestKind::Chat, request).await {
+        Ok((request, _held)) => route::explained(&state, &request).await,
+        Err(error) => error::respond(&error),
+    }
+}
+
+/// Reads and parses. What is held lives as long as the answer.
+async fn received(
+    state: &EdgeState,
+    kind: RequestKind,
+    request: Request,
+) -> Result<(ChatRequest, OwnedSemaphorePermit), GatewayError> {
     let (parts, body) = request.into_parts();
-    let Services { config, jobs, .. } = &state.services;
+    let config = &state.services.config;
     let id = parts.extensions.get::<Arrival>().map_or_else(RequestId::random, |arrival| arrival.id);
     let upload = body::read(&parts.headers, body, config.server.max_body_bytes, &state.bodies).await?;
     let parser = match kind {
@@ -123,8 +137,15 @@ async fn serve(state: &EdgeState, kind: RequestKind, request: Request) -> Result
         let parsing = tokio::task::spawn_blocking(move || parser(id, &bytes, &parts.headers, &config));
         parsing.await.map_err(|_| GatewayError::gateway(ErrorKind::Internal, "the request could not be parsed"))??
     };
+    Ok((request, held))
+}
+
+async fn serve(state: &EdgeState, kind: RequestKind, request: Request) -> Result<Response, GatewayError> {
+    let Services { config, jobs, .. } = &state.services;
+    let (request, held) = received(state, kind, request).await?;
+    catalogue::admit_name(&request, config, &state.services.fleet)?;
     let wish = Wish {
-        stamp: Stamp::new(kind, id, unix_seconds()),
+        stamp: Stamp::new(kind, request.id, unix_seconds()),
         stream: request.stream,
         include_usage: request.include_usage,
         keep_alive: config.server.keep_alive,
@@ -135,14 +156,14 @@ async fn serve(state: &EdgeState, kind: RequestKind, request: Request) -> Result
 }
 
 async fn models(State(state): State<EdgeState>) -> Response {
-    Json(catalogue::list(&state.services.config, state.started)).into_response()
+    Json(catalogue::list(&state.services.config, &state.services.fleet.found_models(), state.started)).into_response()
 }
 
 async fn model(State(state): State<EdgeState>, name: Result<Path<String>, PathRejection>) -> Response {
     let Ok(Path(name)) = name else {
         return error::respond(&GatewayError::invalid("model", "the model's name in the URL is not UTF-8"));
     };
-    match catalogue::one(&state.services.config, &name, state.started) {
+    match catalogue::one(&state.services.config, &state.services.fleet.found_models(), &name, state.started) {
         Ok(model) => Json(model).into_response(),
         Err(error) => error::respond(&error),
     }

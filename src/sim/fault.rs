@@ -13,6 +13,8 @@ pub(super) struct Refusal {
     /// OpenAI's `code`.
     pub code: &'static str,
     pub retry_after_s: Option<u64>,
+    /// The Retry-After as an HTTP date instead of seconds.
+    pub as_date: bool,
     /// Only the first calls of a model fail; `None`: all of them.
     pub first_calls: Option<u32>,
 }
@@ -115,6 +117,12 @@ impl Fault {
         if family == "error" {
             return error(number);
         }
+        if family == "429"
+            && let Some(seconds) = number.strip_prefix("date-")
+            && let Fault::Refuse(refusal) = limited(Some(seconds.parse().ok()?), None)
+        {
+            return Some(Fault::Refuse(Refusal { as_date: true, ..refusal }));
+        }
         let n: u32 = number.parse().ok()?;
         Some(match family {
             "slow" => Self::Slow(Duration::from_millis(n.into())),
@@ -127,11 +135,12 @@ impl Fault {
 }
 
 fn refuse(status: u16, code: &'static str) -> Fault {
-    Fault::Refuse(Refusal { status, code, retry_after_s: None, first_calls: None })
+    Fault::Refuse(Refusal { status, code, retry_after_s: None, as_date: false, first_calls: None })
 }
 
 fn limited(retry_after_s: Option<u64>, first_calls: Option<u32>) -> Fault {
-    Fault::Refuse(Refusal { status: 429, code: "rate_limit_exceeded", retry_after_s, first_calls })
+    let (code, as_date) = ("rate_limit_exceeded", false);
+    Fault::Refuse(Refusal { status: 429, code, retry_after_s, as_date, first_calls })
 }
 
 /// `500` or `500-2`.
@@ -142,7 +151,7 @@ fn error(number: &str) -> Option<Fault> {
     };
     let status = status.parse().ok().filter(|status| (400..600).contains(status))?;
     let code = if status < 500 { "simulated_error" } else { "server_error" };
-    Some(Fault::Refuse(Refusal { status, code, retry_after_s: None, first_calls }))
+    Some(Fault::Refuse(Refusal { status, code, retry_after_s: None, as_date: false, first_calls }))
 }
 
 #[cfg(test)]

@@ -45,10 +45,11 @@ impl Faults {
         self.tables.lock().set.iter().map(|(model, (_, name))| (model.clone(), name.clone())).collect()
     }
 
-    /// The fault of this call, which is counted.
-    pub(super) fn of_call(&self, model: &str) -> Fault {
+    /// The fault of this call, which is counted. One set for the key (by its last four characters) goes first.
+    pub(super) fn of_call(&self, model: &str, key_tail: &str) -> Fault {
         let mut tables = self.tables.lock();
-        let set = tables.set.get(model).or_else(|| tables.set.get(ANY)).map(|(fault, _)| *fault);
+        let of_key = if tables.set.is_empty() { None } else { tables.set.get(&format!("key:{key_tail}")) };
+        let set = of_key.or_else(|| tables.set.get(model)).or_else(|| tables.set.get(ANY)).map(|(fault, _)| *fault);
         let fault = set.unwrap_or_else(|| Fault::of_model(model));
         let Fault::Refuse(Refusal { first_calls: Some(first), .. }) = fault else { return fault };
         if tables.calls.len() >= MAX_MODELS && !tables.calls.contains_key(model) {
@@ -65,7 +66,7 @@ mod tests {
     use super::*;
 
     fn refuses(faults: &Faults, model: &str) -> bool {
-        matches!(faults.of_call(model), Fault::Refuse(_))
+        matches!(faults.of_call(model, ""), Fault::Refuse(_))
     }
 
     #[test]
@@ -83,13 +84,13 @@ mod tests {
         let faults = Faults::default();
         faults.set("hang", "ok").unwrap();
         faults.set(ANY, "empty").unwrap();
-        assert_eq!((faults.of_call("hang"), faults.of_call("gpt-4.1")), (Fault::Ok, Fault::Empty));
+        assert_eq!((faults.of_call("hang", ""), faults.of_call("gpt-4.1", "")), (Fault::Ok, Fault::Empty));
         assert!(faults.set("m", "nonsense").is_err());
         faults.set("m", "429-once").unwrap();
         assert!(refuses(&faults, "m") && !refuses(&faults, "m"));
         faults.set("m", "429-once").unwrap();
         assert!(refuses(&faults, "m"), "setting it again begins anew");
         faults.clear();
-        assert_eq!(faults.of_call("hang"), Fault::Hang);
+        assert_eq!(faults.of_call("hang", ""), Fault::Hang);
     }
 }

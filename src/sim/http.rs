@@ -4,6 +4,7 @@ use super::SimOptions;
 use super::fault::{Fault, Refusal};
 use super::faults::Faults;
 use super::log::{Arrival, Log, Outcome, Served};
+use super::messages;
 use super::play::{self, Breaker, Pace};
 use super::request::{Endpoint, SimRequest};
 use super::script::{self, Script};
@@ -26,6 +27,7 @@ const MAX_BODY_BYTES: usize = 32 << 20;
 /// Bound on what a record keeps of a client's strings.
 const MAX_NOTED_CHARS: usize = 200;
 const JSON: &str = "application/json";
+const ANTHROPIC_VERSION: &str = "anthropic-version";
 const EVENTS: &str = "text/event-stream; charset=utf-8";
 
 #[derive(Debug)]
@@ -48,11 +50,12 @@ pub(super) fn router(options: SimOptions) -> Router {
         router = router
             .route(&format!("{prefix}/chat/completions"), post(chat))
             .route(&format!("{prefix}/completions"), post(completion))
+            .route(&format!("{prefix}/messages"), post(message))
             .route(&format!("{prefix}/models"), get(models));
     }
     router
-        .fallback(async || error(404, "not_found", "there is nothing here"))
-        .method_not_allowed_fallback(async || error(405, "method_not_allowed", "wrong method"))
+        .fallback(async || error(Endpoint::Chat, 404, "not_found", "there is nothing here"))
+        .method_not_allowed_fallback(async || error(Endpoint::Chat, 405, "method_not_allowed", "wrong method"))
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .with_state(Arc::new(provider))
 }
@@ -75,11 +78,24 @@ async fn completion(
     provider.answer(Endpoint::Completion, breaker, &headers, body).await
 }
 
+async fn message(
+    State(provider): Shared,
+    Extension(breaker): Extension<Breaker>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response<Body> {
+    provider.answer(Endpoint::Messages, breaker, &headers, body).await
+}
+
+/// In the words of whom the client takes it for.
 async fn models(State(provider): Shared, headers: HeaderMap) -> Response<Body> {
-    if !provider.admits(&headers) {
-        return error(401, "invalid_api_key", "wrong API key");
+    let endpoint = if headers.contains_key(ANTHROPIC_VERSION) { Endpoint::Messages } else { Endpoint::Chat };
+    if !provider.admits(endpoint, &headers) {
+        return error(endpoint, 401, "invalid_api_key", "wrong API key");
     }
-    response(200, JSON, script::models(unix_now().as_secs()).to_string())
+    let models = script::models(unix_now().as_secs());
+    let models = if endpoint == Endpoint::Messages { messages::models(&models) } else { models };
+    response(200, JSON, models.to_string())
 }
 
 async fn requests(State(provider): Shared) -> Json<Value> {
@@ -111,7 +127,7 @@ async fn set_fault(State(provider): Shared, body: Bytes) -> Response<Body> {
         .and_then(|set| provider.faults.set(&set.model, &set.fault));
     match set {
         Ok(()) => response(204, JSON, Body::empty()),
-        Err(why) => error(400, "invalid_fault", &why),
+        Err(why) => error(Endpoint::Chat, 400, "invalid_fault", &why),
     }
 }
 
@@ -131,24 +147,28 @@ impl Provider {
         let started = Instant::now();
         let call = self.calls.fetch_add(1, Relaxed);
         let parsed = body.map_err(|error| error.to_string()).and_then(|body| SimRequest::parse(endpoint, &body));
-        let served = self.log.begin(arrival(call, headers, parsed.as_ref().ok()));
+        let served = self.log.begin(arrival(endpoint, call, headers, parsed.as_ref().ok()));
+        let refused = |status, code, why: &str| refused(endpoint, &served, status, code, why);
         let request = match parsed {
-            Err(why) => return refused(&served, 400, "invalid_request", &why),
-            Ok(_) if !self.admits(headers) => return refused(&served, 401, "invalid_api_key", "wrong API key"),
+            Err(why) => return refused(400, "invalid_request", &why),
+            Ok(_) if endpoint == Endpoint::Messages && !headers.contains_key(ANTHROPIC_VERSION) => {
+                return refused(400, "invalid_request", "anthropic-version: header is required");
+            }
+            Ok(_) if !self.admits(endpoint, headers) => return refused(401, "invalid_api_key", "wrong API key"),
             Ok(request) => request,
         };
-        match self.faults.of_call(&request.model) {
+        match self.faults.of_call(&request.model, key_tail(endpoint, headers)) {
             Fault::Hang => pending().await,
             Fault::Reset => {
                 served.end(Outcome::Fault);
                 match breaker.break_off(true).await {}
             }
-            Fault::Refuse(refusal) => refuse(&served, refusal),
+            Fault::Refuse(refusal) => refuse(endpoint, &served, refusal),
             Fault::PrefixRejected if request.prefix.is_some() => {
-                refused(&served, 400, "invalid_request", "the last message must not be the assistant's")
+                refused(400, "invalid_request", "the last message must not be the assistant's")
             }
             Fault::ErrorBody => {
-                useless(&served, JSON, shape::error(200, "server_error", "the answer failed").to_string())
+                useless(&served, JSON, shape::error(endpoint, 200, "server_error", "the answer failed").to_string())
             }
             Fault::Html => {
                 useless(&served, "text/html", "<!doctype html><title>simulated</title><p>Welcome (simulated).")
@@ -171,41 +191,41 @@ impl Provider {
         let id = match request.endpoint {
             Endpoint::Chat => format!("chatcmpl-sim-{call}"),
             Endpoint::Completion => format!("cmpl-sim-{call}"),
+            Endpoint::Messages => format!("msg_sim_{call}"),
         };
         let script = Script::new(request, fault, options.seed, options.tokens, id, unix_now().as_secs());
         let ttft = if let Fault::Slow(ttft) = fault { ttft } else { options.ttft };
         let pace = Pace { first: started + ttft, between: options.between_tokens() };
-        let choices = script.choices();
+        let (choices, words) = (script.choices(), options.keep_text.then(|| script.words()));
         if request.stream {
             served.status(200);
-            return response(200, EVENTS, play::body(script.stream(), pace, served, breaker, choices));
+            return response(200, EVENTS, play::body(script.stream(), pace, served, breaker, choices, words));
         }
         let tokens = script.tokens();
         pace.wait(tokens).await;
         served.status(200);
         served.sent(u64::from(fault.reach().unwrap_or(tokens).min(tokens)) * u64::from(choices));
         let (steps, length) = script.whole();
-        let mut answer = response(200, JSON, play::body(steps, pace, served, breaker, choices));
+        let mut answer = response(200, JSON, play::body(steps, pace, served, breaker, choices, None));
         answer.headers_mut().insert(header::CONTENT_LENGTH, length.into());
         answer
     }
 
-    fn admits(&self, headers: &HeaderMap) -> bool {
-        self.options.api_key.as_deref().is_none_or(|key| bearer(headers) == key)
+    fn admits(&self, endpoint: Endpoint, headers: &HeaderMap) -> bool {
+        let given = key_of(endpoint, headers);
+        self.options.api_key.as_deref().is_none_or(|keys| keys.split(',').any(|key| given == key))
     }
 }
 
-fn arrival(call: u64, headers: &HeaderMap, request: Option<&SimRequest>) -> Arrival {
+fn arrival(endpoint: Endpoint, call: u64, headers: &HeaderMap, request: Option<&SimRequest>) -> Arrival {
     let request_id = headers.get("x-request-id").and_then(|id| id.to_str().ok());
-    let key = bearer(headers);
-    let tail = if key.len() >= 12 { key.get(key.len() - 4..).unwrap_or_default() } else { "" };
     Arrival {
         request_id: request_id.map_or_else(|| format!("sim-{call}"), noted),
         model: request.map(|request| noted(&request.model)).unwrap_or_default(),
         received_unix_ns: u64::try_from(unix_now().as_nanos()).unwrap_or(u64::MAX),
         prompt_tokens: request.map_or(0, |request| request.prompt_tokens),
         stream: request.is_some_and(|request| request.stream),
-        key_tail: tail.to_owned(),
+        key_tail: key_tail(endpoint, headers).to_owned(),
     }
 }
 
@@ -213,23 +233,37 @@ fn noted(text: &str) -> String {
     text.chars().take(MAX_NOTED_CHARS).collect()
 }
 
-fn bearer(headers: &HeaderMap) -> &str {
-    let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    authorization.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default()
+fn key_of(endpoint: Endpoint, headers: &HeaderMap) -> &str {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    match endpoint {
+        Endpoint::Messages => text("x-api-key"),
+        Endpoint::Chat | Endpoint::Completion => {
+            text(header::AUTHORIZATION.as_str()).and_then(|value| value.strip_prefix("Bearer "))
+        }
+    }
+    .unwrap_or_default()
 }
 
-fn refuse(served: &Served, refusal: Refusal) -> Response<Body> {
-    let mut answer = refused(served, refusal.status, refusal.code, "refused as the model's name asks");
+/// The last four characters of a long key.
+fn key_tail(endpoint: Endpoint, headers: &HeaderMap) -> &str {
+    let key = key_of(endpoint, headers);
+    if key.len() >= 12 { key.get(key.len() - 4..).unwrap_or_default() } else { "" }
+}
+
+fn refuse(endpoint: Endpoint, served: &Served, refusal: Refusal) -> Response<Body> {
+    let mut answer = refused(endpoint, served, refusal.status, refusal.code, "refused as the model's name asks");
     if let Some(seconds) = refusal.retry_after_s {
-        answer.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        let at = SystemTime::now() + Duration::from_secs(seconds);
+        let date = refusal.as_date.then(|| header::HeaderValue::from_str(&httpdate::fmt_http_date(at)).ok()).flatten();
+        answer.headers_mut().insert(header::RETRY_AFTER, date.unwrap_or_else(|| seconds.into()));
     }
     answer
 }
 
-fn refused(served: &Served, status: u16, code: &str, message: &str) -> Response<Body> {
+fn refused(endpoint: Endpoint, served: &Served, status: u16, code: &str, message: &str) -> Response<Body> {
     served.status(status);
     served.end(Outcome::Fault);
-    error(status, code, message)
+    error(endpoint, status, code, message)
 }
 
 /// 200, and nothing to be had.
@@ -239,8 +273,8 @@ fn useless(served: &Served, media: &'static str, body: impl Into<Body>) -> Respo
     response(200, media, body)
 }
 
-fn error(status: u16, code: &str, message: &str) -> Response<Body> {
-    response(status, JSON, shape::error(status, code, message).to_string())
+fn error(endpoint: Endpoint, status: u16, code: &str, message: &str) -> Response<Body> {
+    response(status, JSON, shape::error(endpoint, status, code, message).to_string())
 }
 
 fn response(status: u16, media: &'static str, body: impl Into<Body>) -> Response<Body> {

@@ -45,6 +45,8 @@ struct Record {
     completion_tokens: AtomicU64,
     status: AtomicU16,
     outcome: AtomicU8,
+    /// What one choice said, if that is kept.
+    text: Mutex<Option<String>>,
 }
 
 /// One line of `GET /sim/requests`.
@@ -55,6 +57,8 @@ pub(super) struct RecordView {
     completion_tokens: u64,
     status: u16,
     outcome: Outcome,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
 }
 
 /// `GET /sim/stats`.
@@ -93,8 +97,8 @@ pub(super) struct Log {
 impl Log {
     pub(super) fn begin(&self, arrival: Arrival) -> Served {
         let prompt_tokens = arrival.prompt_tokens;
-        let (completion_tokens, status, outcome) = Default::default();
-        let record = Arc::new(Record { arrival, completion_tokens, status, outcome });
+        let (completion_tokens, status, outcome, text) = Default::default();
+        let record = Arc::new(Record { arrival, completion_tokens, status, outcome, text });
         let mut epoch = self.epoch.lock();
         if epoch.records.len() == MAX_RECORDS {
             epoch.records.pop_front();
@@ -139,6 +143,7 @@ impl Record {
             completion_tokens: self.completion_tokens.load(Relaxed),
             status: self.status.load(Relaxed),
             outcome: Outcome::ALL[usize::from(self.outcome.load(Relaxed))],
+            text: self.text.lock().clone(),
         }
     }
 }
@@ -158,6 +163,11 @@ impl Served {
     pub(super) fn sent(&self, tokens: u64) {
         self.record.completion_tokens.fetch_add(tokens, Relaxed);
         self.totals.completion_tokens.fetch_add(tokens, Relaxed);
+    }
+
+    /// A word of each choice is on its way.
+    pub(super) fn said(&self, word: &str) {
+        self.record.text.lock().get_or_insert_default().push_str(word);
     }
 
     /// The first end counts.

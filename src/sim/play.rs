@@ -2,6 +2,7 @@
 
 use super::log::{Outcome, Served};
 use super::script::{Step, Steps};
+use super::text::Words;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
@@ -68,11 +69,20 @@ struct Player {
     breaker: Breaker,
     tokens: u32,
     choices: u32,
+    /// The words behind the tokens, if what is said is kept.
+    words: Option<Words>,
 }
 
 /// The body that plays `steps`. Dropped early, its client has gone.
-pub(super) fn body(steps: Steps, pace: Pace, served: Served, breaker: Breaker, choices: u32) -> Body {
-    let player = Player { steps: steps.peekable(), pace, served, breaker, tokens: 0, choices };
+pub(super) fn body(
+    steps: Steps,
+    pace: Pace,
+    served: Served,
+    breaker: Breaker,
+    choices: u32,
+    words: Option<Words>,
+) -> Body {
+    let player = Player { steps: steps.peekable(), pace, served, breaker, tokens: 0, choices, words };
     Body::from_stream(stream::unfold(player, |mut player| async move {
         let bytes = player.next().await?;
         Some((Ok::<_, Infallible>(bytes), player))
@@ -89,6 +99,9 @@ impl Player {
                 }
                 Step::Token(bytes) => {
                     self.pace.wait(self.tokens).await;
+                    if let Some(words) = &self.words {
+                        self.served.said(&words.word(words.first() + self.tokens));
+                    }
                     self.tokens += 1;
                     self.served.sent(self.choices.into());
                     return Some(bytes);

@@ -1,5 +1,6 @@
 //! The part of an OpenAI request that the simulation looks at. Pure.
 
+use super::messages;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -35,6 +36,8 @@ struct StreamOptions {
 pub(super) enum Endpoint {
     Chat,
     Completion,
+    /// Anthropic's.
+    Messages,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,15 +53,20 @@ pub(super) struct SimRequest {
     pub include_usage: bool,
     pub max_tokens: Option<u32>,
     pub choices: u32,
+    /// The tool to call instead of answering.
+    pub tool: Option<String>,
 }
 
 impl SimRequest {
     /// # Errors
     /// What is wrong with the body, for its sender.
     pub(super) fn parse(endpoint: Endpoint, body: &[u8]) -> Result<Self, String> {
+        if endpoint == Endpoint::Messages {
+            return messages::parse(body);
+        }
         let raw: Raw = serde_json::from_slice(body).map_err(|error| format!("invalid body: {error}"))?;
         let (prompt, prefix, prompt_tokens) = match endpoint {
-            Endpoint::Chat => read_messages(raw.messages.as_deref().unwrap_or_default())?,
+            Endpoint::Chat | Endpoint::Messages => read_messages(raw.messages.as_deref().unwrap_or_default())?,
             Endpoint::Completion => {
                 let prompt = text_of(raw.prompt.as_ref().ok_or("prompt is missing")?);
                 let tokens = tokens_of(&prompt);
@@ -75,6 +83,7 @@ impl SimRequest {
             include_usage: raw.stream_options.and_then(|options| options.include_usage).unwrap_or(false),
             max_tokens: raw.max_completion_tokens.or(raw.max_tokens),
             choices: raw.n.unwrap_or(1).clamp(1, MAX_CHOICES),
+            tool: None,
         })
     }
 }
@@ -101,7 +110,7 @@ fn read_messages(messages: &[RawMessage]) -> Result<(String, Option<String>, u64
 }
 
 /// A text, or the texts of a list of parts, prompts or token ids.
-fn text_of(content: &Value) -> String {
+pub(super) fn text_of(content: &Value) -> String {
     match content {
         Value::String(text) => text.clone(),
         Value::Array(parts) => parts.iter().map(text_of).collect::<Vec<_>>().join("\n"),
@@ -112,7 +121,7 @@ fn text_of(content: &Value) -> String {
 }
 
 /// Four bytes each: it must be counted the same on every run, not rightly.
-fn tokens_of(text: &str) -> u64 {
+pub(super) fn tokens_of(text: &str) -> u64 {
     text.len().div_ceil(4) as u64
 }
 

@@ -3,7 +3,7 @@
 use super::fault::Fault;
 use super::log::Outcome;
 use super::request::SimRequest;
-use super::shape::{self, DONE, Shape, TokenFrames, Usage};
+use super::shape::{Shape, TokenFrames, Usage};
 use super::text::Words;
 use bytes::Bytes;
 use serde_json::json;
@@ -61,6 +61,7 @@ impl Script {
             created,
             model: request.model.clone(),
             choices: request.choices,
+            tool: request.tool.clone(),
             usage_asked: request.include_usage && fault != Fault::NoUsage,
         };
         Self {
@@ -80,6 +81,10 @@ impl Script {
         self.end - self.first
     }
 
+    pub(super) const fn words(&self) -> Words {
+        self.words
+    }
+
     pub(super) fn choices(&self) -> u32 {
         self.shape.choices
     }
@@ -87,13 +92,14 @@ impl Script {
     /// The body of a streamed answer.
     pub(super) fn stream(self) -> Steps {
         let (break_at, break_with) = self.breaking();
-        let role = self.shape.role().map(Step::Send);
+        let opening = self.shape.opening(self.prompt_tokens).map(Step::Send);
         let middle = break_at.map_or(self.end, |at| self.first.saturating_add(at).min(self.end));
         let ends = break_with.last().is_some_and(Step::is_last);
         let rest = if ends { middle..middle } else { middle..self.end };
         let tail = if ends { Vec::new() } else { self.tail() };
         let said = self.clone();
-        role.into_iter()
+        opening
+            .into_iter()
             .chain((self.first..middle).flat_map(move |place| said.word(place)))
             .chain(break_with)
             .chain(rest.flat_map(move |place| self.word(place)))
@@ -141,27 +147,18 @@ impl Script {
         match self.fault {
             Fault::Cut(at) => (Some(at), vec![Step::Flush, Step::Reset]),
             Fault::Stall(at) => (Some(at), vec![Step::Stall]),
-            Fault::Malformed(at) => (
-                Some(at),
-                vec![Step::Send(Bytes::from_static(b"data: {\"id\": \"sim\", \"choices\": [{\"delta\": {\"con\n\n"))],
-            ),
-            Fault::SseError(at) => {
-                let error = shape::error(500, "server_error", "the stream failed");
-                (Some(at), vec![Step::Send(shape::event(&error)), Step::End(Outcome::Fault)])
-            }
+            Fault::Malformed(at) => (Some(at), vec![Step::Send(self.shape.broken_event())]),
+            Fault::SseError(at) => (Some(at), vec![Step::Send(self.shape.error_event()), Step::End(Outcome::Fault)]),
             Fault::Truncate => (Some(u32::MAX), vec![Step::End(Outcome::Fault)]),
             _ => (None, Vec::new()),
         }
     }
 
     fn tail(&self) -> Vec<Step> {
-        let mut tail = vec![Step::Send(self.shape.finish(self.reason))];
-        if self.shape.usage_asked {
-            tail.push(Step::Send(self.shape.usage(self.usage())));
-        }
+        let mut tail: Vec<Step> = self.shape.closing(self.reason, self.usage()).into_iter().map(Step::Send).collect();
         match self.fault {
             Fault::NoDone => {}
-            _ => tail.push(Step::Send(DONE)),
+            _ => tail.push(Step::Send(self.shape.end())),
         }
         let outcome = match self.fault {
             Fault::NoDone | Fault::Malformed(_) => Outcome::Fault,

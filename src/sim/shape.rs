@@ -1,5 +1,7 @@
-//! The exact JSON of OpenAI's answers, marked as simulated. Pure.
+//! The exact JSON of OpenAI's answers, marked as simulated, and the choice between it and Anthropic's
+//! ([`messages`]). Pure.
 
+use super::messages;
 use super::request::Endpoint;
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -12,6 +14,8 @@ pub(super) struct Shape {
     pub created: u64,
     pub model: String,
     pub choices: u32,
+    /// The tool that is called; Anthropic's endpoint only.
+    pub tool: Option<String>,
     /// Streams say `"usage": null` in every chunk once usage is asked for.
     pub usage_asked: bool,
 }
@@ -34,48 +38,70 @@ impl Usage {
     }
 }
 
-pub(super) const DONE: Bytes = Bytes::from_static(b"data: [DONE]\n\n");
+const DONE: Bytes = Bytes::from_static(b"data: [DONE]\n\n");
+const BROKEN: Bytes = Bytes::from_static(b"data: {\"id\": \"sim\", \"choices\": [{\"delta\": {\"con\n\n");
 
 impl Shape {
-    /// The chunk before the first token; text completions have none.
-    pub(super) fn role(&self) -> Option<Bytes> {
-        (self.endpoint == Endpoint::Chat)
-            .then(|| self.each_choice(|_| (json!({"role": "assistant", "content": "", "refusal": null}), Value::Null)))
+    /// What comes before the first token; text completions have nothing.
+    pub(super) fn opening(&self, prompt_tokens: u64) -> Option<Bytes> {
+        match self.endpoint {
+            Endpoint::Chat => {
+                let role = json!({"role": "assistant", "content": "", "refusal": null});
+                Some(self.each_choice(|_| (role.clone(), Value::Null)))
+            }
+            Endpoint::Completion => None,
+            Endpoint::Messages => Some(messages::opening(self, prompt_tokens)),
+        }
     }
 
     pub(super) fn token_frames(&self) -> TokenFrames {
         const MARK: &str = "<token>";
-        let event = self.each_choice(|endpoint| {
-            let piece = match endpoint {
-                Endpoint::Chat => json!({"content": MARK}),
-                Endpoint::Completion => MARK.into(),
-            };
-            (piece, Value::Null)
-        });
+        let event = match self.endpoint {
+            Endpoint::Chat => self.each_choice(|_| (json!({"content": MARK}), Value::Null)),
+            Endpoint::Completion => self.each_choice(|_| (MARK.into(), Value::Null)),
+            Endpoint::Messages => messages::piece(self, MARK),
+        };
         let event = String::from_utf8_lossy(&event);
         // The model's name may hold the mark too, but stands before it in every event.
         let around = event.split_inclusive("\n\n").filter_map(|event| event.rsplit_once(MARK));
         TokenFrames { around: around.map(|(before, after)| (before.to_owned(), after.to_owned())).collect() }
     }
 
-    pub(super) fn finish(&self, reason: &str) -> Bytes {
-        self.each_choice(|endpoint| {
-            let piece = match endpoint {
-                Endpoint::Chat => json!({}),
-                Endpoint::Completion => "".into(),
-            };
-            (piece, reason.into())
-        })
+    /// What comes after the last token: the reason, and usage if it was asked for.
+    pub(super) fn closing(&self, reason: &str, usage: Usage) -> Vec<Bytes> {
+        let finish = match self.endpoint {
+            Endpoint::Chat => self.each_choice(|_| (json!({}), reason.into())),
+            Endpoint::Completion => self.each_choice(|_| ("".into(), reason.into())),
+            Endpoint::Messages => return vec![messages::closing(self, reason, usage)],
+        };
+        let usage = self.usage_asked.then(|| event(&self.chunk(json!([]), usage.json())));
+        std::iter::once(finish).chain(usage).collect()
     }
 
-    pub(super) fn usage(&self, usage: Usage) -> Bytes {
-        event(&self.chunk(json!([]), usage.json()))
+    /// The declared end of a stream.
+    pub(super) fn end(&self) -> Bytes {
+        if self.endpoint == Endpoint::Messages { messages::STOP } else { DONE }
+    }
+
+    pub(super) fn broken_event(&self) -> Bytes {
+        if self.endpoint == Endpoint::Messages { messages::BROKEN } else { BROKEN }
+    }
+
+    pub(super) fn error_event(&self) -> Bytes {
+        const WHY: &str = "the stream failed";
+        match self.endpoint {
+            Endpoint::Messages => messages::event(&error(self.endpoint, 200, "overloaded", WHY)),
+            endpoint => event(&error(endpoint, 500, "server_error", WHY)),
+        }
     }
 
     /// The answer in one piece.
     pub(super) fn whole(&self, text: &str, reason: &str, usage: Option<Usage>) -> Vec<u8> {
+        if self.endpoint == Endpoint::Messages {
+            return messages::whole(self, text, reason, usage);
+        }
         let choices = (0..self.choices).map(|index| match self.endpoint {
-            Endpoint::Chat => json!({
+            Endpoint::Chat | Endpoint::Messages => json!({
                 "index": index,
                 "message": {"role": "assistant", "content": text, "refusal": null, "annotations": []},
                 "logprobs": null,
@@ -85,7 +111,7 @@ impl Shape {
         });
         let mut answer = json!({
             "id": self.id,
-            "object": match self.endpoint { Endpoint::Chat => "chat.completion", Endpoint::Completion => "text_completion" },
+            "object": if self.endpoint == Endpoint::Completion { "text_completion" } else { "chat.completion" },
             "created": self.created,
             "model": self.model,
             "choices": choices.collect::<Vec<_>>(),
@@ -100,10 +126,7 @@ impl Shape {
     /// One event per choice, of the piece and the finish reason that `make` gives.
     fn each_choice(&self, make: impl Fn(Endpoint) -> (Value, Value)) -> Bytes {
         let (piece, finish_reason) = make(self.endpoint);
-        let field = match self.endpoint {
-            Endpoint::Chat => "delta",
-            Endpoint::Completion => "text",
-        };
+        let field = if self.endpoint == Endpoint::Completion { "text" } else { "delta" };
         let mut events = Vec::new();
         for index in 0..self.choices {
             let choice = json!([{"index": index, field: piece, "logprobs": null, "finish_reason": finish_reason}]);
@@ -115,7 +138,7 @@ impl Shape {
     fn chunk(&self, choices: Value, usage: Value) -> Value {
         let mut chunk = json!({
             "id": self.id,
-            "object": match self.endpoint { Endpoint::Chat => "chat.completion.chunk", Endpoint::Completion => "text_completion" },
+            "object": if self.endpoint == Endpoint::Completion { "text_completion" } else { "chat.completion.chunk" },
             "created": self.created,
             "model": self.model,
             "system_fingerprint": "simulated",
@@ -143,12 +166,15 @@ impl TokenFrames {
 }
 
 /// One SSE event.
-pub(super) fn event(data: &Value) -> Bytes {
+fn event(data: &Value) -> Bytes {
     format!("data: {data}\n\n").into()
 }
 
-/// OpenAI's error object.
-pub(super) fn error(status: u16, code: &str, message: &str) -> Value {
+/// The endpoint's error object.
+pub(super) fn error(endpoint: Endpoint, status: u16, code: &str, message: &str) -> Value {
+    if endpoint == Endpoint::Messages {
+        return messages::error(status, code, message);
+    }
     let kind = match status {
         429 => "rate_limit_error",
         500.. => "server_error",

@@ -6,10 +6,12 @@ use reqwest::{Client, Method, Response};
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use spillway_actors::cloud::{Answer, ProviderClient, Timeouts};
+use spillway_actors::config::Wire;
 use spillway_actors::domain::{ErrorKind, GatewayError, GenerationEvent, RequestId, TokenUsage};
 use tokio::time::Instant;
 
 mod faults;
+mod messages;
 mod shapes;
 
 const LONG: Duration = Duration::from_secs(20);
@@ -41,6 +43,8 @@ async fn default_sim() -> Running {
 #[derive(Debug, Default)]
 struct Seen {
     text: String,
+    /// The arguments of a called tool.
+    arguments: String,
     pieces: usize,
     reason: Option<String>,
     usage: Option<TokenUsage>,
@@ -68,9 +72,13 @@ impl Running {
         self.seen_with(body, Timeouts::default()).await
     }
 
-    /// One attempt with the gateway's client, whatever comes of it.
     async fn seen_with(&self, body: Value, timeouts: Timeouts) -> Seen {
-        let client = ProviderClient::new("sim".into(), &format!("{}/v1", self.url), timeouts).unwrap();
+        self.seen_in(Wire::OpenAi, body, timeouts).await
+    }
+
+    /// One attempt with the gateway's client, whatever comes of it.
+    async fn seen_in(&self, wire: Wire, body: Value, timeouts: Timeouts) -> Seen {
+        let client = ProviderClient::new("sim".into(), &format!("{}/v1", self.url), timeouts).unwrap().speaking(wire);
         let stream = body["stream"].as_bool().unwrap_or(false);
         let (key, deadline) = (SecretString::from(""), Instant::now() + LONG);
         let body = Bytes::from(body.to_string());
@@ -78,14 +86,17 @@ impl Running {
         match client.start(body, RequestId::from_bits(7), &key, stream, deadline).await {
             Err(error) => seen.error = Some(error),
             Ok(Answer::Body(answer)) => {
-                seen.text = answer.choices[0].message["content"].as_str().unwrap().into();
+                let message = Value::Object(answer.choices[0].message.clone());
+                seen.text = message["content"].as_str().unwrap_or_default().into();
+                seen.arguments = arguments(&message);
                 seen.reason = Some(answer.choices[0].finish_reason.clone());
                 seen.usage = answer.usage;
             }
             Ok(Answer::Stream(mut stream)) => loop {
                 match stream.next().await {
                     Ok(Some(GenerationEvent::Delta(delta))) => {
-                        seen.text += &delta.content.unwrap();
+                        seen.arguments += &arguments(&Value::Object(delta.other));
+                        seen.text += &delta.content.unwrap_or_default();
                         seen.pieces += 1;
                     }
                     Ok(Some(GenerationEvent::Finish { reason, .. })) => seen.reason = Some(reason),
@@ -119,6 +130,11 @@ impl Running {
         self.shutdown.cancel();
         tokio::time::timeout(LONG, self.tasks.join_all()).await.unwrap();
     }
+}
+
+fn arguments(message: &Value) -> String {
+    let arguments = message.pointer("/tool_calls/0/function/arguments").and_then(Value::as_str);
+    arguments.unwrap_or_default().to_owned()
 }
 
 fn ask(model: &str, stream: bool) -> Value {

@@ -72,8 +72,9 @@ async fn the_queue_goes_to_the_cloud_in_order_of_admission_when_the_gpu_actor_di
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_queue_outlives_the_router() {
-    // However slow the machine, nobody spills: this is about the queue.
-    let patient = Setup { max_latency: Duration::from_secs(3600), ..Setup::default() };
+    // However slow the machine, nobody spills, for a bound or for a deadline in sight: this is about the queue.
+    let long = Duration::from_secs(3600);
+    let patient = Setup { max_latency: long, request_timeout: long, ..Setup::default() };
     let gateway = patient.parallel(1).warm().await;
     let history = History::default();
     let (first, queued) = fill(&gateway, &history).await;

@@ -98,7 +98,7 @@ async fn an_occupied_port_is_one_clear_message_and_exit_code_1() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let setup = Setup { listen: address.clone(), ..Setup::default() }.without_cloud();
-    let (_, complaint) = failed_start(&setup.text(None));
+    let (_, complaint) = failed_start(&setup.text(None, None));
     let about: Vec<&str> = complaint.lines().filter(|line| line.contains(&address)).collect();
     assert_eq!(about.len(), 1, "{complaint}");
     assert!(about[0].contains("cannot listen") && about[0].contains("[server] listen"), "{complaint}");

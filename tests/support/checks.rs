@@ -6,6 +6,20 @@ use serde_json::Value;
 pub const COUNT: &str = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,";
 const COUNTED: u64 = 12;
 
+/// The simulated provider's words, one after the other from any place.
+fn numbered_words(text: &str) -> Result<(), String> {
+    let place = |word: &str| word.strip_prefix("sim")?.split_once('-')?.0.parse::<u64>().ok();
+    let mut due = None;
+    for word in text.split_whitespace() {
+        let place = place(word).ok_or_else(|| format!("{word} is no word of the provider's: {text:?}"))?;
+        if due.is_some_and(|due| due != place) {
+            return Err(format!("{word} where {due:?} was due: {text:?}"));
+        }
+        due = Some(place + 1);
+    }
+    Ok(())
+}
+
 /// The OpenAI error object with all four keys.
 pub fn error_object(body: &Value) -> Result<(), String> {
     let keys = body["error"].as_object().map(|error| error.keys().map(String::as_str).collect::<Vec<_>>());
@@ -23,7 +37,13 @@ pub fn error_object(body: &Value) -> Result<(), String> {
 /// Whether a text whose pieces tell their own place lacks, doubles or swaps one: the simulated provider's words
 /// (`sim0-… sim1-…`) from any prompt, or numbers counted up after [`COUNT`]. Other texts pass. The last piece may be cut
 /// by the token limit.
+///
+/// A local answer that the simulated provider continued is both: its words are numbered after those before them.
 pub fn continuity(prompt: &str, text: &str) -> Result<(), String> {
+    if let Some(seam) = text.find("sim").filter(|_| prompt == COUNT && !text.trim_start().starts_with("sim")) {
+        let (counted, words) = text.split_at(seam);
+        return continuity(prompt, counted.trim_end()).and_then(|()| numbered_words(words));
+    }
     let places: Vec<String> = if text.trim_start().starts_with("sim") {
         text.split_whitespace()
             .map(|word| word.strip_prefix("sim").and_then(|word| word.split_once('-')))

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
-use spillway_actors::cloud::{ProviderClient, Timeouts};
+use spillway_actors::cloud::client::install_tls_provider;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
@@ -145,8 +145,7 @@ impl Default for Client {
 
 impl Client {
     pub fn new() -> Self {
-        // The provider client installs the TLS provider that every client needs, even without TLS.
-        ProviderClient::new("none".into(), "http://127.0.0.1:1/v1", Timeouts::default()).expect("a TLS provider");
+        install_tls_provider();
         // One connection for each request: a client that goes closes exactly its own.
         let http = reqwest::Client::builder().no_proxy().tls_certs_only([]).pool_max_idle_per_host(0);
         Self { http: http.build().expect("a client without TLS") }

@@ -11,6 +11,20 @@ use tokio_util::sync::CancellationToken;
 /// The key that the gateway must send; it is in no file.
 pub const KEY: &str = "sk-simulated-0123456789";
 
+/// The provider takes every key that begins like [`KEY`]; they differ in their last four characters.
+pub fn key(number: usize) -> String {
+    if number == 0 { KEY.to_owned() } else { format!("{KEY}-{number:04}") }
+}
+
+/// What the provider's account tells of a key.
+pub fn key_tail(number: usize) -> String {
+    let key = key(number);
+    key[key.len() - 4..].to_owned()
+}
+
+/// Most keys of one provider in a test.
+const KEYS: usize = 4;
+
 pub struct Cloud {
     pub addr: SocketAddr,
     client: Client,
@@ -26,12 +40,17 @@ pub struct Arrived {
     pub received_unix_ns: u64,
     pub outcome: String,
     pub status: u16,
+    pub prompt_tokens: u64,
     pub completion_tokens: u64,
+    pub key_tail: String,
+    /// What the answer said, of a provider that keeps it.
+    pub text: Option<String>,
 }
 
 impl Cloud {
     pub async fn start(options: SimOptions) -> Self {
-        let options = SimOptions { api_key: Some(KEY.to_owned()), ..options };
+        let keys: Vec<String> = (0..KEYS).map(key).collect();
+        let options = SimOptions { api_key: Some(keys.join(",")), keep_text: true, ..options };
         let sim = Sim::bind(SocketAddr::from(([127, 0, 0, 1], 0)), options).await.expect("loopback has a free port");
         let (addr, stop) = (sim.local_addr, CancellationToken::new());
         #[expect(clippy::disallowed_methods, reason = "owned by this value, whose Drop ends it")]
@@ -53,6 +72,28 @@ impl Cloud {
         let mut arrived: Vec<Arrived> = serde_json::from_value(records).expect("its own records");
         arrived.sort_by_key(|arrived| arrived.received_unix_ns);
         arrived
+    }
+
+    /// Calls that arrived so far.
+    pub async fn calls(&self) -> usize {
+        self.arrived().await.len()
+    }
+
+    /// Forgets what arrived so far.
+    pub async fn forget(&self) {
+        let asked = self.client.raw().delete(self.url("/sim/requests")).send().await;
+        assert!(asked.expect("the simulated provider answers").status().is_success());
+    }
+
+    /// Calls that came with this key.
+    pub async fn calls_with_key(&self, number: usize) -> usize {
+        let tail = key_tail(number);
+        self.arrived().await.iter().filter(|arrived| arrived.key_tail == tail).count()
+    }
+
+    /// From now on every call with this key goes wrong in this way.
+    pub async fn fault_of_key(&self, number: usize, fault: &str) {
+        self.fault(&format!("key:{}", key_tail(number)), fault).await;
     }
 
     /// Whether anything with this request id ever arrived.

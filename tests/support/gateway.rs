@@ -41,7 +41,7 @@ pub fn binary() -> PathBuf {
 }
 
 /// `spillway serve` on a configuration file, not yet started.
-pub fn serve(config: &Path, env: &[(&'static str, String)]) -> Command {
+pub fn serve(config: &Path, env: &[(String, String)]) -> Command {
     let mut command = Command::new(binary());
     command.arg("serve").arg("--config").arg(config).stdin(Stdio::null());
     command.envs(env.iter().map(|(name, value)| (name, value)));
@@ -62,6 +62,7 @@ pub struct Gateway {
     drain_timeout: Duration,
     log: Arc<Mutex<Vec<String>>>,
     cloud: Option<Cloud>,
+    backup: Option<Cloud>,
     engines: Mutex<BTreeSet<Process>>,
 }
 
@@ -79,6 +80,7 @@ pub struct Status {
     pub gpus: Vec<Gpu>,
     pub queue: Option<u64>,
     pub leases: u64,
+    pub breakers: Vec<Breaker>,
     pub requests: Totals,
     pub draining: bool,
 }
@@ -94,6 +96,14 @@ pub struct Gpu {
     pub engine_pid: Option<u32>,
     pub leases: u64,
     pub parallel: u64,
+}
+
+/// One (provider, model).
+#[derive(Debug, Clone, Deserialize)]
+pub struct Breaker {
+    pub target: String,
+    pub model: String,
+    pub state: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -120,6 +130,12 @@ impl Status {
         self.gpus.first().expect("one local target")
     }
 
+    /// State of the breaker of a cloud model.
+    pub fn breaker(&self, model: &str) -> &str {
+        let breaker = self.breakers.iter().find(|breaker| breaker.model == model);
+        breaker.map_or_else(|| panic!("no breaker of {model}: {self:?}"), |breaker| &breaker.state)
+    }
+
     /// Every admitted request is running or has ended, once.
     pub fn assert_conserved(&self) {
         let ended: u64 = self.requests.ended.values().sum();
@@ -128,9 +144,9 @@ impl Status {
 }
 
 impl Gateway {
-    pub async fn start(setup: &Setup, cloud: Option<Cloud>) -> Self {
+    pub async fn start(setup: &Setup, cloud: Option<Cloud>, backup: Option<Cloud>) -> Self {
         let folder = Folder::new().expect("a temporary folder");
-        let config = folder.write("spillway.toml", setup.text(cloud.as_ref()).as_bytes());
+        let config = folder.write("spillway.toml", setup.text(cloud.as_ref(), backup.as_ref()).as_bytes());
         let began = Instant::now();
         let mut command = serve(&config, &setup.env());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -159,6 +175,7 @@ impl Gateway {
             drain_timeout: setup.drain_timeout,
             log,
             cloud,
+            backup,
             engines: Mutex::default(),
         };
         let health = format!("{}/health", gateway.api);
@@ -169,6 +186,10 @@ impl Gateway {
 
     pub fn cloud(&self) -> &Cloud {
         self.cloud.as_ref().expect("this test has a cloud provider")
+    }
+
+    pub fn backup(&self) -> &Cloud {
+        self.backup.as_ref().expect("this test has a second provider")
     }
 
     pub fn log_tail(&self) -> String {

@@ -127,11 +127,30 @@ fn violations_of(record: &Record, kills: &[Kill]) -> Vec<String> {
     if let Err(what) = continuity(&record.prompt, &record.text) {
         broken.push(format!("torn text: {what}"));
     }
+    broken.extend(false_completion(record));
     let may_fail = matches!(standing(record, kills), Standing::Committed);
     if matches!(record.outcome, Outcome::Error { .. }) && !may_fail {
         broken.push("an error, though it had sent nothing when something was killed".to_owned());
     }
     broken.into_iter().map(|what| format!("{what}: {}", brief(record))).collect()
+}
+
+/// A whole answer ends with an attempt that landed, and one that went on elsewhere says so. An answer that was found poor
+/// had landed too: it is shown when nothing better came.
+fn false_completion(record: &Record) -> Option<String> {
+    let routing = record.routing.as_ref().filter(|_| record.is_complete())?;
+    let outcomes: Vec<&str> =
+        routing["attempts"].as_array()?.iter().filter_map(|one| one["outcome"].as_str()).collect();
+    let (last, before) = outcomes.split_last()?;
+    let kept = record.target() == "local" && before.contains(&"poor");
+    if *last != "ok" && !kept {
+        return Some(format!("shown as complete though its last attempt ended in {last}"));
+    }
+    match routing["resumed"].as_str() {
+        Some(how) if before.is_empty() => Some(format!("resumed by {how} though nothing was cut")),
+        Some(how) if !record.stream => Some(format!("resumed by {how} though nothing had been sent")),
+        _ => None,
+    }
 }
 
 fn brief(record: &Record) -> String {

@@ -23,12 +23,14 @@ pub enum Mix {
     All,
     /// Easy ones only.
     Easy,
+    /// Hard ones only.
+    Hard,
 }
 
 impl Mix {
     fn ask(self, turn: usize, max_tokens: u32) -> Ask {
         let ask = match (self, turn % 4) {
-            (Self::All, 3) => Ask::hard(),
+            (Self::All, 3) | (Self::Hard, _) => Ask::hard(),
             _ => Ask::count(),
         };
         let ask = ask.max_tokens(max_tokens);

@@ -4,12 +4,14 @@
 
 #![allow(dead_code, unused_imports, reason = "each binary that shares the harness uses its own part")]
 
+pub mod accounts;
 pub mod checks;
 pub mod client;
 pub mod cloud;
 pub mod gateway;
 pub mod history;
 pub mod load;
+pub mod nvml;
 pub mod poll;
 pub mod process;
 pub mod setup;

@@ -1,6 +1,9 @@
 //! What a test's gateway is configured with. The file is written anew for each gateway and goes with it.
 
-use super::{cloud::Cloud, cloud::KEY, gateway::Gateway};
+use super::{
+    cloud::{Cloud, key},
+    gateway::Gateway,
+};
 use spillway::sim::SimOptions;
 use std::{
     fmt::Write as _,
@@ -23,13 +26,31 @@ pub struct Setup {
     pub parallel: u32,
     pub context_tokens: u32,
     pub cloud: Option<SimOptions>,
+    /// Which wire format the provider is spoken to in.
+    pub wire: &'static str,
     pub drain_timeout: Duration,
     pub request_timeout: Duration,
     /// Bound on the expected wait for the local target; generous, so that tests decide what goes where.
     pub max_latency: Duration,
     pub max_inflight: u32,
+    /// Whether there is a local target.
+    pub local: bool,
+    /// Keys of the provider `sim`, the first of them [`KEY`].
+    pub keys: usize,
+    /// More lines of the provider `sim`.
+    pub provider: String,
+    /// More lines of its model `ok`.
+    pub ok: String,
+    /// A second provider, `backup`, with the one model `spare`; hard requests fall back to it.
+    pub backup: Option<SimOptions>,
+    /// More lines of the model `spare`.
+    pub spare: String,
+    /// More lines of the local target's table.
+    pub local_extra: String,
     /// More lines of configuration, whole tables.
     pub extra: String,
+    /// More variables of the gateway's environment.
+    pub vars: Vec<(String, String)>,
     /// Goes to SPILLWAY_LOG.
     pub log: String,
 }
@@ -42,11 +63,20 @@ impl Default for Setup {
             parallel: 4,
             context_tokens: 2048,
             cloud: Some(SimOptions { tokens: 24, ..SimOptions::default() }),
+            wire: "openai",
             drain_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_secs(60),
             max_latency: Duration::from_secs(60),
             max_inflight: 64,
+            local: true,
+            keys: 1,
+            provider: String::new(),
+            ok: String::new(),
+            backup: None,
+            spare: String::new(),
+            local_extra: String::new(),
             extra: String::new(),
+            vars: Vec::new(),
             log: "info".to_owned(),
         }
     }
@@ -67,6 +97,23 @@ impl Setup {
 
     pub fn cloud(self, options: SimOptions) -> Self {
         Self { cloud: Some(options), ..self }
+    }
+
+    pub fn without_local(self) -> Self {
+        Self { local: false, ..self }
+    }
+
+    pub fn backup(self, options: SimOptions) -> Self {
+        Self { backup: Some(options), ..self }
+    }
+
+    pub fn keys(self, keys: usize) -> Self {
+        Self { keys, ..self }
+    }
+
+    /// More lines of the provider `sim`.
+    pub fn provider(self, lines: &str) -> Self {
+        Self { provider: lines.to_owned(), ..self }
     }
 
     pub fn drain_timeout(self, drain_timeout: Duration) -> Self {
@@ -90,11 +137,27 @@ impl Setup {
             Some(options) => Some(Cloud::start(options.clone()).await),
             None => None,
         };
-        Gateway::start(&self, cloud).await
+        let backup = match &self.backup {
+            Some(options) => Some(Cloud::start(options.clone()).await),
+            None => None,
+        };
+        Gateway::start(&self, cloud, backup).await
     }
 
     /// The file's text.
-    pub fn text(&self, cloud: Option<&Cloud>) -> String {
+    pub fn text(&self, cloud: Option<&Cloud>, backup: Option<&Cloud>) -> String {
+        let mut text = self.server_and_local();
+        match cloud {
+            None => text.insert_str(0, "cloud = []\n"),
+            Some(cloud) => self.providers(&mut text, cloud, backup),
+        }
+        self.rules(&mut text, cloud.is_some());
+        let _ = writeln!(text, "[ledger]\nurl = \"memory:\"\nbaseline_model = \"\"\n\n[chaos]\nenabled = true\n");
+        text.push_str(&self.extra);
+        text
+    }
+
+    fn server_and_local(&self) -> String {
         let mut text = String::new();
         let (drain, request) = (self.drain_timeout.as_millis(), self.request_timeout.as_millis());
         let _ = writeln!(
@@ -103,52 +166,83 @@ impl Setup {
              request_timeout_ms = {request}\ndrain_timeout_ms = {drain}\n",
             self.listen, self.max_inflight
         );
-        let _ = writeln!(
-            text,
-            "[[local]]\nname = \"local\"\nmodel = \"{}\"\ngpu = \"cpu\"\ncontext_tokens = {}\nparallel = {}\n",
-            self.model, self.context_tokens, self.parallel
-        );
-        match cloud {
-            None => text.insert_str(0, "cloud = []\n"),
-            Some(cloud) => {
-                let _ = writeln!(
-                    text,
-                    "[[cloud]]\nname = \"sim\"\nbase_url = \"{}\"\napi_keys_env = [\"{KEY_VAR}\"]\nactors = 2\n",
-                    cloud.base_url()
-                );
-                for (name, price) in [("ok", "0.42"), ("other", "8.00")] {
-                    let _ = writeln!(
-                        text,
-                        "[[cloud.models]]\nname = \"{name}\"\ninput_usd_per_mtok = {price}\noutput_usd_per_mtok = {price}\n\
-                         source = \"none: simulated\"\nas_of = \"2026-11-23\"\ntypical_latency_ms = 5\n"
-                    );
-                }
-            }
-        }
-        let (ok, other) = if cloud.is_some() { ("\"ok\"", "\"other\"") } else { ("\"local\"", "") };
-        let ms = self.max_latency.as_millis();
-        for tier in ["trivial", "moderate"] {
-            let fallback = if cloud.is_some() { ok } else { "" };
+        if self.local {
             let _ = writeln!(
                 text,
-                "[router.rules.{tier}]\nprefer = [\"local\"]\nfallback = [{fallback}]\nmax_latency_ms = {ms}\n"
+                "[[local]]\nname = \"local\"\nmodel = \"{}\"\ngpu = \"cpu\"\ncontext_tokens = {}\nparallel = {}\n{}\n",
+                self.model, self.context_tokens, self.parallel, self.local_extra
             );
+        } else {
+            text.insert_str(0, "local = []\n");
         }
-        for tier in ["complex", "premium"] {
-            let _ =
-                writeln!(text, "[router.rules.{tier}]\nprefer = [{ok}]\nfallback = [{other}]\nmax_latency_ms = {ms}\n");
-        }
-        let _ = writeln!(text, "[ledger]\nurl = \"memory:\"\nbaseline_model = \"\"\n\n[chaos]\nenabled = true\n");
-        text.push_str(&self.extra);
         text
     }
 
-    /// Variables of the gateway's environment.
-    pub fn env(&self) -> Vec<(&'static str, String)> {
-        // The first backtrace of a process reads all its debug information, which would drown what memory is measured.
-        let no_backtrace = ("RUST_BACKTRACE", "0".to_owned());
-        vec![(KEY_VAR, KEY.to_owned()), ("SPILLWAY_LOG", self.log.clone()), no_backtrace]
+    fn providers(&self, text: &mut String, cloud: &Cloud, backup: Option<&Cloud>) {
+        let keys: Vec<String> = (0..self.keys).map(|key| format!("\"{}\"", key_var(key))).collect();
+        let _ = writeln!(
+            text,
+            "[[cloud]]\nname = \"sim\"\nbase_url = \"{}\"\napi_keys_env = [{}]\nactors = 2\nwire = \"{}\"\n{}",
+            cloud.base_url(),
+            keys.join(", "),
+            self.wire,
+            self.provider
+        );
+        model(text, "ok", "0.42", &self.ok);
+        model(text, "other", "8.00", "");
+        if let Some(backup) = backup {
+            let _ = writeln!(
+                text,
+                "[[cloud]]\nname = \"backup\"\nbase_url = \"{}\"\napi_keys_env = [\"{KEY_VAR}\"]\nactors = 2\n{}",
+                backup.base_url(),
+                self.provider
+            );
+            model(text, "spare", "2.50", &self.spare);
+        }
     }
+
+    fn rules(&self, text: &mut String, has_cloud: bool) {
+        let ms = self.max_latency.as_millis();
+        let cloud = if has_cloud { "\"ok\"" } else { "" };
+        let fallback = match (&self.backup, has_cloud) {
+            (_, false) => "",
+            (Some(_), true) => "\"spare\"",
+            (None, true) => "\"other\"",
+        };
+        let easy = if self.local { ("\"local\"", cloud) } else { (cloud, fallback) };
+        let hard = if has_cloud { (cloud, fallback) } else { ("\"local\"", "") };
+        // Tests choose a grade by a word of the published rule.
+        text.push_str("[router]\nclassifier = \"keywords\"\n\n");
+        for (tier, (prefer, fallback)) in [("trivial", easy), ("moderate", easy), ("complex", hard), ("premium", hard)]
+        {
+            let _ = writeln!(
+                text,
+                "[router.rules.{tier}]\nprefer = [{prefer}]\nfallback = [{fallback}]\nmax_latency_ms = {ms}\n"
+            );
+        }
+    }
+
+    /// Variables of the gateway's environment.
+    pub fn env(&self) -> Vec<(String, String)> {
+        // The first backtrace of a process reads all its debug information, which would drown what memory is measured.
+        let no_backtrace = ("RUST_BACKTRACE".to_owned(), "0".to_owned());
+        let mut env = vec![("SPILLWAY_LOG".to_owned(), self.log.clone()), no_backtrace];
+        env.extend((0..self.keys).map(|number| (key_var(number), key(number))));
+        env.extend(self.vars.iter().cloned());
+        env
+    }
+}
+
+fn key_var(number: usize) -> String {
+    if number == 0 { KEY_VAR.to_owned() } else { format!("{KEY_VAR}_{number}") }
+}
+
+fn model(text: &mut String, name: &str, price: &str, more: &str) {
+    let _ = writeln!(
+        text,
+        "[[cloud.models]]\nname = \"{name}\"\ninput_usd_per_mtok = {price}\noutput_usd_per_mtok = {price}\n\
+         source = \"none: simulated\"\nas_of = \"2026-11-23\"\ntypical_latency_ms = 5\n{more}"
+    );
 }
 
 /// A folder that goes with its value.

@@ -1,13 +1,17 @@
 //! CloudActor: one seat of a provider's pool. Decides whether a call may start and with which key; the call itself runs
-//! in the flight that asked, so an actor's death cuts no stream.
+//! in the flight that asked, so an actor's death cuts no stream. The first one of a pool also owns the provider's keeper.
 
-use super::provider::{Grant, Provider, Seat};
+use super::{
+    keeper,
+    provider::{Grant, Provider, Seat},
+};
 use crate::{
     chaos::{self, Fault},
     domain::GatewayError,
+    task::{self, Owned},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 use tokio::time::Instant;
 
 #[derive(Debug)]
@@ -22,18 +26,33 @@ pub enum CloudMsg {
 pub struct CloudActor {
     pub provider: Arc<Provider>,
     pub seat: Arc<Seat>,
+    /// Names that a model found at the provider must not take: those of the configuration.
+    pub taken: Arc<BTreeSet<String>>,
+}
+
+impl CloudActor {
+    fn is_first(&self) -> bool {
+        self.provider.seats().first().is_some_and(|first| Arc::ptr_eq(first, &self.seat))
+    }
 }
 
 impl Actor for CloudActor {
     type Msg = CloudMsg;
-    type State = ();
+    /// The keeper, for the first of the pool.
+    type State = Option<Owned>;
     type Arguments = ();
 
-    async fn pre_start(&self, _: ActorRef<CloudMsg>, (): ()) -> Result<(), ActorProcessingErr> {
-        Ok(())
+    async fn pre_start(&self, _: ActorRef<CloudMsg>, (): ()) -> Result<Option<Owned>, ActorProcessingErr> {
+        let keeping = || task::owned(keeper::keep(Arc::clone(&self.provider), Arc::clone(&self.taken)));
+        Ok(self.is_first().then(keeping))
     }
 
-    async fn handle(&self, _: ActorRef<CloudMsg>, message: CloudMsg, (): &mut ()) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        _: ActorRef<CloudMsg>,
+        message: CloudMsg,
+        _: &mut Option<Owned>,
+    ) -> Result<(), ActorProcessingErr> {
         match message {
             // A reply nobody waits for drops the grant, which gives the place back.
             CloudMsg::Acquire { model, reply_to } => {

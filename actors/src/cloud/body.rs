@@ -3,6 +3,7 @@
 //! The client's own fields go through untouched, but for the few that the gateway decides: model, stream, usage and the
 //! output cap. A text completion becomes a chat of one user message, because providers no longer offer the old endpoint.
 
+use super::Continuation;
 use crate::domain::{CloudBound, GatewayError, Input, RequestKind};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -23,6 +24,33 @@ pub fn upstream_body(
     output_cap: u32,
     stream: bool,
 ) -> Result<Bytes, GatewayError> {
+    encode(&upstream(request, upstream_model, output_cap, stream)?)
+}
+
+/// As [`upstream_body`], streamed, for an answer that goes on where another target's ended. `output_cap` is what is left.
+///
+/// # Errors
+/// As [`upstream_body`].
+pub fn continued_body(
+    request: CloudBound<'_>,
+    upstream_model: &str,
+    output_cap: u32,
+    continuation: Continuation<'_>,
+) -> Result<Bytes, GatewayError> {
+    let mut body = upstream(request, upstream_model, output_cap, true)?;
+    match body.get_mut("messages").and_then(Value::as_array_mut) {
+        Some(messages) => messages.push(continuation.message()),
+        None => return Err(GatewayError::invalid("messages", "there is no conversation to go on with")),
+    }
+    encode(&body)
+}
+
+fn upstream(
+    request: CloudBound<'_>,
+    upstream_model: &str,
+    output_cap: u32,
+    stream: bool,
+) -> Result<Map<String, Value>, GatewayError> {
     let request = request.request();
     let mut body = request.body.clone();
     if request.kind == RequestKind::Completion {
@@ -32,7 +60,11 @@ pub fn upstream_body(
     body.insert("stream".into(), stream.into());
     set_usage_wish(&mut body, stream);
     set_output_cap(&mut body, output_cap);
-    serde_json::to_vec(&body)
+    Ok(body)
+}
+
+fn encode(body: &Map<String, Value>) -> Result<Bytes, GatewayError> {
+    serde_json::to_vec(body)
         .map(Bytes::from)
         .map_err(|_| GatewayError::gateway(crate::domain::ErrorKind::Internal, "the request could not be encoded"))
 }
@@ -91,7 +123,10 @@ fn set_output_cap(body: &mut Map<String, Value>, output_cap: u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{ChatRequest, ErrorKind};
+    use crate::{
+        config::PrefillStyle,
+        domain::{ChatRequest, ErrorKind},
+    };
 
     fn request(kind: RequestKind, input: Input, body: Value) -> ChatRequest {
         let Value::Object(body) = body else { panic!("the body is an object") };
@@ -157,6 +192,32 @@ mod tests {
                 "temperature": 0.5, "model": "up-1", "stream": false, "max_tokens": 256
             })
         );
+    }
+
+    #[test]
+    fn a_continuation_is_the_last_message_in_the_models_own_style() {
+        let user = json!({"role": "user", "content": "once"});
+        let chat = json!({"messages": [user], "max_tokens": 90, "stop": ["END"]});
+        let (messages, text) = (Input::Messages(vec![]), Input::Text("once".into()));
+        for (kind, input, body) in [
+            (RequestKind::Chat, messages, chat),
+            (RequestKind::Completion, text, json!({"prompt": "once", "stop": ["END"]})),
+        ] {
+            let request = request(kind, input, body);
+            for (style, last) in [
+                (PrefillStyle::Assistant, json!({"role": "assistant", "content": "so far"})),
+                (PrefillStyle::DeepseekPrefix, json!({"role": "assistant", "content": "so far", "prefix": true})),
+            ] {
+                let continuation = Continuation::new("so far", style).unwrap();
+                let bytes = continued_body(CloudBound::new(&request).unwrap(), "up-1", 30, continuation).unwrap();
+                let sent: Value = serde_json::from_slice(&bytes).unwrap();
+                assert_eq!(sent["messages"], json!([user, last]));
+                assert_eq!(
+                    (&sent["max_tokens"], &sent["stop"], &sent["stream"]),
+                    (&json!(30), &json!(["END"]), &json!(true))
+                );
+            }
+        }
     }
 
     #[test]

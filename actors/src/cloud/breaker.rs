@@ -1,4 +1,5 @@
-//! The circuit breaker of one (provider, model): Passing → Tripped → Probing → Passing. Pure.
+//! The circuit breaker of one (provider, model): Passing → Tripped → Probing → Passing. Pure: `now` and the jitter come
+//! in as arguments. It sends no probe itself: the first request after the open time is the probe.
 
 use std::{collections::VecDeque, time::Duration};
 use tokio::time::Instant;
@@ -10,7 +11,9 @@ const WINDOW: Duration = Duration::from_secs(1);
 const WINDOW_MIN: usize = 2;
 /// Calls remembered of the window.
 const REMEMBERED: usize = 64;
-/// First and longest time it stays open; doubles with each failed probe.
+/// Least and longest time from one probe to the next. The bound doubles with each failed probe, and the jitter takes its
+/// share above the least: never more than one probe a second, and never longer than [`OPEN_MAX`] after the provider is
+/// back, however long the failed probe before took.
 const OPEN_MIN: Duration = Duration::from_secs(1);
 const OPEN_MAX: Duration = Duration::from_secs(30);
 /// A probe that never reports (its flight vanished) is forgotten after this long.
@@ -86,14 +89,19 @@ impl Breaker {
         }
     }
 
-    pub fn on_failure(&mut self, admitted: Admitted, now: Instant) {
+    /// `jitter` is in `0.0..1.0`.
+    pub fn on_failure(&mut self, admitted: Admitted, now: Instant, jitter: f64) {
         self.failures = self.failures.saturating_add(1);
         self.remember(now, false);
         match self.state {
-            BreakerState::Probing { trips, .. } if admitted == Admitted::Probe => {
-                self.trip(now, trips.saturating_add(1));
+            // Counted from the probe's start: one that hung for ten seconds has waited already.
+            BreakerState::Probing { since, trips } if admitted == Admitted::Probe => {
+                let trips = trips.saturating_add(1);
+                self.trip((since + open_time(trips, jitter)).max(now), trips);
             }
-            BreakerState::Passing if self.failures >= IN_A_ROW || self.window_all_failed(now) => self.trip(now, 0),
+            BreakerState::Passing if self.failures >= IN_A_ROW || self.window_all_failed(now) => {
+                self.trip(now + open_time(0, jitter), 0);
+            }
             BreakerState::Passing | BreakerState::Tripped { .. } | BreakerState::Probing { .. } => {}
         }
     }
@@ -107,9 +115,8 @@ impl Breaker {
         }
     }
 
-    fn trip(&mut self, now: Instant, trips: u32) {
-        let open = OPEN_MIN.saturating_mul(1_u32.checked_shl(trips.min(31)).unwrap_or(u32::MAX)).min(OPEN_MAX);
-        self.state = BreakerState::Tripped { until: now + open, trips };
+    fn trip(&mut self, until: Instant, trips: u32) {
+        self.state = BreakerState::Tripped { until, trips };
         self.recent.clear();
     }
 
@@ -129,70 +136,10 @@ impl Breaker {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use Admitted::{Passed, Probe};
-
-    fn tripped(now: Instant) -> Breaker {
-        let mut breaker = Breaker::default();
-        for _ in 0..5 {
-            breaker.on_failure(Passed, now);
-        }
-        breaker
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn five_failures_in_a_row_trip_it_and_one_probe_goes_through_at_a_time() {
-        let mut breaker = Breaker::default();
-        let start = Instant::now();
-        let mut now = start;
-        for _ in 0..5 {
-            assert_eq!(breaker.admit(now), Some(Passed));
-            breaker.on_failure(Passed, now);
-            now += Duration::from_secs(2);
-        }
-        let tripped = now - Duration::from_secs(2);
-        assert_eq!(breaker.admit(tripped + Duration::from_millis(999)), None);
-        assert_eq!(breaker.admit(tripped + OPEN_MIN), Some(Probe));
-        assert_eq!(breaker.admit(tripped + OPEN_MIN), None, "the probe is out");
-        breaker.on_failure(Probe, tripped + OPEN_MIN);
-        assert_eq!(breaker.admit(tripped + OPEN_MIN + Duration::from_millis(1999)), None, "the open time doubled");
-        assert_eq!(breaker.admit(tripped + OPEN_MIN * 3), Some(Probe));
-        breaker.on_success(Probe, tripped + OPEN_MIN * 3);
-        assert_eq!(breaker.state(), BreakerState::Passing);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn two_failures_within_a_second_and_no_success_trip_it() {
-        let mut breaker = Breaker::default();
-        let now = Instant::now();
-        breaker.on_success(Passed, now);
-        breaker.on_failure(Passed, now + Duration::from_millis(100));
-        breaker.on_failure(Passed, now + Duration::from_millis(200));
-        assert_eq!(breaker.state(), BreakerState::Passing, "one success in the window");
-        breaker.on_failure(Passed, now + Duration::from_millis(1150));
-        assert!(matches!(breaker.state(), BreakerState::Tripped { .. }));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_stream_that_began_earlier_neither_closes_nor_reopens_it() {
-        let now = Instant::now();
-        let mut breaker = tripped(now);
-        breaker.on_success(Passed, now);
-        assert!(matches!(breaker.state(), BreakerState::Tripped { .. }));
-        assert_eq!(breaker.admit(now + OPEN_MIN), Some(Probe));
-        breaker.on_failure(Passed, now + OPEN_MIN);
-        assert!(matches!(breaker.state(), BreakerState::Probing { .. }));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_probe_whose_client_left_frees_the_way_for_the_next() {
-        let now = Instant::now();
-        let mut breaker = tripped(now);
-        let later = now + OPEN_MIN;
-        assert_eq!(breaker.admit(later), Some(Probe));
-        breaker.on_abandoned(Probe, later);
-        assert_eq!(breaker.admit(later), Some(Probe));
-    }
+fn open_time(trips: u32, jitter: f64) -> Duration {
+    let bound = OPEN_MIN.saturating_mul(1_u32.checked_shl(trips.saturating_add(1).min(31)).unwrap_or(u32::MAX));
+    OPEN_MIN + (bound.min(OPEN_MAX) - OPEN_MIN).mul_f64(jitter.clamp(0.0, 1.0))
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 //! Strict about what decides completeness (choices, `finish_reason`), lenient about everything else: providers add
 //! fields, send nulls, and repeat usage.
 
-use crate::domain::{Delta, GenerationEvent, TokenUsage};
+use crate::domain::{Delta, ErrorKind, GenerationEvent, TokenUsage};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::collections::VecDeque;
@@ -18,6 +18,8 @@ pub enum Malformed {
     Shape,
     /// An error object inside a 200.
     InBandError,
+    /// An error object inside a 200 that says of which kind.
+    Refused(ErrorKind),
 }
 
 #[derive(Deserialize)]

@@ -3,8 +3,9 @@
 //! Every wait stands inside the request's deadline, every read inside a bound. Redirects, proxies of the environment and
 //! retries are off: whoever asks decides what happens next, and knows exactly which host saw the request.
 
-use super::chunk::{self, Malformed};
+use super::chunk::Malformed;
 use super::fault::{self, Refusal};
+use crate::config::Wire;
 use crate::domain::{ErrorKind, GatewayError, RequestId, TargetName};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
@@ -14,6 +15,8 @@ use std::io;
 use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, timeout_at};
 
+mod models;
+mod prefix;
 mod stream;
 
 pub use super::chunk::{WholeAnswer, WholeChoice};
@@ -34,6 +37,9 @@ pub struct Timeouts {
     pub first_byte: Duration,
     /// As `first_byte` for an answer in one piece, whose first byte comes only when the last token is there.
     pub first_byte_unstreamed: Duration,
+    /// From the start of the attempt to the first token of a stream; comments and roles are none. `None`: only the other
+    /// limits count.
+    pub first_token: Option<Duration>,
     /// Between two pieces of a body.
     pub idle: Duration,
     /// For usage and `[DONE]` after the last `finish_reason`; nothing is lost when it passes.
@@ -46,6 +52,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(3),
             first_byte: Duration::from_secs(10),
             first_byte_unstreamed: Duration::from_secs(60),
+            first_token: None,
             idle: Duration::from_secs(20),
             tail: Duration::from_secs(2),
         }
@@ -60,16 +67,17 @@ pub enum Answer {
 }
 
 /// One provider: its base URL and its connections. Cheap to share by reference; keys come with each attempt.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ProviderClient {
     target: TargetName,
+    wire: Wire,
     url: Url,
     http: Client,
     timeouts: Timeouts,
 }
 
 impl ProviderClient {
-    /// `base_url` as SDKs take it, for example `https://provider.example/v1`.
+    /// `base_url` as SDKs take it, for example `https://provider.example/v1`. Speaks OpenAI's wire format.
     ///
     /// # Errors
     /// The URL is no http(s) URL, or the host's certificates cannot be read.
@@ -78,10 +86,23 @@ impl ProviderClient {
         let url = endpoint(base_url).ok_or_else(|| wrong("base_url is not a plain http or https URL"))?;
         let http = http_client(url.scheme() == "https", timeouts)
             .map_err(|_| wrong("no HTTP client: the host's root certificates could not be read"))?;
-        Ok(Self { target, url, http, timeouts })
+        Ok(Self { target, wire: Wire::OpenAi, url, http, timeouts })
     }
 
-    /// Sends `body` (see [`upstream_body`](super::upstream_body)) and waits for the head of the answer, for a whole answer
+    /// The same provider, spoken to in another wire format.
+    #[must_use]
+    pub fn speaking(mut self, wire: Wire) -> Self {
+        if let Ok(mut segments) = self.url.path_segments_mut() {
+            self.wire.path().iter().for_each(|_| {
+                segments.pop();
+            });
+            segments.extend(wire.path());
+        }
+        self.wire = wire;
+        self
+    }
+
+    /// Sends `body` (see [`Wire::body`]) and waits for the head of the answer, for a whole answer
     /// until its end. `stream` must say what the body says. An empty key sends none. Dropping the future, or the stream it
     /// gave, closes the socket.
     ///
@@ -108,29 +129,23 @@ impl ProviderClient {
             return Err(patience.refused(response, key, &body).await);
         }
         if !stream || is_media(response.headers(), "application/json") {
-            return read_body(&patience, response, self.timeouts.idle).await.map(Answer::Body);
+            return read_body(&patience, self.wire, response, self.timeouts.idle).await.map(Answer::Body);
         }
         if is_media(response.headers(), "text/html") {
             return Err(patience.failed("answered without an event stream"));
         }
-        Ok(Answer::Stream(Box::new(EventStream::new(patience, response, self.timeouts, started))))
+        Ok(Answer::Stream(Box::new(EventStream::new(patience, self.wire, response, self.timeouts, started))))
     }
 
     fn headers(&self, request_id: RequestId, key: &SecretString, stream: bool) -> Result<HeaderMap, GatewayError> {
-        let unsendable = |_| {
-            GatewayError::target(&self.target, ErrorKind::Unauthorized, "the API key holds characters no header may")
-        };
         let accept = if stream { "text/event-stream" } else { "application/json" };
-        let mut headers = HeaderMap::with_capacity(4);
+        let mut headers = self.wire.headers(key).map_err(|_| {
+            GatewayError::target(&self.target, ErrorKind::Unauthorized, "the API key holds characters no header may")
+        })?;
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
         if let Ok(id) = HeaderValue::from_str(&request_id.to_string()) {
             headers.insert("x-request-id", id);
-        }
-        if !key.expose_secret().is_empty() {
-            let mut bearer = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret())).map_err(unsendable)?;
-            bearer.set_sensitive(true);
-            headers.insert(header::AUTHORIZATION, bearer);
         }
         Ok(headers)
     }
@@ -144,15 +159,20 @@ fn endpoint(base_url: &str) -> Option<Url> {
     if !plain || !matches!(url.scheme(), "http" | "https") {
         return None;
     }
-    url.path_segments_mut().ok()?.pop_if_empty().extend(["chat", "completions"]);
+    url.path_segments_mut().ok()?.pop_if_empty().extend(Wire::OpenAi.path());
     Some(url)
 }
 
-fn http_client(tls: bool, timeouts: Timeouts) -> reqwest::Result<Client> {
+/// The one TLS provider of the process. Every HTTP client needs it, even one without TLS.
+pub fn install_tls_provider() {
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // Losing a race against another thread here is as good as winning it.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
+}
+
+fn http_client(tls: bool, timeouts: Timeouts) -> reqwest::Result<Client> {
+    install_tls_provider();
     let builder = Client::builder()
         .user_agent(concat!("spillway/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
@@ -198,10 +218,12 @@ impl Patience {
     }
 
     fn malformed(&self, why: Malformed) -> GatewayError {
-        self.failed(match why {
+        let how = match why {
             Malformed::Shape => "sent something that is no chat completion",
-            Malformed::InBandError => "reported an error inside its answer",
-        })
+            Malformed::InBandError | Malformed::Refused(_) => "reported an error inside its answer",
+        };
+        let kind = if let Malformed::Refused(kind) = why { kind } else { ErrorKind::Upstream };
+        GatewayError { kind, ..self.failed(how) }
     }
 
     async fn refused(&self, mut response: Response, key: &SecretString, request_body: &[u8]) -> GatewayError {
@@ -224,7 +246,12 @@ impl Patience {
     }
 }
 
-async fn read_body(patience: &Patience, mut response: Response, idle: Duration) -> Result<WholeAnswer, GatewayError> {
+async fn read_body(
+    patience: &Patience,
+    wire: Wire,
+    mut response: Response,
+    idle: Duration,
+) -> Result<WholeAnswer, GatewayError> {
     let mut body = Vec::new();
     loop {
         let piece =
@@ -240,7 +267,7 @@ async fn read_body(patience: &Patience, mut response: Response, idle: Duration) 
     if body.is_empty() {
         return Err(patience.failed("sent an empty answer"));
     }
-    chunk::read_whole(&body).map_err(|why| patience.malformed(why))
+    wire.read_whole(&body).map_err(|why| patience.malformed(why))
 }
 
 /// Whether the head names this media type. A stream without a content type is left to the parser.

@@ -14,6 +14,8 @@ const MAX_MESSAGE_CHARS: usize = 300;
 const MAX_PARAM_BYTES: usize = 64;
 /// A run of this many characters shared with the prompt counts as a quote of it.
 const QUOTE_CHARS: usize = 16;
+/// A shorter model name may stand in a sentence by chance.
+const MODEL_NAME_MIN: usize = 3;
 /// A larger request is not searched for quotes: the provider's words are dropped.
 const MAX_SEARCHED_BYTES: usize = 1 << 20;
 
@@ -33,6 +35,7 @@ impl Refusal<'_> {
         let words = Words::of(self.body);
         let kind = kind_of(self.status, &words);
         let mut error = GatewayError::target(self.target, kind, self.text(kind)).unworked();
+        error.of_model = kind == ErrorKind::RateLimited && words.name_model_of(request_body);
         error.retry_after =
             self.retry_after.filter(|_| kind == ErrorKind::RateLimited || self.status.is_server_error());
         if kind == ErrorKind::InvalidRequest {
@@ -90,13 +93,20 @@ impl Words {
     fn is_context_length(&self) -> bool {
         let message = self.message.to_lowercase();
         self.code_is(&["context_length_exceeded", "string_above_max_length"])
-            || ["maximum context length", "context window", "context length exceeded"]
-                .iter()
-                .any(|said| message.contains(said))
+            || [
+                "maximum context length",
+                "context window",
+                "context length exceeded",
+                "context limit",
+                "prompt is too long",
+            ]
+            .iter()
+            .any(|said| message.contains(said))
     }
 
     fn is_content_filter(&self) -> bool {
         self.code_is(&["content_filter", "content_policy_violation", "data_inspection_failed"])
+            || self.message.contains("content filtering policy")
     }
 
     fn is_spent(&self) -> bool {
@@ -105,7 +115,25 @@ impl Words {
             "billing_hard_limit_reached",
             "insufficient_balance",
             "insufficient_user_quota",
-        ])
+            "billing_error",
+        ]) || self.message.contains("credit balance is too low")
+    }
+
+    /// Whether the message names the model that was asked for: "Rate limit reached for gpt-4.1 in organization …".
+    fn name_model_of(&self, request_body: &[u8]) -> bool {
+        if request_body.len() > MAX_SEARCHED_BYTES {
+            return false;
+        }
+        let body = serde_json::from_slice::<Value>(request_body).unwrap_or_default();
+        let model = body.get("model").and_then(Value::as_str).unwrap_or_default();
+        let is_word = |before: &str, after: &str| {
+            let joins = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
+            let mut after = after.chars();
+            let next = after.next().filter(|c| *c != '.' || after.next().is_some_and(char::is_alphanumeric));
+            !before.chars().next_back().is_some_and(joins) && !next.is_some_and(joins)
+        };
+        let mut places = self.message.match_indices(model).filter(|_| model.len() >= MODEL_NAME_MIN);
+        places.any(|(at, name)| is_word(&self.message[..at], &self.message[at + name.len()..]))
     }
 
     /// The message on one line and trimmed; `None` when there is nothing to say or it must not be said.
@@ -123,7 +151,7 @@ fn kind_of(status: StatusCode, words: &Words) -> ErrorKind {
     match status.as_u16() {
         401 => ErrorKind::Unauthorized,
         402 => ErrorKind::InsufficientQuota,
-        403 | 429 if words.is_spent() => ErrorKind::InsufficientQuota,
+        400 | 403 | 429 if words.is_spent() => ErrorKind::InsufficientQuota,
         400 | 403 | 422 if words.is_content_filter() => ErrorKind::ContentFilter,
         400 | 413 | 422 if words.is_context_length() => ErrorKind::ContextLengthExceeded,
         400 if words.code_is(&["model_not_found"]) => ErrorKind::ModelNotFound,
@@ -151,7 +179,7 @@ fn quotes_prompt(said: &str, request_body: &[u8]) -> bool {
         return true;
     }
     let Ok(body) = serde_json::from_slice::<Value>(request_body) else { return true };
-    ["messages", "prompt", "tools", "input"].into_iter().filter_map(|field| body.get(field)).any(|part| {
+    ["messages", "prompt", "tools", "input", "system"].into_iter().filter_map(|field| body.get(field)).any(|part| {
         texts_any(part, &|text| (text.len() >= 4 && said.contains(text)) || shares_run(said, text, QUOTE_CHARS))
     })
 }

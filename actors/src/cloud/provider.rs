@@ -1,14 +1,18 @@
-//! One provider as all its CloudActors share it: keys, breakers, seats, rolling latencies. Kept outside the actors, so
-//! that what was learned about a provider survives an actor's death.
+//! One provider as all its CloudActors share it: keys, models, breakers, seats, rolling latencies. Kept outside the
+//! actors, so that what was learned about a provider survives an actor's death. Opens no socket and retries nothing.
+
+mod probe;
 
 use super::{
     actor::CloudMsg,
     breaker::{Admitted, Breaker, BreakerState},
     client::{ProviderClient, Timeouts},
+    discovery::Models,
+    keys::{KeyView, Keys, NoKey, Turn},
 };
 use crate::{
     config::{CloudConfig, CloudModel},
-    domain::{ErrorKind, GatewayError},
+    domain::{ErrorKind, GatewayError, ModelName},
     observe,
     supervise::Address,
 };
@@ -26,24 +30,8 @@ use tokio::{
     time::Instant,
 };
 
-/// Cooldown of a key after a 429 without Retry-After.
-const COOLDOWN: Duration = Duration::from_secs(1);
-/// Longest cooldown believed.
-const COOLDOWN_MAX: Duration = Duration::from_secs(300);
-/// How long a key that was refused (401, 402, 403, spent credit) is left alone.
-const EXHAUSTED: Duration = Duration::from_secs(60);
-
-#[derive(Debug, Default)]
-struct KeyState {
-    resting_until: Option<Instant>,
-    exhausted: bool,
-}
-
-impl KeyState {
-    fn rests(&self, now: Instant) -> bool {
-        self.resting_until.is_some_and(|until| now < until)
-    }
-}
+/// When to come back if nothing better is known.
+const SOON: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Default)]
 struct ModelState {
@@ -54,9 +42,12 @@ struct ModelState {
 
 #[derive(Debug)]
 struct Inner {
-    keys: Vec<KeyState>,
-    models: Vec<ModelState>,
-    next_key: usize,
+    keys: Keys,
+    models: Models,
+    /// One per model of `models`, by the same index.
+    states: Vec<ModelState>,
+    /// Start of the latest call.
+    last_call: Option<Instant>,
 }
 
 /// One CloudActor's place: where it lives and how many calls it has granted.
@@ -85,6 +76,8 @@ pub struct CloudView {
     pub usable_at: Option<Instant>,
     /// Not usable only because the provider limits our rate.
     pub limited: bool,
+    /// Found at run time: no price is known, so only who names it gets it.
+    pub unpriced: bool,
     pub expected_first_token: Duration,
 }
 
@@ -96,9 +89,10 @@ pub enum CallEnd {
     },
     /// The provider failed: counts against its breaker.
     Fault,
-    /// 429: the key rests; the breaker is untouched.
+    /// 429: the key rests, for one model only if the provider said so; the breaker is untouched.
     Limited {
         retry_after: Option<Duration>,
+        of_model: bool,
     },
     /// 401, 402, 403, spent credit.
     KeyRefused,
@@ -112,7 +106,7 @@ impl CallEnd {
     /// What a failed attempt tells about its provider.
     pub fn of(error: &GatewayError) -> Self {
         match error.kind {
-            ErrorKind::RateLimited => Self::Limited { retry_after: error.retry_after },
+            ErrorKind::RateLimited => Self::Limited { retry_after: error.retry_after, of_model: error.of_model },
             ErrorKind::Unauthorized | ErrorKind::Forbidden | ErrorKind::InsufficientQuota => Self::KeyRefused,
             ErrorKind::Upstream | ErrorKind::Timeout | ErrorKind::Unavailable => Self::Fault,
             _ => Self::Answered,
@@ -122,11 +116,14 @@ impl CallEnd {
 
 impl Provider {
     pub fn new(config: Arc<CloudConfig>) -> Result<Arc<Self>, GatewayError> {
-        let client = ProviderClient::new(config.name.clone(), &config.base_url, timeouts(&config))?;
+        let client =
+            ProviderClient::new(config.name.clone(), &config.base_url, timeouts(&config))?.speaking(config.wire);
+        let models = Models::new(&config.models);
         let inner = Inner {
-            keys: config.keys.iter().map(|_| KeyState::default()).collect(),
-            models: config.models.iter().map(|_| ModelState::default()).collect(),
-            next_key: 0,
+            keys: Keys::new(config.keys.len()),
+            states: models.indices().map(|_| ModelState::default()).collect(),
+            models,
+            last_call: None,
         };
         let seats = (0..config.actors).map(|_| Arc::default()).collect();
         let places = Arc::new(Semaphore::new(config.max_concurrency));
@@ -141,8 +138,28 @@ impl Provider {
         &self.client
     }
 
-    pub fn model(&self, model: usize) -> Option<&CloudModel> {
-        self.config.models.get(model)
+    /// An index stays its model's for ever.
+    pub fn model(&self, model: usize) -> Option<Arc<CloudModel>> {
+        self.inner.lock().models.get(model).map(Arc::clone)
+    }
+
+    /// Every model that the provider serves now, with its index: those configured, then those found at run time.
+    pub fn models(&self) -> Vec<(usize, Arc<CloudModel>)> {
+        self.inner.lock().models.listed()
+    }
+
+    /// The names of models found at run time.
+    pub fn found_models(&self) -> Vec<ModelName> {
+        let found = |(index, _): &(usize, _)| *index >= self.config.models.len();
+        self.models().into_iter().filter(found).map(|(_, model)| model.name.clone()).collect()
+    }
+
+    /// Takes over the provider's own list; `taken` are the names that mean something else here.
+    pub(super) fn learn_models(&self, listed: &[String], taken: &dyn Fn(&str) -> bool) {
+        let mut inner = self.inner.lock();
+        inner.models.learn(listed, taken);
+        let count = inner.models.indices().len();
+        inner.states.resize_with(count, ModelState::default);
     }
 
     pub fn seats(&self) -> &[Arc<Seat>] {
@@ -157,17 +174,17 @@ impl Provider {
 
     pub fn view(&self, model: usize, now: Instant) -> CloudView {
         let inner = self.inner.lock();
-        let Some(state) = inner.models.get(model) else {
-            return CloudView { usable: false, usable_at: None, limited: false, expected_first_token: Duration::MAX };
+        let (Some(state), Some(known)) = (inner.states.get(model), inner.models.get(model)) else {
+            let expected_first_token = Duration::MAX;
+            return CloudView { usable: false, usable_at: None, limited: false, unpriced: true, expected_first_token };
         };
-        let key_free = inner.keys.iter().any(|key| !key.rests(now));
-        let key_at = inner.keys.iter().filter_map(|key| key.resting_until).min();
-        let typical = self.model(model).map_or(Duration::ZERO, |model| model.typical_latency);
+        let blocked = inner.keys.blocked(model, now);
         CloudView {
-            usable: key_free && state.breaker.would_pass(now),
-            usable_at: state.breaker.opens_at().into_iter().chain(if key_free { None } else { key_at }).max(),
-            limited: !key_free && inner.keys.iter().any(|key| !key.exhausted),
-            expected_first_token: state.first_token.unwrap_or(typical),
+            usable: blocked.is_none() && state.breaker.would_pass(now),
+            usable_at: state.breaker.opens_at().into_iter().chain(blocked.and_then(|blocked| blocked.at)).max(),
+            limited: blocked.is_some_and(|blocked| blocked.limited),
+            unpriced: inner.models.is_found(model),
+            expected_first_token: state.first_token.unwrap_or(known.typical_latency),
         }
     }
 
@@ -178,82 +195,76 @@ impl Provider {
 
     /// Lets one call start: counts it on `seat`, passes the breaker, picks the next key that does not rest.
     pub fn grant(self: &Arc<Self>, seat: &Arc<Seat>, model: usize, now: Instant) -> Result<Grant, GatewayError> {
-        let refuse = |kind, message: &str, at: Option<Instant>| {
-            let after = at.map_or(COOLDOWN, |at| at.saturating_duration_since(now)).max(Duration::from_millis(1));
-            Err(GatewayError::target(&self.config.name, kind, message).retry_after(after))
-        };
         let mut inner = self.inner.lock();
-        let count = inner.keys.len();
-        let Some(key) = (0..count)
-            .map(|step| (inner.next_key + step) % count)
-            .find(|&key| inner.keys.get(key).is_some_and(|key| !key.rests(now)))
-        else {
-            let at = inner.keys.iter().filter_map(|key| key.resting_until).min();
-            let spent = count > 0 && inner.keys.iter().all(|key| key.exhausted);
-            return if spent {
-                refuse(ErrorKind::Unavailable, "its keys are refused or out of credit", at)
-            } else {
-                refuse(ErrorKind::RateLimited, "it limits our rate", at)
-            };
+        let Some(turn) = inner.keys.turn(model, now) else {
+            return Err(self.no_key(inner.keys.blocked(model, now), now));
         };
-        let Some(state) = inner.models.get_mut(model) else {
-            return refuse(ErrorKind::ModelNotFound, "no such model", None);
+        let Some(state) = inner.states.get_mut(model) else {
+            return Err(self.refusal(ErrorKind::ModelNotFound, "no such model", None, now));
         };
         let Some(admitted) = state.breaker.admit(now) else {
             let at = state.breaker.opens_at();
-            return refuse(ErrorKind::Unavailable, "it failed repeatedly and is left alone for a moment", at);
+            let message = "it failed repeatedly and is left alone for a moment";
+            return Err(self.refusal(ErrorKind::Unavailable, message, at, now));
         };
-        self.show_breaker(model, state.breaker.state());
-        inner.next_key = key + 1;
+        let shown = state.breaker.state();
+        inner.keys.take(turn);
+        inner.last_call = Some(now);
+        self.show_breaker(&inner.models, model, shown);
         seat.running.fetch_add(1, Ordering::Relaxed);
         let (provider, seat) = (Arc::clone(self), Arc::clone(seat));
-        Ok(Grant { provider, seat, model, key, admitted, since: now, ended: false })
+        Ok(Grant { provider, seat, model, turn, admitted, ended: false })
+    }
+
+    fn no_key(&self, blocked: Option<NoKey>, now: Instant) -> GatewayError {
+        let at = blocked.and_then(|blocked| blocked.at);
+        if blocked.is_some_and(|blocked| blocked.limited) {
+            self.refusal(ErrorKind::RateLimited, "it limits our rate", at, now)
+        } else {
+            self.refusal(ErrorKind::Unavailable, "its keys are refused or out of credit", at, now)
+        }
+    }
+
+    fn refusal(&self, kind: ErrorKind, message: &str, at: Option<Instant>, now: Instant) -> GatewayError {
+        let after = at.map_or(SOON, |at| at.saturating_duration_since(now)).max(Duration::from_millis(1));
+        GatewayError::target(&self.config.name, kind, message).retry_after(after)
     }
 
     fn end(&self, grant: &Grant, end: CallEnd, now: Instant) {
-        let (model, admitted) = (grant.model, grant.admitted);
         let mut inner = self.inner.lock();
-        if let Some(state) = inner.keys.get_mut(grant.key) {
-            match end {
-                CallEnd::Limited { retry_after } => {
-                    state.resting_until = Some(now + retry_after.unwrap_or(COOLDOWN).min(COOLDOWN_MAX));
-                }
-                CallEnd::KeyRefused => {
-                    state.exhausted = true;
-                    state.resting_until = Some(now + EXHAUSTED);
-                }
-                // An older call's success does not end a rest that a newer one has earned.
-                CallEnd::Success { .. } if !state.rests(grant.since) => state.exhausted = false,
-                CallEnd::Success { .. } | CallEnd::Fault | CallEnd::Answered | CallEnd::Abandoned => {}
-            }
+        let exhausted = inner.keys.exhausted();
+        end_of_key(&mut inner.keys, grant, end, now);
+        if inner.keys.exhausted() != exhausted {
+            observe::keys_exhausted(self.config.name.as_str(), inner.keys.exhausted());
         }
-        let Some(state) = inner.models.get_mut(model) else { return };
-        match end {
-            CallEnd::Success { first_token } => {
-                state.breaker.on_success(admitted, now);
-                if let Some(latest) = first_token {
-                    let rolling = state.first_token.map_or(latest, |old| (old * 4 + latest) / 5);
-                    state.first_token = Some(rolling);
-                }
-            }
-            CallEnd::Fault => state.breaker.on_failure(admitted, now),
-            // The provider answered, if only to refuse: a probe has its result.
-            CallEnd::Limited { .. } | CallEnd::KeyRefused | CallEnd::Answered if admitted == Admitted::Probe => {
-                state.breaker.on_success(admitted, now);
-            }
-            CallEnd::Limited { .. } | CallEnd::KeyRefused | CallEnd::Answered => {}
-            CallEnd::Abandoned => state.breaker.on_abandoned(admitted, now),
+        let Some(state) = inner.states.get_mut(grant.model) else { return };
+        end_of_breaker(&mut state.breaker, grant.admitted, end, now);
+        if let CallEnd::Success { first_token: Some(latest) } = end {
+            state.first_token = Some(state.first_token.map_or(latest, |old| (old * 4 + latest) / 5));
         }
-        self.show_breaker(model, state.breaker.state());
+        let shown = state.breaker.state();
+        self.show_breaker(&inner.models, grant.model, shown);
     }
 
-    fn show_breaker(&self, model: usize, state: BreakerState) {
+    /// One key no call is waiting for, to look around with, and since when no call was made.
+    pub(super) fn spare_key(&self, now: Instant) -> Option<&SecretString> {
+        // No model has this index: only what holds for the whole key counts.
+        let turn = self.inner.lock().keys.turn(usize::MAX, now).filter(|turn| !turn.tries_refused)?;
+        self.config.keys.get(turn.key)
+    }
+
+    pub(super) fn last_call(&self) -> Option<Instant> {
+        self.inner.lock().last_call
+    }
+
+    /// Only configured models have a gauge: a provider's list must not decide how many there are.
+    fn show_breaker(&self, models: &Models, model: usize, state: BreakerState) {
         let value = match state {
             BreakerState::Passing => 0,
             BreakerState::Probing { .. } => 1,
             BreakerState::Tripped { .. } => 2,
         };
-        if let Some(model) = self.model(model) {
+        if let Some(model) = models.get(model).filter(|_| !models.is_found(model)) {
             observe::breaker(&format!("{}/{}", self.config.name, model.name), value);
         }
     }
@@ -261,12 +272,46 @@ impl Provider {
     /// (model name, breaker state, open for another … ms) of every model, for `/admin/status`.
     pub fn breakers(&self, now: Instant) -> Vec<(String, &'static str, u64)> {
         let inner = self.inner.lock();
-        let states = inner.models.iter().map(|model| match model.breaker.state() {
-            BreakerState::Passing => ("passing", 0),
-            BreakerState::Probing { .. } => ("probing", 0),
-            BreakerState::Tripped { until, .. } => ("tripped", until.saturating_duration_since(now).as_millis() as u64),
-        });
-        self.config.models.iter().zip(states).map(|(model, (state, ms))| (model.name.to_string(), state, ms)).collect()
+        let line = |(index, model): (usize, Arc<CloudModel>)| {
+            let (state, ms) = match inner.states.get(index)?.breaker.state() {
+                BreakerState::Passing => ("passing", 0),
+                BreakerState::Probing { .. } => ("probing", 0),
+                BreakerState::Tripped { until, .. } => {
+                    ("tripped", until.saturating_duration_since(now).as_millis() as u64)
+                }
+            };
+            Some((model.name.to_string(), state, ms))
+        };
+        inner.models.listed().into_iter().filter_map(line).collect()
+    }
+
+    /// The state of every key, by index, for `/admin/status`.
+    pub fn keys(&self, now: Instant) -> Vec<KeyView> {
+        self.inner.lock().keys.view(now)
+    }
+}
+
+fn end_of_key(keys: &mut Keys, grant: &Grant, end: CallEnd, now: Instant) {
+    match end {
+        CallEnd::Limited { retry_after, of_model } => {
+            keys.on_limited(grant.turn, of_model.then_some(grant.model), retry_after, now);
+        }
+        CallEnd::KeyRefused => keys.on_refused(grant.turn, now),
+        CallEnd::Success { .. } | CallEnd::Answered => keys.on_accepted(grant.turn),
+        CallEnd::Fault | CallEnd::Abandoned => keys.on_unknown(grant.turn),
+    }
+}
+
+fn end_of_breaker(breaker: &mut Breaker, admitted: Admitted, end: CallEnd, now: Instant) {
+    match end {
+        CallEnd::Success { .. } | CallEnd::Answered => breaker.on_success(admitted, now),
+        CallEnd::Fault => breaker.on_failure(admitted, now, rand::random()),
+        // The provider answered, if only to refuse: a probe has its result.
+        CallEnd::Limited { .. } | CallEnd::KeyRefused if admitted == Admitted::Probe => {
+            breaker.on_success(admitted, now);
+        }
+        CallEnd::Limited { .. } | CallEnd::KeyRefused => {}
+        CallEnd::Abandoned => breaker.on_abandoned(admitted, now),
     }
 }
 
@@ -274,7 +319,8 @@ fn timeouts(config: &CloudConfig) -> Timeouts {
     let limits = config.timeouts;
     let whole = Timeouts::default().first_byte_unstreamed.max(limits.first_byte);
     let (connect, first_byte, idle) = (limits.connect, limits.first_byte, limits.idle);
-    Timeouts { connect, first_byte, first_byte_unstreamed: whole, idle, ..Timeouts::default() }
+    let first_token = limits.first_token;
+    Timeouts { connect, first_byte, first_byte_unstreamed: whole, first_token, idle, ..Timeouts::default() }
 }
 
 /// The right to make one call with one key. Dropped unreported, it counts as abandoned.
@@ -283,9 +329,8 @@ pub struct Grant {
     provider: Arc<Provider>,
     seat: Arc<Seat>,
     model: usize,
-    key: usize,
+    turn: Turn,
     admitted: Admitted,
-    since: Instant,
     ended: bool,
 }
 
@@ -295,7 +340,7 @@ impl Grant {
     }
 
     pub fn key(&self) -> Option<&SecretString> {
-        self.provider.config.keys.get(self.key)
+        self.provider.config.keys.get(self.turn.key)
     }
 
     pub fn report(mut self, end: CallEnd, now: Instant) {

@@ -4,6 +4,7 @@
 //! fields this gateway does not know go through to the cloud untouched.
 
 use super::{
+    count::TextCount,
     name::{ModelName, RequestId},
     sampling::Sampling,
 };
@@ -59,6 +60,35 @@ pub struct Needs {
 }
 
 impl Needs {
+    pub const NONE: Self = Self::each(false);
+    pub const ALL: Self = Self::each(true);
+
+    const fn each(on: bool) -> Self {
+        Self {
+            tools: on,
+            response_format: on,
+            images: on,
+            audio: on,
+            logprobs: on,
+            logit_bias: on,
+            several_choices: on,
+        }
+    }
+
+    /// What is needed and not offered.
+    #[must_use]
+    pub const fn without(self, offered: Self) -> Self {
+        Self {
+            tools: self.tools && !offered.tools,
+            response_format: self.response_format && !offered.response_format,
+            images: self.images && !offered.images,
+            audio: self.audio && !offered.audio,
+            logprobs: self.logprobs && !offered.logprobs,
+            logit_bias: self.logit_bias && !offered.logit_bias,
+            several_choices: self.several_choices && !offered.several_choices,
+        }
+    }
+
     /// Names of the request fields behind the needs, for an error a client can act on.
     pub fn field_names(self) -> Vec<&'static str> {
         [
@@ -128,6 +158,8 @@ pub struct ChatRequest {
     pub local_only: bool,
     /// Overrides the rule's bound on expected queue wait + expected time to the first token.
     pub max_latency: Option<Duration>,
+    /// The client's own name for the conversation this belongs to.
+    pub session: Option<String>,
     /// The client's body without our own fields, for the cloud.
     pub body: Map<String, Value>,
 }
@@ -156,14 +188,14 @@ impl ChatRequest {
         }
     }
 
-    /// A cheap estimate of prompt tokens: 1 per 4 bytes of text plus 4 per message, rounded up. Exact counts come from
-    /// the engine's tokenizer later.
+    /// A cheap estimate of prompt tokens: the texts' (see [`TextCount`]) plus 4 per message, rounded up. Exact counts come
+    /// from the engine's tokenizer later.
     pub fn estimated_prompt_tokens(&self) -> u64 {
         match &self.input {
             Input::Messages(messages) => {
-                messages.iter().map(|message| message.content.len().div_ceil(4) as u64 + 4).sum::<u64>() + 3
+                messages.iter().map(|message| TextCount::of(&message.content).tokens() + 4).sum::<u64>() + 3
             }
-            Input::Text(text) => text.len().div_ceil(4) as u64 + 1,
+            Input::Text(text) => TextCount::of(text).tokens() + 1,
             Input::Tokens(tokens) => tokens.len() as u64,
         }
     }
@@ -187,6 +219,7 @@ impl ChatRequest {
             budget_sensitive: false,
             local_only: false,
             max_latency: None,
+            session: None,
             body: Map::new(),
         }
     }

@@ -76,11 +76,13 @@ pub struct GatewayError {
     pub retry_after: Option<Duration>,
     /// The target has surely done no work for the request: it could not be reached, or said no at once.
     pub unworked: bool,
+    /// A limit that the target has for the model asked, not for everything.
+    pub of_model: bool,
 }
 
 impl GatewayError {
     pub fn new(origin: Origin, kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { origin, kind, message: message.into(), param: None, retry_after: None, unworked: false }
+        Self { origin, kind, message: message.into(), param: None, retry_after: None, unworked: false, of_model: false }
     }
 
     pub fn invalid(param: impl Into<Option<&'static str>>, message: impl Into<String>) -> Self {

@@ -2,12 +2,17 @@
 
 use super::{AttemptReport, Failure, Flight, FlightEvent};
 use crate::{
-    cloud::{Answer, CallEnd, CloudMsg, EventStream, Grant, Provider, WholeAnswer, assemble::Assembler, upstream_body},
-    domain::{CloudBound, Delta, ErrorKind, GatewayError, GenerationEvent, NanoUsd, TokenUsage},
+    cloud::{
+        Answer, CallEnd, CloudMsg, Continuation, EventStream, Grant, Provider, WholeAnswer, assemble::Assembler, count,
+        repetition::RepetitionCutter,
+    },
+    config::{CloudModel, PrefillStyle},
+    domain::{CloudBound, Delta, ErrorKind, GatewayError, GenerationEvent, NanoUsd, TextCount, TokenUsage},
     ledger::{AttemptRow, Reservation},
     observe,
     route::Decision,
 };
+use bytes::Bytes;
 use ractor::RpcReplyPort;
 use serde_json::Value;
 use std::{sync::Arc, time::Duration};
@@ -19,20 +24,36 @@ const POOL_PATIENCE: Duration = Duration::from_secs(2);
 const POOL_LOOK: Duration = Duration::from_millis(5);
 
 /// How long a flight waits for a place at a busy provider before it asks anew where to go.
-const PLACE_PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const PLACE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// A provider that reports more tokens than this for one answer has miscounted.
 const PLAUSIBLE_TOKENS: u64 = 10_000_000;
 
 /// One attempt's running state.
-struct Progress {
+pub(super) struct Progress {
     began: Instant,
     /// The provider said 200: from here on it may bill.
-    headed: bool,
+    pub(super) headed: bool,
     first_token: Option<Duration>,
-    /// Bytes of text received, for the estimate when no usage comes.
-    text_bytes: u64,
+    /// What was received, for the estimate when no usage comes.
+    count: TextCount,
     usage: Option<TokenUsage>,
+    /// We left before the provider had ended: it may have generated what we never saw.
+    left_open: bool,
+    /// Of what was asked, for the estimate.
+    prompt_tokens: u64,
+    /// Of a continuation: keeps what the client has from being shown again.
+    cutter: Option<RepetitionCutter>,
+}
+
+impl Progress {
+    /// What the attempt's end tells about its provider.
+    pub(super) fn call_end(&self, result: &Result<(), Failure>) -> CallEnd {
+        match result {
+            Ok(()) => CallEnd::Success { first_token: self.first_token },
+            Err(failure) => CallEnd::of(&failure.error),
+        }
+    }
 }
 
 impl Flight {
@@ -52,16 +73,27 @@ impl Flight {
         let Ok(_place) = place else { return Err(sent_away(busy(&provider))) };
         let grant = acquire(&provider, model, self.job.deadline).await.map_err(sent_away)?;
         let began = Instant::now();
-        let mut progress = Progress { began, headed: false, first_token: None, text_bytes: 0, usage: None };
-        let reservation = self.reserve(decision);
+        let mut progress = self.begin(began);
+        let reservation = self.services.ledger.reserve(self.reserved_row(decision, progress.prompt_tokens));
         let result = self.call(&grant, model, decision, &mut progress).await;
-        let end = match &result {
-            Ok(()) => CallEnd::Success { first_token: progress.first_token },
-            Err(failure) => CallEnd::of(&failure.error),
-        };
-        grant.report(end, Instant::now());
+        grant.report(progress.call_end(&result), Instant::now());
         self.settle(decision, reservation, &progress, &result);
         result
+    }
+
+    pub(super) fn begin(&self, began: Instant) -> Progress {
+        let sent = self.sent.text();
+        let again = if sent.is_empty() { 0 } else { TextCount::of(sent).tokens() + 4 };
+        Progress {
+            began,
+            headed: false,
+            first_token: None,
+            count: TextCount::default(),
+            usage: None,
+            left_open: false,
+            prompt_tokens: count::prompt_tokens(self.request()) + again,
+            cutter: self.started.then(|| RepetitionCutter::new(sent)),
+        }
     }
 
     async fn call(
@@ -74,11 +106,12 @@ impl Flight {
         let internal = |what| GatewayError::target(&decision.candidate.target, ErrorKind::Internal, what);
         let job = Arc::clone(&self.job);
         let bound = CloudBound::new(&job.request).ok_or_else(|| internal("a local-only request"))?;
-        let upstream = grant.provider().model(model).ok_or_else(|| internal("no such model"))?.upstream.clone();
+        let provider = Arc::clone(grant.provider());
+        let model = provider.model(model).ok_or_else(|| internal("no such model"))?;
         let key = grant.key().ok_or_else(|| internal("no such key"))?;
-        let body = upstream_body(bound, &upstream, decision.candidate.output_cap.max(1), true)?;
+        let (body, style) = self.asked(bound, &provider, &model, decision)?;
         self.note_dispatch(decision);
-        let answer = grant.provider().client().start(body, job.id(), key, true, job.deadline).await?;
+        let answer = provider.client().continuing(style).start(body, job.id(), key, true, job.deadline).await?;
         progress.headed = true;
         match answer {
             Answer::Stream(events) => self.pass_stream(*events, decision, progress).await,
@@ -86,8 +119,31 @@ impl Flight {
         }
     }
 
+    /// What the provider is sent, and in which style. Once a client has text, nothing but its continuation may be asked for.
+    fn asked(
+        &self,
+        bound: CloudBound<'_>,
+        provider: &Provider,
+        model: &CloudModel,
+        decision: &Decision,
+    ) -> Result<(Bytes, PrefillStyle), GatewayError> {
+        let (wire, cap) = (provider.config().wire, decision.candidate.output_cap.max(1));
+        if !self.started {
+            return Ok((wire.body(bound, &model.upstream, cap, true)?, PrefillStyle::None));
+        }
+        let Some(continuation) = Continuation::new(self.sent.text(), model.prefill) else {
+            let message = "the model does not continue what another one began";
+            return Err(GatewayError::target(&decision.candidate.target, ErrorKind::InvalidRequest, message).unworked());
+        };
+        let body = wire.continued_body(bound, &model.upstream, cap, continuation).map_err(|error| {
+            // The client's request is good; this provider cannot be told of the answer so far.
+            GatewayError::target(&decision.candidate.target, error.kind, error.message).unworked()
+        })?;
+        Ok((body, model.prefill))
+    }
+
     /// A provider that does not stream although it was asked to.
-    async fn pass_whole(
+    pub(super) async fn pass_whole(
         &mut self,
         whole: WholeAnswer,
         decision: &Decision,
@@ -105,11 +161,10 @@ impl Flight {
             let delta = Delta { choice: index, content, other, logprobs, tokens: Vec::new() };
             self.pass_delta(delta, None, decision, progress).await?;
             if self.request().stream {
-                self.start_stream(decision).await;
-                self.emit(FlightEvent::Finish { choice: index, reason: choice.finish_reason.clone() }).await;
+                self.finish_choice(index, choice.finish_reason.clone(), decision, progress).await?;
             }
         }
-        self.usage = self.counted(progress);
+        self.usage = self.usage_of_all(self.counted(progress, decision));
         self.finished = true;
         if !self.request().stream {
             self.emit(FlightEvent::Whole(Box::new(whole))).await;
@@ -117,18 +172,20 @@ impl Flight {
         Ok(())
     }
 
-    async fn pass_stream(
+    pub(super) async fn pass_stream(
         &mut self,
         mut events: EventStream,
         decision: &Decision,
         progress: &mut Progress,
     ) -> Result<(), Failure> {
         let mut whole = (!self.request().stream).then(Assembler::default);
+        progress.left_open = true;
         loop {
             let event = match events.next().await {
                 Ok(event) => event,
                 Err(error) => {
                     progress.usage = events.usage_so_far();
+                    progress.left_open = events.is_open();
                     return Err(error.into());
                 }
             };
@@ -138,14 +195,13 @@ impl Flight {
                 }
                 (Some(GenerationEvent::Finish { choice, reason }), Some(whole)) => whole.finish(choice, reason),
                 (Some(GenerationEvent::Finish { choice, reason }), None) => {
-                    self.start_stream(decision).await;
-                    self.emit(FlightEvent::Finish { choice, reason }).await;
+                    self.finish_choice(choice, reason, decision, progress).await?;
                 }
                 (Some(GenerationEvent::Usage(usage)), _) => progress.usage = Some(usage),
                 (None, _) => break,
             }
         }
-        self.usage = self.counted(progress);
+        self.usage = self.usage_of_all(self.counted(progress, decision));
         self.finished = true;
         if let Some(whole) = whole {
             self.emit(FlightEvent::Whole(Box::new(whole.into_answer()))).await;
@@ -156,7 +212,7 @@ impl Flight {
     /// Counts a delta, and shows it: to the client of a stream, else to the assembler, if there is one.
     async fn pass_delta(
         &mut self,
-        delta: Delta,
+        mut delta: Delta,
         whole: Option<&mut Assembler>,
         decision: &Decision,
         progress: &mut Progress,
@@ -168,51 +224,80 @@ impl Flight {
             progress.first_token = Some(progress.began.elapsed());
             self.note_first_token(decision, progress.began);
         }
-        progress.text_bytes += delta.content.as_ref().map_or(0, |text| text.len() as u64);
+        progress.count.delta(&delta);
         if let Some(whole) = whole {
             whole.delta(delta).map_err(|_| {
                 let message = "the provider sent more than an answer may hold";
                 GatewayError::target(&decision.candidate.target, ErrorKind::Upstream, message)
             })?;
         } else if self.request().stream {
-            self.start_stream(decision).await;
-            self.emit(FlightEvent::Delta(delta)).await;
+            if let (Some(cutter), Some(text)) = (&mut progress.cutter, &delta.content) {
+                let fresh = cutter.push(text).map_err(|_| begun_anew(decision))?;
+                delta.content = (!fresh.is_empty()).then_some(fresh);
+            }
+            if delta.is_visible() {
+                self.show(delta, decision).await;
+            }
         }
         Ok(())
     }
 
-    /// The provider's usage, or our own count marked as estimated.
-    fn counted(&self, progress: &Progress) -> TokenUsage {
+    /// The end of a choice of a stream, after what was still held back.
+    async fn finish_choice(
+        &mut self,
+        choice: u32,
+        reason: String,
+        decision: &Decision,
+        progress: &mut Progress,
+    ) -> Result<(), Failure> {
+        if let Some(cutter) = &mut progress.cutter {
+            let held = cutter.finish().map_err(|_| begun_anew(decision))?;
+            if !held.is_empty() {
+                self.show(Delta { choice, content: Some(held), ..Delta::default() }, decision).await;
+            }
+        }
+        self.show_finish(choice, reason, decision).await;
+        Ok(())
+    }
+
+    /// The provider's usage, or our own count marked as estimated, never more than was asked for.
+    fn counted(&self, progress: &Progress, decision: &Decision) -> TokenUsage {
         let plausible = |usage: &TokenUsage| usage.prompt_tokens.max(usage.completion_tokens) <= PLAUSIBLE_TOKENS;
         progress.usage.filter(plausible).unwrap_or_else(|| TokenUsage {
-            prompt_tokens: self.request().estimated_prompt_tokens(),
-            completion_tokens: progress.text_bytes.div_ceil(4),
+            prompt_tokens: progress.prompt_tokens,
+            completion_tokens: progress.count.tokens().min(self.output_tokens(decision)),
             cached_tokens: 0,
             estimated: true,
         })
     }
 
+    /// The most output that it may be charged for.
+    fn output_tokens(&self, decision: &Decision) -> u64 {
+        count::output_tokens(self.request(), decision.candidate.output_cap.max(1))
+    }
+
     /// Prompt estimate × input price + output cap × output price.
-    fn reserve(&self, decision: &Decision) -> Reservation {
+    pub(super) fn reserved_row(&self, decision: &Decision, prompt_tokens: u64) -> AttemptRow {
         let candidate = &decision.candidate;
         let usage = TokenUsage {
-            prompt_tokens: self.request().estimated_prompt_tokens(),
-            completion_tokens: u64::from(candidate.output_cap),
+            prompt_tokens,
+            completion_tokens: self.output_tokens(decision),
             cached_tokens: 0,
             estimated: true,
         };
-        self.services.ledger.reserve(AttemptRow {
+        AttemptRow {
             request: self.job.id(),
             target: candidate.target.to_string(),
             model: candidate.model.to_string(),
             outcome: "reserved",
             usage,
             cost: candidate.price.cost(usage.prompt_tokens, 0, usage.completion_tokens),
+            reserved: NanoUsd::ZERO,
             baseline: NanoUsd::ZERO,
-        })
+        }
     }
 
-    fn settle(
+    pub(super) fn settle(
         &mut self,
         decision: &Decision,
         reservation: Reservation,
@@ -220,15 +305,20 @@ impl Flight {
         result: &Result<(), Failure>,
     ) {
         let price = decision.candidate.price;
-        let usage = self.counted(progress);
+        let usage = self.counted(progress, decision);
         let cost = price.cost(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens);
         match result {
             Ok(()) => {
                 reservation.settle("ok", usage, cost, self.baseline(usage));
                 self.record_cloud(decision, progress, "ok", cost);
             }
-            // Tokens were generated before it failed: they are billed.
+            // Tokens were generated before it failed: they are billed, and with them what it may have gone on to generate.
             Err(failure) if progress.first_token.is_some() => {
+                let (usage, cost) = if progress.left_open && progress.usage.is_none() {
+                    (TokenUsage { completion_tokens: self.output_tokens(decision), ..usage }, reservation.amount())
+                } else {
+                    (usage, cost)
+                };
                 reservation.settle(failure.error.kind.label(), usage, cost, NanoUsd::ZERO);
                 self.record_cloud(decision, progress, failure.error.kind.label(), cost);
             }
@@ -251,24 +341,32 @@ impl Flight {
         self.under_way = None;
         observe::attempt(&target, outcome);
         let nothing = progress.first_token.is_none() && progress.usage.is_none();
-        let usage = if nothing { TokenUsage::default() } else { self.counted(progress) };
+        let usage = if nothing { TokenUsage::default() } else { self.counted(progress, decision) };
         let (first_token, took) = (progress.first_token, progress.began.elapsed());
         self.attempts.push(AttemptReport { target, model, outcome, first_token, took, usage, cost });
+        self.note_score(decision);
     }
 }
 
 /// Our own pool or breaker has no place: no attempt was made.
 fn sent_away(error: GatewayError) -> Failure {
-    Failure { error, death: None, sent_away: true }
+    Failure { sent_away: true, ..Failure::from(error) }
 }
 
-fn busy(provider: &Provider) -> GatewayError {
+/// The model's style promised a continuation. That is no fault of its provider's health.
+fn begun_anew(decision: &Decision) -> GatewayError {
+    observe::prefix_not_honoured(decision.candidate.target.as_str(), decision.candidate.model.as_str());
+    let message = "the model began its answer anew instead of going on with it";
+    GatewayError::target(&decision.candidate.target, ErrorKind::InvalidRequest, message)
+}
+
+pub(super) fn busy(provider: &Provider) -> GatewayError {
     let message = "all its connections are in use";
     GatewayError::target(&provider.config().name, ErrorKind::Unavailable, message).retry_after(Duration::from_secs(1))
 }
 
 /// Asks the least loaded CloudActor for permission. One that dies with the question is replaced by another.
-async fn acquire(provider: &Arc<Provider>, model: usize, deadline: Instant) -> Result<Grant, GatewayError> {
+pub(super) async fn acquire(provider: &Arc<Provider>, model: usize, deadline: Instant) -> Result<Grant, GatewayError> {
     let patience = deadline.min(Instant::now() + POOL_PATIENCE);
     loop {
         if let Some(actor) = provider.least_loaded().and_then(|seat| seat.address.get()) {

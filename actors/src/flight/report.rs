@@ -1,6 +1,6 @@
 //! What a request's flight was like: the facts behind the `routing` object, the headers and the ledger.
 
-use super::Flight;
+use super::{Flight, Resumed};
 use crate::{
     domain::{Complexity, NanoUsd, TokenUsage},
     jobs::TargetKey,
@@ -35,11 +35,11 @@ pub struct FlightReport {
     pub estimated_latency: Duration,
     pub actual_latency: Duration,
     pub attempts: Vec<AttemptReport>,
-    /// Of the attempt that answered.
+    /// Of the answer as the client has it: after a take-over the prompt once and the tokens of both attempts.
     pub usage: TokenUsage,
     pub is_local: bool,
-    /// A stream went on here after an engine died.
-    pub resumed: bool,
+    /// How a cut stream went on, if it was cut.
+    pub resumed: Option<Resumed>,
 }
 
 impl Flight {
@@ -62,7 +62,7 @@ impl Flight {
                 attempts,
                 usage,
                 is_local: false,
-                resumed: false,
+                resumed: None,
             };
         };
         let candidate = &decision.candidate;
@@ -80,7 +80,7 @@ impl Flight {
             attempts,
             usage,
             is_local: matches!(candidate.key, TargetKey::Gpu { .. }),
-            resumed: self.taken_over,
+            resumed: self.resumed,
         }
     }
 }

@@ -49,6 +49,8 @@ pub struct GpuModelActor {
     /// Engine binary; `Err` says where it was looked for.
     pub engine: Result<PathBuf, String>,
     pub chaos_enabled: bool,
+    /// How often an idle engine must prove that it decodes; `None` = never.
+    pub canary_interval: Option<Duration>,
 }
 
 /// Gives the slot up however the actor ends.
@@ -81,18 +83,17 @@ enum Due {
         epoch: u64,
         first: bool,
     },
+    /// The card is bad and nothing runs on it any more, or has run long enough.
+    Retire,
     /// Decide between backoff and quarantine once the dead child is reaped.
     Bury,
     WakeAt(Instant),
 }
 
-fn due(view: &SlotView, now: Instant) -> Due {
+/// `prove_at`: when an idle engine must next show that it decodes.
+fn due(view: &SlotView, prove_at: Option<Instant>, now: Instant) -> Due {
     if view.has_child {
-        return if view.adopted || view.info.is_none() {
-            Due::Nothing
-        } else {
-            Due::Canary { epoch: view.epoch, first: view.state == GpuState::Loading }
-        };
+        return due_of_child(view, prove_at, now);
     }
     match &view.state {
         GpuState::Cold => Due::Start,
@@ -102,6 +103,27 @@ fn due(view: &SlotView, now: Instant) -> Due {
             Some(at) => Due::WakeAt(at),
             None => Due::Nothing,
         },
+    }
+}
+
+fn due_of_child(view: &SlotView, prove_at: Option<Instant>, now: Instant) -> Due {
+    if view.state == GpuState::Draining {
+        return match view.drain_until {
+            Some(until) if view.leases > 0 && now < until => Due::WakeAt(until),
+            _ => Due::Retire,
+        };
+    }
+    if view.info.is_none() {
+        return Due::Nothing;
+    }
+    if !view.adopted {
+        return Due::Canary { epoch: view.epoch, first: view.state == GpuState::Loading };
+    }
+    match prove_at {
+        // While it works for somebody the watchdog has an eye on every step.
+        Some(at) if at <= now && view.leases == 0 => Due::Canary { epoch: view.epoch, first: false },
+        Some(at) if at > now => Due::WakeAt(at),
+        _ => Due::Nothing,
     }
 }
 
@@ -148,11 +170,16 @@ impl GpuModelActor {
         }
         let owner = state.ownership.id;
         state.timer = None;
-        state.operation = match due(&self.slot.view(), Instant::now()) {
+        let prove_at = self.canary_interval.and_then(|interval| Some(self.slot.proven_at()? + interval));
+        state.operation = match due(&self.slot.view(), prove_at, Instant::now()) {
             Due::Nothing => None,
             Due::Start => Some(operation(myself, start(self.clone(), owner))),
             Due::Canary { epoch, first } => {
                 Some(operation(myself, canary(Arc::clone(&self.slot), owner, epoch, first)))
+            }
+            Due::Retire => {
+                self.slot.retire(owner, Instant::now());
+                None
             }
             Due::Bury => Some(operation(myself, bury(Arc::clone(&self.slot), owner))),
             Due::WakeAt(at) => {
@@ -317,20 +344,20 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_cold_slot_is_started_and_a_failed_start_waits_for_its_verdict() {
         let now = Instant::now();
-        assert_eq!(due(&view_after(|_| {}), now), Due::Start);
+        assert_eq!(due(&view_after(|_| {}), None, now), Due::Start);
         let view = view_after(|slot| {
             let owner = slot.claim();
             slot.start_failed(owner, Cause::NotLoadable("missing".into()), now);
         });
-        assert_eq!(due(&view, now), Due::Bury);
+        assert_eq!(due(&view, None, now), Due::Bury);
         let view = view_after(|slot| {
             let owner = slot.claim();
             slot.start_failed(owner, Cause::NotLoadable("missing".into()), now);
             slot.decide_restart(owner, true, now, 0.5);
         });
         assert_eq!(view.state.name(), "down", "a missing model shows as down with its cause");
-        assert_eq!(due(&view, now), Due::WakeAt(now + Duration::from_secs(15)));
-        assert_eq!(due(&view, now + Duration::from_secs(15)), Due::Start);
+        assert_eq!(due(&view, None, now), Due::WakeAt(now + Duration::from_secs(15)));
+        assert_eq!(due(&view, None, now + Duration::from_secs(15)), Due::Start);
     }
 
     #[tokio::test(start_paused = true)]
@@ -344,5 +371,66 @@ mod tests {
         });
         assert!(view.owned);
         assert_eq!(view.state, GpuState::Cold);
+    }
+
+    fn serving(leases: usize) -> SlotView {
+        let info = crate::gpu::frame::LoadedInfo {
+            name: "tiny".into(),
+            device: "cpu".into(),
+            on_gpu: false,
+            context_tokens: 64,
+            max_request_tokens: 64,
+            parallel: 2,
+            has_chat_template: false,
+            load_ms: 1,
+        };
+        SlotView {
+            state: GpuState::Warm,
+            has_child: true,
+            adopted: true,
+            leases,
+            info: Some(Arc::new(info)),
+            ..view_after(|_| {})
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_idle_engine_must_prove_itself_in_time_and_a_busy_one_need_not() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(15);
+        assert_eq!(due(&serving(0), Some(later), now), Due::WakeAt(later));
+        assert_eq!(due(&serving(0), Some(later), later), Due::Canary { epoch: 1, first: false });
+        assert_eq!(due(&serving(1), Some(later), later), Due::Nothing, "its release brings the next look");
+        assert_eq!(due(&serving(0), None, later), Due::Nothing, "canaries are off");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bad_card_is_left_when_its_last_request_ends_or_its_time_is_over() {
+        let now = Instant::now();
+        let until = now + Duration::from_secs(30);
+        let draining = |leases| SlotView { state: GpuState::Draining, drain_until: Some(until), ..serving(leases) };
+        assert_eq!(due(&draining(1), None, now), Due::WakeAt(until));
+        assert_eq!(due(&draining(0), None, now), Due::Retire);
+        assert_eq!(due(&draining(1), None, until), Due::Retire);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_card_that_turned_bad_is_quarantined_with_its_cause_until_it_may_be_tried_or_is_pardoned() {
+        let now = Instant::now();
+        let retry_at = now + Duration::from_secs(600);
+        let bad = || Cause::BadGpu("Xid 48".into());
+        let condemned = |slot: &Arc<EngineSlot>| {
+            let owner = slot.claim();
+            slot.condemn(super::super::slot::Condemned { cause: bad(), drain_until: now, retry_at }, now);
+            slot.decide_restart(owner, true, now, 0.5);
+        };
+        let view = view_after(condemned);
+        assert_eq!(view.state, GpuState::Quarantined { cause: bad(), until: retry_at });
+        assert_eq!(due(&view, None, now), Due::WakeAt(retry_at));
+        let view = view_after(|slot| {
+            condemned(slot);
+            slot.pardon(now);
+        });
+        assert_eq!(due(&view, None, now), Due::Start, "the card was reset");
     }
 }

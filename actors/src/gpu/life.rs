@@ -20,6 +20,12 @@ pub enum Cause {
     NotLoadable(String),
     /// SIGKILL was sent and the child is still there.
     Unreapable,
+    /// The driver reported an error that a fresh engine cures.
+    Xid(u64),
+    /// The card itself is bad: a fresh engine on it would only fail again, or worse, answer wrongly.
+    BadGpu(String),
+    /// It serves, but is better left alone while others can.
+    Strained(Strain),
     /// Asked for.
     Shutdown,
 }
@@ -36,9 +42,41 @@ impl Cause {
             Self::LoadFailed(_) => "load_failed",
             Self::NotLoadable(_) => "not_loadable",
             Self::Unreapable => "unreapable",
+            Self::Xid(_) => "xid",
+            Self::BadGpu(_) => "bad_gpu",
+            Self::Strained(strain) => strain.kind.label(),
             Self::Shutdown => "shutdown",
         }
     }
+}
+
+/// What strains a GPU that still serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StrainKind {
+    Heat,
+    Memory,
+    /// The hardware slows its clocks for another reason than heat.
+    Slow,
+    /// The driver does not answer, or answers with errors: the card's state is unknown.
+    Nvml,
+}
+
+impl StrainKind {
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Heat => "heat",
+            Self::Memory => "memory",
+            Self::Slow => "slow",
+            Self::Nvml => "nvml",
+        }
+    }
+}
+
+/// Why a target is degraded; the detail is for the operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Strain {
+    pub kind: StrainKind,
+    pub detail: String,
 }
 
 impl fmt::Display for Cause {
@@ -51,6 +89,9 @@ impl fmt::Display for Cause {
             Self::CanaryFailed(what) => write!(f, "canary decode failed: {what}"),
             Self::LoadFailed(what) | Self::NotLoadable(what) => write!(f, "model did not load: {what}"),
             Self::Unreapable => f.write_str("engine does not die after SIGKILL"),
+            Self::Xid(xid) => write!(f, "the driver reported Xid {xid}"),
+            Self::BadGpu(what) => write!(f, "bad GPU: {what}"),
+            Self::Strained(strain) => write!(f, "{}: {}", strain.kind.label(), strain.detail),
             Self::Shutdown => f.write_str("shut down"),
         }
     }
@@ -89,6 +130,8 @@ pub enum GpuInput {
     QuarantineUntil(Instant),
     LookAt(Instant),
     Drain,
+    Strained(Strain),
+    Relieved,
     Stopped,
 }
 
@@ -100,7 +143,11 @@ impl GpuState {
                 Self::Cold | Self::Backoff { .. } | Self::Quarantined { .. } | Self::Down { look_at: Some(_), .. },
                 GpuInput::ChildSpawned,
             ) => Self::Loading,
-            (Self::Loading | Self::Warm | Self::Degraded(_), GpuInput::CanaryPassed) => Self::Warm,
+            (Self::Loading | Self::Warm, GpuInput::CanaryPassed) => Self::Warm,
+            // A strained engine decodes all the same: a canary is no reason to trust it again.
+            (Self::Degraded(cause), GpuInput::CanaryPassed) => Self::Degraded(cause.clone()),
+            (Self::Warm | Self::Degraded(_), GpuInput::Strained(strain)) => Self::Degraded(Cause::Strained(strain)),
+            (Self::Degraded(_), GpuInput::Relieved) => Self::Warm,
             // A start can fail before there is a child, hence from the waiting states too.
             (_, GpuInput::Died(cause)) => Self::Down { cause, look_at: None },
             (Self::Down { cause, .. }, GpuInput::RetryAt(until)) => Self::Backoff { cause: cause.clone(), until },
@@ -153,7 +200,7 @@ impl GpuState {
 
     /// Whether waiting for this target is hopeful: it serves, loads or comes back after a short backoff.
     pub const fn comes_back_soon(&self) -> bool {
-        !matches!(self, Self::Quarantined { .. } | Self::Down { look_at: Some(_), .. })
+        !matches!(self, Self::Quarantined { .. } | Self::Draining | Self::Down { look_at: Some(_), .. })
     }
 }
 
@@ -213,5 +260,22 @@ mod tests {
         assert_eq!(down.next(GpuInput::CanaryPassed), None);
         assert_eq!(down.next(GpuInput::ChildSpawned), None);
         assert_eq!(GpuState::Warm.next(GpuInput::ChildSpawned), None, "a second owner of the card");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_strained_target_serves_and_becomes_warm_only_when_it_is_relieved() {
+        let strain = Strain { kind: StrainKind::Heat, detail: "90 °C".into() };
+        let degraded = GpuState::Warm.next(GpuInput::Strained(strain.clone())).unwrap();
+        assert!(degraded.serves());
+        assert_eq!(degraded.cause().unwrap().to_string(), "heat: 90 °C");
+        assert_eq!(degraded.next(GpuInput::CanaryPassed).unwrap(), degraded, "a canary does not cool it");
+        assert_eq!(degraded.next(GpuInput::Relieved), Some(GpuState::Warm));
+        assert_eq!(GpuState::Loading.next(GpuInput::Strained(strain)), None, "first it must serve");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_target_that_drains() {
+        let draining = GpuState::Warm.next(GpuInput::Drain).unwrap();
+        assert!(!draining.serves() && !draining.comes_back_soon());
     }
 }

@@ -1,15 +1,17 @@
 //! The slot of one local target: owns engine child, link, epoch and leases, outside all actors. Only the slot declares
 //! an engine death, and only once per epoch. Actors come and go; the slot and its child stay.
 
+mod health;
 mod lease;
 mod view;
 
+pub use health::Condemned;
 pub use lease::{JobStream, Lease};
 pub use view::{SlotStats, SlotView};
 
 use super::{
     frame::{FromEngine, JobEvent, JobId, JobOutput, JobSpec, LoadedInfo, ToEngine},
-    life::{Cause, GpuInput, GpuState},
+    life::{Cause, GpuInput, GpuState, Strain},
     link::Link,
 };
 use crate::{
@@ -72,6 +74,10 @@ struct Inner {
     /// When the current child passed its first canary.
     serving_since: Option<Instant>,
     stats: SlotStats,
+    /// The card is strained: true for whatever engine runs on it.
+    strain: Option<Strain>,
+    /// The card was found bad; forgotten when it is tried again.
+    condemned: Option<Condemned>,
 }
 
 pub struct EngineSlot {
@@ -98,6 +104,8 @@ impl EngineSlot {
             deaths_seen: VecDeque::new(),
             serving_since: None,
             stats: SlotStats::default(),
+            strain: None,
+            condemned: None,
         };
         let view = watch::Sender::new(SlotView::cold(config.parallel));
         Arc::new(Self { config, limits, inner: Mutex::new(inner), view, next_id: AtomicU64::new(1) })
@@ -146,6 +154,7 @@ impl EngineSlot {
             has_child: inner.link.is_some(),
             engine_pid: inner.link.as_ref().map(|link| link.pid()),
             stats: inner.stats,
+            drain_until: inner.condemned.as_ref().map(|condemned| condemned.drain_until),
         };
         self.view.send_if_modified(|current| {
             let changed = *current != view;
@@ -196,6 +205,7 @@ impl EngineSlot {
         }
         inner.link = Some(make(inner.epoch));
         inner.corpse = None;
+        inner.condemned = None;
         inner.info = None;
         inner.adopted = false;
         inner.serving_since = None;
@@ -218,7 +228,13 @@ impl EngineSlot {
                 observe::recovered(self.name(), now.duration_since(death.at));
             }
         }
-        self.transition(&mut inner, GpuInput::CanaryPassed);
+        if let Some(link) = &inner.link {
+            link.pulse().lock().proved(now);
+        }
+        if !inner.state.serves() {
+            self.transition(&mut inner, GpuInput::CanaryPassed);
+        }
+        self.strain_shows(&mut inner);
         self.publish(&inner);
     }
 
@@ -308,6 +324,12 @@ impl EngineSlot {
             return;
         }
         let serving_since = inner.serving_since.take();
+        if let Some(condemned) = inner.condemned.clone() {
+            self.transition(&mut inner, GpuInput::Died(condemned.cause));
+            self.transition(&mut inner, GpuInput::QuarantineUntil(condemned.retry_at));
+            self.publish(&inner);
+            return;
+        }
         let kind = match (inner.state.cause(), serving_since) {
             (Some(Cause::NotLoadable(_)), _) => EngineDeath::NotLoadable,
             (_, Some(since)) => EngineDeath::AfterServing(now.duration_since(since)),

@@ -131,6 +131,16 @@ impl Pulse {
         self.pace
     }
 
+    /// A canary passed, which is as good as a step that ended.
+    pub fn proved(&mut self, now: Instant) {
+        self.ended = Some(now);
+    }
+
+    /// When a step last ended.
+    pub fn last_step(&self) -> Option<Instant> {
+        self.ended
+    }
+
     /// A step ended just now: the engine decodes, which is all that a canary could show.
     pub fn is_decoding(&self, now: Instant) -> bool {
         self.steps > 0 && self.ended.is_some_and(|ended| now.duration_since(ended) < PROOF_OF_LIFE)

@@ -1,15 +1,47 @@
 //! NVML on a thread of its own: a driver call can block for as long as it likes without holding up an actor. Where there
-//! is no driver the thread answers "no GPU" and looks again at every question.
+//! is no driver the thread answers "no GPU" and looks again at every question. Between two questions the thread collects
+//! the driver's events, never waiting inside the driver for one, so that a reading is never held up by them.
 
-use nvml_wrapper::{Device, Nvml, enum_wrappers::device::TemperatureSensor, error::NvmlError};
+mod event;
+mod look;
+
+pub use event::{EventQueue, GpuEvent, GpuEventKind};
+
+use look::Session;
+use nvml_wrapper::{Nvml, error::NvmlError};
 use serde::Serialize;
 use std::{
     io,
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+    },
     thread,
     time::Duration,
 };
 use tokio::sync::oneshot;
+
+/// Events are collected this often.
+const EVENTS_EVERY: Duration = Duration::from_millis(100);
+
+/// Why the driver cannot say more of a card.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GpuFault {
+    /// It fell off the bus.
+    Lost,
+    ResetRequired,
+}
+
+/// Why a card runs below its clocks, as far as it matters here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Slowdown {
+    Thermal,
+    /// Power brake, or a slowdown the hardware gives no reason for.
+    Power,
+}
 
 /// One GPU as the driver describes it. What the driver does not tell is `None`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -17,12 +49,41 @@ pub struct GpuReading {
     pub index: u32,
     pub name: String,
     pub uuid: String,
+    pub fault: Option<GpuFault>,
     pub memory_used_bytes: Option<u64>,
     pub memory_total_bytes: Option<u64>,
     /// 0 to 1.
     pub utilization_ratio: Option<f64>,
     pub temperature_celsius: Option<u32>,
+    /// Where the card itself begins to slow down.
+    pub slowdown_celsius: Option<u32>,
+    pub slowdown: Option<Slowdown>,
     pub power_watts: Option<f64>,
+    /// Since the driver was loaded.
+    pub energy_millijoules: Option<u64>,
+    /// Uncorrected memory errors since the driver was loaded.
+    pub ecc_uncorrected: Option<u64>,
+}
+
+impl GpuReading {
+    /// A card of which nothing more is known.
+    pub fn of(uuid: &str, index: u32) -> Self {
+        Self {
+            index,
+            name: String::new(),
+            uuid: uuid.to_owned(),
+            fault: None,
+            memory_used_bytes: None,
+            memory_total_bytes: None,
+            utilization_ratio: None,
+            temperature_celsius: None,
+            slowdown_celsius: None,
+            slowdown: None,
+            power_watts: None,
+            energy_millijoules: None,
+            ecc_uncorrected: None,
+        }
+    }
 }
 
 /// What one look at the driver gave.
@@ -43,13 +104,24 @@ type Question = oneshot::Sender<Reading>;
 #[derive(Debug, Clone)]
 pub struct NvmlProbe {
     questions: SyncSender<Question>,
+    events: Arc<EventQueue>,
 }
 
 impl NvmlProbe {
-    pub fn start() -> io::Result<Self> {
+    /// `library`: path of libnvidia-ml, `None` = the system's.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub fn start(library: Option<PathBuf>) -> io::Result<Self> {
         let (questions, inbox) = sync_channel(1);
-        thread::Builder::new().name("nvml".to_owned()).spawn(move || serve(&inbox))?;
-        Ok(Self { questions })
+        let events = Arc::new(EventQueue::default());
+        let heard = Arc::clone(&events);
+        thread::Builder::new().name("nvml".to_owned()).spawn(move || serve(&inbox, library.as_deref(), &heard))?;
+        Ok(Self { questions, events })
+    }
+
+    pub fn events(&self) -> &Arc<EventQueue> {
+        &self.events
     }
 
     /// Asks the driver, at most for `timeout`.
@@ -66,49 +138,69 @@ impl NvmlProbe {
     }
 }
 
-fn serve(inbox: &Receiver<Question>) {
-    let mut nvml = None;
-    while let Ok(reply_to) = inbox.recv() {
-        let reading = look(&mut nvml);
-        if matches!(reading, Reading::Error(_)) {
-            nvml = None;
+/// Cards seen since the thread began, in the order of their indices: one that is no longer listed has fallen off the bus.
+type Known = Vec<GpuReading>;
+
+fn serve(inbox: &Receiver<Question>, library: Option<&Path>, heard: &EventQueue) {
+    let mut known = Known::new();
+    while let Ok(first) = inbox.recv() {
+        match open(library) {
+            Ok(nvml) => attend(&nvml, first, inbox, &mut known, heard),
+            Err(error) => drop(first.send(refusal(&error, library.is_some()))),
         }
-        let _ = reply_to.send(reading);
     }
 }
 
-fn look(nvml: &mut Option<Nvml>) -> Reading {
-    if nvml.is_none() {
-        match Nvml::init() {
-            Ok(fresh) => *nvml = Some(fresh),
-            Err(NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound | NvmlError::DriverNotLoaded) => {
-                return Reading::NoGpu("no NVIDIA driver on this host".to_owned());
+/// Answers questions and collects events until the driver fails; then it is opened anew for the next question.
+fn attend(nvml: &Nvml, first: Question, inbox: &Receiver<Question>, known: &mut Known, heard: &EventQueue) {
+    let mut session = Session::new(nvml);
+    let mut question = Some(first);
+    loop {
+        if let Some(reply_to) = question.take() {
+            let reading = session.look(known, heard);
+            let failed = matches!(reading, Reading::Error(_));
+            let _ = reply_to.send(reading);
+            if failed {
+                return;
             }
-            Err(error) => return Reading::Error(error.to_string()),
+        }
+        match inbox.recv_timeout(EVENTS_EVERY) {
+            Ok(next) => question = Some(next),
+            Err(RecvTimeoutError::Timeout) => session.collect(heard),
+            Err(RecvTimeoutError::Disconnected) => return,
         }
     }
-    let Some(nvml) = nvml.as_ref() else { return Reading::Stuck };
-    match read_all(nvml) {
-        Ok(gpus) if gpus.is_empty() => Reading::NoGpu("the NVIDIA driver lists no GPU".to_owned()),
-        Ok(gpus) => Reading::Gpus(gpus),
-        Err(error) => Reading::Error(error.to_string()),
+}
+
+fn open(library: Option<&Path>) -> Result<Nvml, NvmlError> {
+    match library {
+        Some(path) => Nvml::builder().lib_path(path.as_os_str()).init(),
+        None => Nvml::init(),
     }
 }
 
-fn read_all(nvml: &Nvml) -> Result<Vec<GpuReading>, NvmlError> {
-    (0..nvml.device_count()?).map(|index| read_one(index, &nvml.device_by_index(index)?)).collect()
+/// What a driver that cannot be opened says. A library that was named must be there.
+fn refusal(error: &NvmlError, named: bool) -> Reading {
+    match error {
+        NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound if named => {
+            Reading::Error("[health] nvml_library cannot be loaded".to_owned())
+        }
+        NvmlError::LibloadingError(_) | NvmlError::LibraryNotFound | NvmlError::DriverNotLoaded => {
+            Reading::NoGpu("no NVIDIA driver on this host".to_owned())
+        }
+        error => Reading::Error(failure(error)),
+    }
 }
 
-fn read_one(index: u32, device: &Device<'_>) -> Result<GpuReading, NvmlError> {
-    let memory = device.memory_info().ok();
-    Ok(GpuReading {
-        index,
-        name: device.name()?,
-        uuid: device.uuid()?,
-        memory_used_bytes: memory.as_ref().map(|memory| memory.used),
-        memory_total_bytes: memory.as_ref().map(|memory| memory.total),
-        utilization_ratio: device.utilization_rates().ok().map(|rates| f64::from(rates.gpu) / 100.0),
-        temperature_celsius: device.temperature(TemperatureSensor::Gpu).ok(),
-        power_watts: device.power_usage().ok().map(|milliwatts| f64::from(milliwatts) / 1000.0),
-    })
+/// A driver's failure in words that say what to do.
+fn failure(error: &NvmlError) -> String {
+    match error {
+        NvmlError::LibRmVersionMismatch => {
+            "driver and NVML library are of different versions: reload the driver or reboot".to_owned()
+        }
+        error => error.to_string(),
+    }
 }
+
+#[cfg(test)]
+mod tests;

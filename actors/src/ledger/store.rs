@@ -23,7 +23,7 @@ const PENDING: usize = 8192;
 const ABANDONED: &str = "abandoned";
 
 /// One attempt of one request.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AttemptRow {
     #[serde(serialize_with = "display")]
     pub request: RequestId,
@@ -32,6 +32,8 @@ pub struct AttemptRow {
     pub outcome: &'static str,
     pub usage: TokenUsage,
     pub cost: NanoUsd,
+    /// What was set aside for it; zero for an attempt that costs nothing.
+    pub reserved: NanoUsd,
     /// What the same tokens would have cost on the baseline model.
     pub baseline: NanoUsd,
 }
@@ -54,6 +56,8 @@ struct Books {
     reserved: NanoUsd,
     pending: VecDeque<AttemptRow>,
     rows: VecDeque<AttemptRow>,
+    /// Rows that have left `rows`: the number of its first one.
+    dropped: u64,
     sums: BTreeMap<(String, String), Sums>,
 }
 
@@ -67,6 +71,7 @@ impl Books {
             sums.cost_nanousd = sums.cost_nanousd + row.cost;
             if self.rows.len() == ROWS {
                 self.rows.pop_front();
+                self.dropped += 1;
             }
             self.rows.push_back(row);
         }
@@ -93,6 +98,7 @@ pub struct LedgerSnapshot {
 impl Ledger {
     /// Sets money aside before a paid attempt starts.
     pub fn reserve(&self, row: AttemptRow) -> Reservation {
+        let row = AttemptRow { reserved: row.cost, ..row };
         let mut books = self.books.lock();
         books.reserved = books.reserved + row.cost;
         Reservation { ledger: self.clone(), row: Some(row) }
@@ -137,6 +143,17 @@ impl Ledger {
                 .map(|((target, model), sums)| (format!("{target}/{model}"), sums.clone()))
                 .collect(),
         }
+    }
+
+    /// Rows numbered from `from` on, oldest first, at most `limit`, and the number after the last of them. Rows too old to be
+    /// kept are left out.
+    pub fn rows(&self, from: u64, limit: usize) -> (Vec<AttemptRow>, u64) {
+        let mut books = self.books.lock();
+        books.move_pending();
+        let skipped = usize::try_from(from.saturating_sub(books.dropped)).unwrap_or(usize::MAX);
+        let rows: Vec<AttemptRow> = books.rows.iter().skip(skipped).take(limit).cloned().collect();
+        let next = books.dropped.max(from) + rows.len() as u64;
+        (rows, next)
     }
 
     fn unreserve(&self, amount: NanoUsd) {
@@ -196,6 +213,7 @@ mod tests {
             outcome: "reserved",
             usage: TokenUsage { prompt_tokens: 10, completion_tokens: 100, cached_tokens: 0, estimated: true },
             cost: NanoUsd::new(cost),
+            reserved: NanoUsd::ZERO,
             baseline: NanoUsd::ZERO,
         }
     }
@@ -214,5 +232,19 @@ mod tests {
         assert_eq!(snapshot.cost_nanousd, NanoUsd::new(65));
         assert_eq!(snapshot.attempts, 2);
         assert_eq!(snapshot.by_model["cloud/m"].completion_tokens, 103);
+    }
+
+    #[test]
+    fn rows_are_read_in_order_and_old_ones_make_way() {
+        let ledger = Ledger::default();
+        for cost in 0..ROWS as u64 + 3 {
+            ledger.post(row(cost));
+        }
+        let costs = |rows: &[AttemptRow]| rows.iter().map(|row| row.cost.get()).collect::<Vec<_>>();
+        let (first, next) = ledger.rows(0, 2);
+        assert_eq!((costs(&first), next), (vec![3, 4], 5));
+        let (last, end) = ledger.rows(ROWS as u64 + 1, 10);
+        assert_eq!((costs(&last), end), (vec![ROWS as u64 + 1, ROWS as u64 + 2], ROWS as u64 + 3));
+        assert_eq!(ledger.rows(end, 10), (Vec::new(), end));
     }
 }

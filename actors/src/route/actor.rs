@@ -2,12 +2,14 @@
 //! requests themselves are in the JobTable: if this actor dies, their flights ask its successor again.
 
 use super::{
+    facts::{Ask, Budget, CloudFacts, LocalFacts, Surroundings},
     fleet::Fleet,
-    plan::{Ask, Candidate, CloudFacts, LocalFacts, Plan, Surroundings, plan},
+    plan::{Candidate, Plan, plan},
+    session::{Conversation, Sessions},
 };
 use crate::{
     chaos::{self, Fault},
-    classify::Classification,
+    classify::{Basis, Classification},
     config::Config,
     domain::{ErrorKind, GatewayError},
     gpu::{EngineSlot, GpuMsg, SlotView},
@@ -16,7 +18,7 @@ use crate::{
     supervise::Address,
     task::{self, Owned},
 };
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent};
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent, rpc::CallResult};
 use serde::Serialize;
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -72,6 +74,7 @@ pub struct RouterActor {
 struct Waiting {
     job: Arc<Job>,
     grade: Classification,
+    conversation: Conversation,
     reply_to: RouteReply,
     since: Instant,
 }
@@ -85,11 +88,8 @@ pub struct RouterState {
     _watchers: Vec<Owned>,
 }
 
-/// What becomes of one routing question now.
-enum Answer {
-    Reply(Result<Decision, GatewayError>),
-    Wait,
-}
+/// What becomes of one routing question now; `None` = it waits.
+type Answer = Option<Result<Decision, GatewayError>>;
 
 impl Actor for RouterActor {
     type Msg = RouterMsg;
@@ -161,12 +161,13 @@ impl RouterActor {
         // Asked again after a router died between granting and answering: the old lease goes back first.
         drop(job.take_lease());
         state.queue.retain(|waiting| waiting.job.seq != job.seq);
-        let waiting = Waiting { job, grade, reply_to, since: Instant::now() };
+        let conversation = self.fleet.sessions.conversation(&job.request);
+        let waiting = Waiting { job, grade, conversation, reply_to, since: Instant::now() };
         let clouds = self.fleet.clouds(waiting.since);
         let locals = self.fleet.locals(state.queue.len(), waiting.since);
         match self.answer(&waiting, &locals, &clouds, state.queue.is_empty()) {
-            Answer::Reply(reply) => reply_with(waiting, reply),
-            Answer::Wait => {
+            Some(reply) => reply_with(waiting, reply, &self.fleet.sessions),
+            None => {
                 let at = state.queue.partition_point(|other| other.job.seq < waiting.job.seq);
                 state.queue.insert(at, waiting);
             }
@@ -176,21 +177,25 @@ impl RouterActor {
     /// Plans, and takes a lease if the plan begins with a local target whose turn it is.
     fn answer(&self, waiting: &Waiting, locals: &[LocalFacts], clouds: &[CloudFacts], may_lease: bool) -> Answer {
         let progress = waiting.job.progress();
-        let ask = Ask { request: &waiting.job.request, grade: &waiting.grade, progress: &progress };
+        let now = Instant::now();
+        let recalled = self.fleet.sessions.recall(&waiting.conversation, now);
+        let time_left = Some(waiting.job.deadline.saturating_duration_since(now));
+        let ask = Ask { recalled, time_left, ..Ask::new(&waiting.job.request, &waiting.grade, &progress) };
         let default_output = self.config.ledger.default_output_tokens;
-        let around = Surroundings { locals, clouds, router: &self.config.router, default_output };
+        let router = &self.config.router;
+        let around = Surroundings { locals, clouds, router, default_output, budget: Budget::default() };
         // A request that breaks planning is that request's error, not the router's death.
         let plan = match catch_unwind(AssertUnwindSafe(|| plan(ask, around))) {
             Ok(Ok(plan)) => Arc::new(plan),
-            Ok(Err(error)) => return Answer::Reply(Err(error)),
-            Err(_) => return Answer::Reply(Err(internal("the request could not be planned"))),
+            Ok(Err(error)) => return Some(Err(error)),
+            Err(_) => return Some(Err(internal("the request could not be planned"))),
         };
-        let Some(first) = plan.candidates.first() else { return Answer::Wait };
+        let first = plan.candidates.first()?;
         if matches!(first.key, TargetKey::Cloud { .. }) {
             return decided(waiting, first.clone(), &plan);
         }
         if !may_lease {
-            return Answer::Wait;
+            return None;
         }
         // Any local target before the first cloud one will do.
         for candidate in plan.candidates.iter() {
@@ -201,7 +206,7 @@ impl RouterActor {
                 return decided(waiting, candidate.clone(), &plan);
             }
         }
-        Answer::Wait
+        None
     }
 
     /// Goes through the queue in order of admission. Unless `all`, or a slot died or came back, it stops as soon as no
@@ -231,12 +236,21 @@ impl RouterActor {
                 break;
             }
             match self.answer(&waiting, &locals, &clouds, true) {
-                Answer::Reply(reply) => reply_with(waiting, reply),
-                Answer::Wait => kept.push(waiting),
+                Some(reply) => reply_with(waiting, reply, &self.fleet.sessions),
+                None => kept.push(waiting),
             }
         }
         kept.extend(rest);
         state.queue = kept;
+    }
+}
+
+/// Requests waiting for a lease. `None` while no router lives, or when it does not say within a second.
+pub async fn queued(router: &Address<RouterMsg>) -> Option<usize> {
+    let asked = router.get()?.call(RouterMsg::GetSnapshot, Some(Duration::from_secs(1))).await.ok()?;
+    match asked {
+        CallResult::Success(snapshot) => Some(snapshot.queued),
+        _ => None,
     }
 }
 
@@ -246,12 +260,15 @@ pub(super) fn internal(what: &str) -> GatewayError {
 }
 
 fn decided(waiting: &Waiting, candidate: Candidate, plan: &Arc<Plan>) -> Answer {
-    Answer::Reply(Ok(Decision { candidate, plan: Arc::clone(plan), waited: waiting.since.elapsed() }))
+    Some(Ok(Decision { candidate, plan: Arc::clone(plan), waited: waiting.since.elapsed() }))
 }
 
-fn reply_with(waiting: Waiting, reply: Result<Decision, GatewayError>) {
+fn reply_with(waiting: Waiting, reply: Result<Decision, GatewayError>, sessions: &Sessions) {
     if let Ok(decision) = &reply {
         observe::queue_wait(decision.waited);
+        let by_router = matches!(waiting.grade.basis, Basis::Rule | Basis::BudgetSensitive);
+        let tier = by_router.then_some(decision.plan.complexity);
+        sessions.note(&waiting.conversation, tier, decision.candidate.key, Instant::now());
         let candidate = &decision.candidate;
         let (complexity, target) = (decision.plan.complexity.as_str(), candidate.target.as_str());
         observe::route_decision(&waiting.job.id(), complexity, target, candidate.reason.label());

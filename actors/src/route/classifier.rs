@@ -4,8 +4,11 @@
 use super::actor::{RouteReply, RouterMsg, internal};
 use crate::{
     chaos::{self, Fault},
-    classify,
+    classify::{self, Classification},
+    config::ClassifierKind,
+    domain::ChatRequest,
     jobs::Job,
+    observe,
     supervise::Address,
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef};
@@ -24,7 +27,16 @@ pub enum ClassifierMsg {
 
 #[derive(Clone)]
 pub struct ClassifierActor {
+    pub kind: ClassifierKind,
     pub router: Address<RouterMsg>,
+}
+
+/// By the configured classifier; explanations grade the same way.
+pub(super) fn grade(request: &ChatRequest, kind: ClassifierKind) -> Classification {
+    match kind {
+        ClassifierKind::Keywords => classify::by_keywords(request),
+        ClassifierKind::Learned(cuts) => classify::by_weights(request, cuts),
+    }
 }
 
 impl Actor for ClassifierActor {
@@ -45,8 +57,11 @@ impl Actor for ClassifierActor {
         match message {
             ClassifierMsg::Classify { job, reply_to } => {
                 // A request that breaks the classifier is that request's error, not the classifier's death.
-                match catch_unwind(AssertUnwindSafe(|| classify::by_keywords(&job.request))) {
-                    Ok(grade) => drop(self.router.cast(RouterMsg::Route { job, grade, reply_to })),
+                match catch_unwind(AssertUnwindSafe(|| grade(&job.request, self.kind))) {
+                    Ok(grade) => {
+                        observe::graded(&job.id(), grade.complexity.as_str(), grade.fails);
+                        let _ = self.router.cast(RouterMsg::Route { job, grade, reply_to });
+                    }
                     Err(_) => drop(reply_to.send(Err(internal("the request could not be graded")))),
                 }
             }

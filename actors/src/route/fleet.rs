@@ -1,16 +1,26 @@
 //! The fleet as the configuration lists it, and its facts at one moment. Read directly from what the owners publish; no
 //! actor is asked.
 
-use super::plan::{CloudFacts, LocalFacts};
-use crate::{cloud::Provider, gpu::EngineSlot};
-use std::sync::Arc;
+use super::{
+    facts::{Abilities, CloudFacts, LocalFacts, TargetHealth},
+    session::Sessions,
+};
+use crate::{
+    cloud::Provider,
+    domain::{ModelName, TargetName},
+    gpu::{EngineSlot, life::GpuState},
+    health::Vitals,
+};
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
-/// Every local slot and every usable provider.
+/// Every local slot and every usable provider, and where conversations have their cache.
 #[derive(Clone, Default)]
 pub struct Fleet {
     pub slots: Arc<[Arc<EngineSlot>]>,
     pub providers: Arc<[Arc<Provider>]>,
+    pub sessions: Sessions,
+    pub vitals: Vitals,
 }
 
 impl Fleet {
@@ -22,6 +32,8 @@ impl Fleet {
             let believed = view.stats.believed(view.leases, now);
             let pool = u64::from(config.context_tokens);
             let loaded = view.info.as_ref().map_or(pool, |info| u64::from(info.max_request_tokens));
+            let health =
+                TargetHealth { degraded: matches!(view.state, GpuState::Degraded(_)), ..TargetHealth::default() };
             LocalFacts {
                 slot,
                 name: config.name.clone(),
@@ -32,6 +44,8 @@ impl Fleet {
                 window: loaded.min(config.max_request_tokens.map_or(u64::MAX, u64::from)),
                 default_output: config.defaults.max_tokens,
                 max_output: config.defaults.max_output_tokens,
+                abilities: Abilities::LOCAL,
+                health,
             }
         };
         self.slots.iter().enumerate().map(facts).collect()
@@ -44,18 +58,42 @@ impl Fleet {
             if !config.is_usable() {
                 continue;
             }
-            for (model_index, model) in config.models.iter().enumerate() {
+            for (model_index, model) in provider.models() {
                 facts.push(CloudFacts {
                     provider: index,
                     model_index,
                     provider_name: config.name.clone(),
                     model: model.name.clone(),
+                    wire: config.wire,
                     window: u64::from(model.context_tokens),
                     price: model.price,
+                    prefill: model.prefill,
                     view: provider.view(model_index, now),
+                    abilities: Abilities::CLOUD,
+                    health: self.cloud_health(index, model_index, now),
                 });
             }
         }
         facts
+    }
+
+    /// A local target's deaths are its life cycle's business; a provider is known by what it did lately.
+    fn cloud_health(&self, provider: usize, model: usize, now: Instant) -> TargetHealth {
+        let vitals = self.vitals.cloud(provider, model, now);
+        TargetHealth {
+            success_ratio: vitals.score.recent_success_ratio,
+            degraded: vitals.unreachable,
+            inter_token: vitals.score.inter_token_ms.map(|ms| Duration::from_secs_f64(ms / 1e3)),
+        }
+    }
+
+    /// (model, provider) of every model that is not configured but found in a provider's list.
+    pub fn found_models(&self) -> Vec<(ModelName, TargetName)> {
+        let usable = self.providers.iter().filter(|provider| provider.config().is_usable());
+        let found = |provider: &Arc<Provider>| {
+            let owner = provider.config().name.clone();
+            provider.found_models().into_iter().map(move |model| (model, owner.clone()))
+        };
+        usable.flat_map(found).collect()
     }
 }

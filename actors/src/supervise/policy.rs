@@ -44,7 +44,9 @@ impl ActorDeaths {
         if earlier >= limits.max_deaths {
             return ActorVerdict::GiveUp;
         }
-        let bound = doubled(limits.backoff_min, limits.backoff_max, earlier);
+        // The first death of the window is most likely an accident: whoever waits for the actor need not wait longer.
+        let Some(doublings) = earlier.checked_sub(1) else { return ActorVerdict::Restart { after: Duration::ZERO } };
+        let bound = doubled(limits.backoff_min, limits.backoff_max, doublings);
         ActorVerdict::Restart { after: full_jitter(bound, jitter) }
     }
 }
@@ -140,7 +142,7 @@ mod tests {
         let start = Instant::now();
         for n in 0..5 {
             let now = start + Duration::from_secs(n);
-            let bound = Duration::from_millis(50 << n);
+            let bound = if n == 0 { Duration::ZERO } else { Duration::from_millis(50 << (n - 1)) };
             assert_eq!(deaths.on_death(&ACTOR, now, 1.0), ActorVerdict::Restart { after: bound });
         }
         assert_eq!(deaths.on_death(&ACTOR, start + Duration::from_secs(9), 0.5), ActorVerdict::GiveUp);

@@ -2,6 +2,7 @@
 
 use super::fields::Fields;
 use spillway_actors::{
+    cloud::discovery::MAX_ID_BYTES,
     config::Config,
     domain::{ErrorKind, GatewayError, ModelChoice, ModelName, Origin},
 };
@@ -9,7 +10,18 @@ use spillway_actors::{
 pub(super) fn choice(body: Fields<'_>, config: &Config) -> Result<ModelChoice, GatewayError> {
     let Some(name) = body.text("model")? else { return Ok(ModelChoice::Auto) };
     let alias = || config.router.aliases.get(name).and_then(|meant| known(meant, config));
-    known(name, config).or_else(alias).ok_or_else(|| not_found(name))
+    known(name, config).or_else(alias).or_else(|| perhaps_found(name, config)).ok_or_else(|| not_found(name))
+}
+
+/// Providers whose list is read may have it: that is looked up later, because it changes while the gateway runs.
+fn perhaps_found(name: &str, config: &Config) -> Option<ModelChoice> {
+    let lists = config.clouds.iter().any(|cloud| cloud.discover_models && cloud.is_usable());
+    (lists && name.len() <= MAX_ID_BYTES).then(|| ModelChoice::Named(ModelName::from(name)))
+}
+
+/// Whether configuration alone says what the name means.
+pub(in crate::http) fn is_configured(name: &str, config: &Config) -> bool {
+    known(name, config).is_some()
 }
 
 /// A reserved word, a configured cloud model, or the name or model of a local target.

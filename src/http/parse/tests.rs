@@ -53,11 +53,11 @@ fn completion_with(extra: Value) -> Result<ChatRequest, GatewayError> {
     completion(ID, extra.to_string().as_bytes(), &HeaderMap::new(), &CONFIG)
 }
 
-fn with_header(name: &'static str, value: &'static str, extra: Value) -> Result<ChatRequest, GatewayError> {
+fn with_header(name: &'static str, value: &str, extra: Value) -> Result<ChatRequest, GatewayError> {
     let mut body = json!({"messages": [{"role": "user", "content": "hi"}]});
     body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
     let mut headers = HeaderMap::new();
-    headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    headers.insert(HeaderName::from_static(name), HeaderValue::from_str(value).unwrap());
     chat(ID, body.to_string().as_bytes(), &headers, &CONFIG)
 }
 
@@ -290,7 +290,11 @@ fn headers_win_over_the_body() {
     assert!(ok("x-spillway-budget-sensitive", "True", json!({})).budget_sensitive);
     let request = ok("x-spillway-max-latency-ms", "100", json!({"max_latency_ms": 5}));
     assert_eq!(request.max_latency, Some(Duration::from_millis(100)));
+    assert_eq!(ok("x-spillway-session", " mine ", json!({})).session.as_deref(), Some("mine"));
+    assert!(with_header("x-spillway-session", &"x".repeat(257), json!({})).is_err(), "a name, not a text");
     for (name, value) in [
+        ("x-spillway-session", ""),
+        ("x-spillway-session", "\t"),
         ("x-spillway-local-only", "yes"),
         ("x-spillway-budget-sensitive", ""),
         ("x-spillway-max-latency-ms", "0"),

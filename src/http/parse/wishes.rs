@@ -10,6 +10,8 @@ const MAX_STOPS: usize = 16;
 const MAX_INTEGER: f64 = 9.2e18;
 /// Longer than any deadline, and far from overflowing a sum of durations.
 const MAX_LATENCY_MS: f64 = 86_400_000.0;
+/// Longest name of a session.
+const MAX_NAME: usize = 256;
 /// Our own body fields, which no provider shall see.
 pub(super) const OURS: [&str; 3] = ["budget_sensitive", "local_only", "max_latency_ms"];
 
@@ -175,6 +177,8 @@ pub(super) struct Ours {
     pub(super) budget_sensitive: bool,
     pub(super) local_only: bool,
     pub(super) max_latency: Option<Duration>,
+    /// Has no twin in the body: `user` and `prompt_cache_key` there are OpenAI's.
+    pub(super) session: Option<String>,
 }
 
 pub(super) fn ours(body: Fields<'_>, headers: &HeaderMap) -> Result<Ours, GatewayError> {
@@ -188,7 +192,17 @@ pub(super) fn ours(body: Fields<'_>, headers: &HeaderMap) -> Result<Ours, Gatewa
         budget_sensitive: flag("budget_sensitive", "x-spillway-budget-sensitive")?,
         local_only: flag("local_only", "x-spillway-local-only")?,
         max_latency: max_latency_ms.map(|ms| Duration::from_secs_f64(ms.min(MAX_LATENCY_MS) / 1000.0)),
+        session: header_name(headers, "x-spillway-session")?,
     })
+}
+
+/// A name of the client's own making.
+fn header_name(headers: &HeaderMap, name: &str) -> Result<Option<String>, GatewayError> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    match value.to_str().map(str::trim) {
+        Ok(text) if (1..=MAX_NAME).contains(&text.len()) => Ok(Some(text.to_owned())),
+        _ => Err(fault(name, format!("Invalid header '{name}': expected 1 to {MAX_NAME} visible ASCII characters."))),
+    }
 }
 
 fn header_flag(headers: &HeaderMap, name: &str) -> Result<Option<bool>, GatewayError> {

@@ -8,8 +8,11 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
 use spillway_actors::{
-    cloud::Provider,
+    cloud::{Provider, RetryBudget},
     config::{Sources, load},
+    domain::NanoUsd,
+    flight::HedgeBudget,
+    health::Scores,
     jobs::JobTable,
     ledger::Ledger,
     route::Fleet,
@@ -36,8 +39,11 @@ fn services(limit: usize) -> Services {
         jobs: JobTable::new(limit),
         fleet: Fleet::default(),
         ledger: Ledger::default(),
+        hedges: HedgeBudget::new(NanoUsd::ZERO, Instant::now()),
+        retries: RetryBudget::new(Instant::now()),
         classifier: Address::default(),
         router: Address::default(),
+        scores: Scores::default(),
     }
 }
 
@@ -92,6 +98,22 @@ async fn every_refusal_is_an_error_object() {
         assert_eq!(send(&services, method, path, body).await.error(), expected, "{path}");
     }
     assert_eq!(services.jobs.totals().admitted, 0);
+}
+
+#[tokio::test]
+async fn a_decision_is_explained_without_being_admitted() {
+    let services = services(0);
+    for path in ["/route", "/v1/route"] {
+        let got = send(&services, Method::POST, path, HI).await;
+        assert_eq!(
+            (got.status, &got.json["object"], &got.json["score"]["complexity"]),
+            (200, &json!("route"), &json!("trivial"))
+        );
+        assert_eq!(got.json["refusal"]["kind"], "unavailable", "nobody is there in this test");
+    }
+    assert_eq!(send(&services, Method::POST, "/v1/route", "{").await.error(), "400 invalid_request_error null null");
+    let totals = services.jobs.totals();
+    assert_eq!((totals.admitted, totals.refused), (0, 0));
 }
 
 #[tokio::test]

@@ -4,8 +4,14 @@ use super::*;
 const NO_PAUSE: Timeouts = Timeouts { idle: Duration::from_millis(300), ..NEVER };
 const NO_DELAY: Timeouts =
     Timeouts { first_byte: Duration::from_millis(100), first_byte_unstreamed: Duration::from_millis(100), ..NEVER };
-const NEVER: Timeouts =
-    Timeouts { connect: LONG, first_byte: LONG, first_byte_unstreamed: LONG, idle: LONG, tail: LONG };
+const NEVER: Timeouts = Timeouts {
+    connect: LONG,
+    first_byte: LONG,
+    first_byte_unstreamed: LONG,
+    first_token: None,
+    idle: LONG,
+    tail: LONG,
+};
 
 #[tokio::test]
 async fn an_unknown_model_answers_in_full_either_way() {

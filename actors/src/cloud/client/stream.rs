@@ -1,18 +1,20 @@
 //! A provider's event stream, read one event at a time.
 //!
 //! It ends in one of two ways: `None` after a complete answer, or an error. Once every choice has its `finish_reason`
-//! nothing that still goes wrong (no `[DONE]`, a bad chunk, a cut) takes the answer back: it is whole.
+//! nothing that still goes wrong (no declared end, a bad event, a cut) takes the answer back: it is whole.
 
 use super::{Patience, Timeouts, broken};
-use crate::cloud::chunk::{ChunkReader, Malformed};
+use crate::cloud::chunk::Malformed;
 use crate::cloud::sse::{SseEvent, SseParser};
+use crate::cloud::wire::{Heard, StreamReader};
+use crate::config::Wire;
 use crate::domain::{GatewayError, GenerationEvent, TokenUsage};
 use reqwest::Response;
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-/// After `[DONE]`, the wait for the end of the body: with it the connection can serve again.
+/// After the stream has declared its end, the wait for the end of the body: with it the connection can serve again.
 const END_WAIT: Duration = Duration::from_millis(20);
 
 #[derive(Debug)]
@@ -40,13 +42,23 @@ pub struct EventStream {
     untouched: bool,
     /// No event has come.
     eventless: bool,
+    /// The provider has ended the stream, in order or not.
+    over: bool,
+    /// When the first token is too late; `None` once it came.
+    first_token_by: Option<Instant>,
     parser: SseParser,
-    chunks: ChunkReader,
+    reader: StreamReader,
     pending: VecDeque<GenerationEvent>,
 }
 
 impl EventStream {
-    pub(super) fn new(patience: Patience, response: Response, timeouts: Timeouts, started: Instant) -> Self {
+    pub(super) fn new(
+        patience: Patience,
+        wire: Wire,
+        response: Response,
+        timeouts: Timeouts,
+        started: Instant,
+    ) -> Self {
         Self {
             state: State::Reading(response),
             patience,
@@ -55,8 +67,10 @@ impl EventStream {
             eventless_since: started,
             untouched: true,
             eventless: true,
+            over: false,
+            first_token_by: timeouts.first_token.map(|limit| started + limit),
             parser: SseParser::new(),
-            chunks: ChunkReader::default(),
+            reader: wire.stream_reader(),
             pending: VecDeque::new(),
         }
     }
@@ -68,6 +82,7 @@ impl EventStream {
     pub async fn next(&mut self) -> Result<Option<GenerationEvent>, GatewayError> {
         loop {
             if let Some(event) = self.pending.pop_front() {
+                self.first_token_by = None;
                 return Ok(Some(event));
             }
             match &self.state {
@@ -77,47 +92,60 @@ impl EventStream {
             }
             match self.advance().await {
                 Ok(()) => {}
-                Err(_) if self.chunks.is_complete() => self.complete(),
+                Err(_) if self.reader.is_complete() => self.complete(),
                 Err(error) => self.state = State::Failed(error),
             }
         }
     }
 
+    /// Makes `event` the next one again.
+    pub fn put_back(&mut self, event: GenerationEvent) {
+        self.pending.push_front(event);
+    }
+
+    /// An error of this provider's.
+    pub fn failed(&self, how: &str) -> GatewayError {
+        self.patience.failed(how)
+    }
+
     /// What the provider has counted so far: for billing an answer that broke.
     pub fn usage_so_far(&self) -> Option<TokenUsage> {
-        self.chunks.usage()
+        self.reader.usage()
+    }
+
+    /// Whether the provider may be generating still: it has neither ended its stream nor told an error.
+    pub fn is_open(&self) -> bool {
+        !self.over
     }
 
     async fn advance(&mut self) -> Result<(), GatewayError> {
         match self.parser.next_event().map_err(|error| self.patience.failed(&format!("broke its stream: {error}")))? {
-            Some(event) => {
-                // What follows a complete answer does not prolong it.
-                if !self.chunks.is_complete() {
-                    self.eventless_since = Instant::now();
-                }
-                self.eventless = false;
-                self.take(event).await
-            }
+            Some(event) => self.take(event).await,
             None => self.read_more().await,
         }
     }
 
     async fn read_more(&mut self) -> Result<(), GatewayError> {
         let State::Reading(response) = &mut self.state else { return Ok(()) };
-        let (limit, late) = if self.chunks.is_complete() {
+        let (limit, late) = if self.reader.is_complete() {
             (self.timeouts.tail, "did not end its stream")
         } else if self.untouched {
             (self.timeouts.first_byte, "sent no first byte in time")
         } else {
             (self.timeouts.idle, "stopped in the middle of its stream")
         };
-        let stretched = match (self.chunks.is_complete(), self.eventless) {
+        let stretched = match (self.reader.is_complete(), self.eventless) {
             (true, _) => limit,
             (false, true) => self.timeouts.first_byte * PATIENT,
             (false, false) => self.timeouts.idle * PATIENT,
         };
-        let until = (self.quiet_since + limit).min(self.eventless_since + stretched);
+        let mut until = (self.quiet_since + limit).min(self.eventless_since + stretched);
+        let mut late = late;
+        if let Some(by) = self.first_token_by.filter(|by| *by < until && !self.reader.is_complete()) {
+            (until, late) = (by, "sent no first token in time");
+        }
         let piece = self.patience.within(until, late, response.chunk()).await?;
+        self.over = !matches!(piece, Ok(Some(_)));
         let Some(piece) = piece.map_err(|error| self.patience.failed(&broken(&error)))? else {
             return self.ended().await;
         };
@@ -127,21 +155,34 @@ impl EventStream {
     }
 
     async fn take(&mut self, event: SseEvent) -> Result<(), GatewayError> {
-        if event.data.trim() == "[DONE]" {
-            if !self.chunks.is_complete() {
-                return Err(self.patience.failed("ended its stream without a finish_reason"));
+        // What follows a complete answer does not prolong it.
+        let prolongs = !self.reader.is_complete();
+        let heard = self.reader.read(&event, &mut self.pending).map_err(|why| {
+            self.over |= why != Malformed::Shape;
+            self.patience.malformed(why)
+        })?;
+        self.over |= heard == Heard::End;
+        if heard != Heard::LifeSign {
+            self.eventless = false;
+            if prolongs {
+                self.eventless_since = Instant::now();
             }
-            if let State::Reading(response) = &mut self.state {
-                let _ = timeout(END_WAIT, response.chunk()).await;
-            }
-            self.complete();
-            return Ok(());
         }
-        let read = match event.name.as_deref() {
-            Some("error") => Err(Malformed::InBandError),
-            _ => self.chunks.read(&event.data, &mut self.pending),
-        };
-        read.map_err(|why| self.patience.malformed(why))
+        if heard == Heard::End {
+            return self.declared_end().await;
+        }
+        Ok(())
+    }
+
+    async fn declared_end(&mut self) -> Result<(), GatewayError> {
+        if !self.reader.is_complete() {
+            return Err(self.patience.failed("ended its stream without a finish_reason"));
+        }
+        if let State::Reading(response) = &mut self.state {
+            let _ = timeout(END_WAIT, response.chunk()).await;
+        }
+        self.complete();
+        Ok(())
     }
 
     /// The body is at its end, without `[DONE]` so far.
@@ -150,7 +191,7 @@ impl EventStream {
             self.take(event).await?;
         }
         match self.state {
-            State::Reading(_) if self.chunks.is_complete() => self.complete(),
+            State::Reading(_) if self.reader.is_complete() => self.complete(),
             State::Reading(_) if self.untouched => return Err(self.patience.failed("sent an empty answer")),
             State::Reading(_) => return Err(self.patience.failed("cut its stream")),
             State::Complete | State::Failed(_) => {}
@@ -160,6 +201,6 @@ impl EventStream {
 
     fn complete(&mut self) {
         self.state = State::Complete;
-        self.pending.extend(self.chunks.usage().map(GenerationEvent::Usage));
+        self.pending.extend(self.reader.usage().map(GenerationEvent::Usage));
     }
 }

@@ -8,6 +8,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+mod anthropic;
+
 const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 const SHORT: Duration = Duration::from_millis(60);
 const LONG: Duration = Duration::from_secs(20);
@@ -51,8 +53,10 @@ async fn read_request(socket: &mut TcpStream) -> Option<String> {
     loop {
         let text = String::from_utf8_lossy(&request).into_owned();
         if let Some((head, body)) = text.split_once("\r\n\r\n") {
-            let length =
-                head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap().parse::<usize>().unwrap();
+            let length = head
+                .lines()
+                .find_map(|line| line.strip_prefix("content-length: "))
+                .map_or(0, |length| length.parse().unwrap());
             if body.len() >= length {
                 return Some(text);
             }
@@ -220,6 +224,48 @@ async fn silence_has_limits_and_the_deadline_is_another_kind() {
     assert_eq!(silent.failure(true, LONG).await.kind, ErrorKind::Upstream);
     let silent = responder(vec![head_only], Timeouts::default()).await;
     assert_eq!(silent.failure(true, SHORT * 4).await.kind, ErrorKind::Timeout);
+}
+
+#[tokio::test]
+async fn f07_the_first_token_has_a_limit_of_its_own_that_comments_and_roles_do_not_stretch() {
+    let role: &[u8] =
+        b"data: {\"choices\": [{\"index\": 0, \"delta\": {\"role\": \"assistant\", \"content\": \"\"}}]}\n\n";
+    let limits = Timeouts { first_token: Some(SHORT), ..Timeouts::default() };
+    for (what, pieces, late) in [
+        ("nothing", &[] as &[&[u8]], true),
+        ("comments", &[&b": still there\n\n"[..]][..], true),
+        ("a role", &[role][..], true),
+        ("a token", &[role, A][..], false),
+    ] {
+        let (seen, error) = outline_within(chunked(pieces, false), limits, SHORT * 4).await;
+        let expected = if late { ("", ErrorKind::Upstream) } else { ("a", ErrorKind::Timeout) };
+        assert_eq!((seen.as_str(), error), expected, "{what}");
+    }
+}
+
+/// What came and how it failed within `limit`.
+async fn outline_within(answer: Vec<u8>, timeouts: Timeouts, limit: Duration) -> (String, ErrorKind) {
+    let responder = responder(vec![answer], timeouts).await;
+    match responder.ask_within(true, limit).await {
+        Ok(Answer::Stream(mut stream)) => {
+            let (seen, error) = outline(&mut stream).await;
+            (seen, error.unwrap().kind)
+        }
+        Ok(Answer::Body(answer)) => panic!("an answer: {answer:?}"),
+        Err(error) => (String::new(), error.kind),
+    }
+}
+
+#[tokio::test]
+async fn a_list_of_models_is_asked_for_with_the_key_and_its_connection_serves_the_next_call() {
+    let list = whole("200 OK\r\ncontent-type: application/json", r#"{"data": [{"id": "a"}, {"id": "b"}]}"#);
+    let mut responder = responder(vec![list, chunked(&[A, FINISH, DONE], true)], Timeouts::default()).await;
+    let ids = responder.client.models(&SecretString::from("sk-1")).await.unwrap();
+    assert_eq!(ids, ["a", "b"]);
+    // The responder accepts one connection only.
+    assert_eq!(outline(&mut responder.stream().await).await, ("af".to_owned(), None));
+    let asked = responder.requests.recv().await.unwrap();
+    assert!(asked.starts_with("GET /v1/models HTTP/1.1\r\n") && asked.contains("authorization: Bearer sk-1\r\n"));
 }
 
 #[tokio::test]

@@ -29,6 +29,47 @@ fn every_status_has_its_kind() {
         (400, r#"{"error": {"code": "content_filter"}}"#, ContentFilter),
         (400, r#"{"error": {"type": "content_filter", "code": null}}"#, ContentFilter),
         (400, r#"{"error": {"code": "model_not_found"}}"#, ModelNotFound),
+        (
+            400,
+            r#"{"type": "error", "error": {"type": "invalid_request_error", "message": "prompt is too long: 9 tokens > 8 maximum"}}"#,
+            ContextLengthExceeded,
+        ),
+        (
+            400,
+            r#"{"type": "error", "error": {"type": "invalid_request_error", "message": "input length and `max_tokens` exceed context limit: 5 + 4 > 8"}}"#,
+            ContextLengthExceeded,
+        ),
+        (
+            400,
+            r#"{"type": "error", "error": {"type": "invalid_request_error", "message": "Output blocked by content filtering policy"}}"#,
+            ContentFilter,
+        ),
+        (
+            400,
+            r#"{"type": "error", "error": {"type": "invalid_request_error", "message": "Your credit balance is too low to access the API."}}"#,
+            InsufficientQuota,
+        ),
+        (
+            400,
+            r#"{"type": "error", "error": {"type": "invalid_request_error", "message": "max_tokens: too large"}}"#,
+            InvalidRequest,
+        ),
+        (
+            401,
+            r#"{"type": "error", "error": {"type": "authentication_error", "message": "invalid x-api-key"}}"#,
+            Unauthorized,
+        ),
+        (402, r#"{"type": "error", "error": {"type": "billing_error", "message": "m"}}"#, InsufficientQuota),
+        (403, r#"{"type": "error", "error": {"type": "permission_error", "message": "m"}}"#, Forbidden),
+        (
+            404,
+            r#"{"type": "error", "error": {"type": "not_found_error", "message": "model: claude-0"}}"#,
+            ModelNotFound,
+        ),
+        (413, r#"{"type": "error", "error": {"type": "request_too_large", "message": "m"}}"#, TooLarge),
+        (429, r#"{"type": "error", "error": {"type": "rate_limit_error", "message": "m"}}"#, RateLimited),
+        (500, r#"{"type": "error", "error": {"type": "api_error", "message": "m"}}"#, Upstream),
+        (529, r#"{"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}"#, Upstream),
         (401, "", Unauthorized),
         (402, "<html>", InsufficientQuota),
         (403, "", Forbidden),
@@ -65,6 +106,24 @@ fn retry_after_is_kept_where_waiting_helps() {
 }
 
 #[test]
+fn a_limit_that_names_the_model_is_that_models_only() {
+    let request = br#"{"model": "gpt-4.1", "messages": []}"#;
+    let of_model = |status: u16, said: &str| {
+        let body = format!(r#"{{"error": {{"message": "{said}"}}}}"#);
+        let status = StatusCode::from_u16(status).unwrap();
+        Refusal { target: "t", status, body: body.as_bytes(), retry_after: None }.into_error(KEY, request).of_model
+    };
+    for said in ["Rate limit reached for gpt-4.1 in organization x", "limit of `gpt-4.1`", "too many calls to gpt-4.1."]
+    {
+        assert!(of_model(429, said), "{said}");
+    }
+    for said in ["Rate limit reached", "limit of gpt-4.1-mini", "limit of gpt-4.1.5", "limit of azure/gpt-4.1", ""] {
+        assert!(!of_model(429, said), "{said}");
+    }
+    assert!(!of_model(500, "gpt-4.1 is broken"));
+}
+
+#[test]
 fn a_refused_request_quotes_the_provider_on_one_short_line() {
     let body = r#"{"error": {"message": "Invalid 'response_format':\n no such type", "param": "response_format"}}"#;
     let refused = error(400, body);
@@ -91,6 +150,14 @@ fn neither_key_nor_prompt_comes_back() {
         let message = error(status, &echo).to_string();
         assert!(!message.contains("canary"), "{message}");
     }
+}
+
+#[test]
+fn a_system_text_beside_the_messages_does_not_come_back_either() {
+    let sent = br#"{"messages": [], "system": [{"type": "text", "text": "my secret recipe for canary soup"}]}"#;
+    let body = br#"{"type": "error", "error": {"message": "cannot read: my secret recipe for canary soup"}}"#;
+    let refusal = Refusal { target: "up", status: StatusCode::BAD_REQUEST, body, retry_after: None };
+    assert_eq!(refusal.into_error(KEY, sent).message, "the provider refused the request (400)");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use super::{Context, Names, models, names::RESERVED};
 use crate::{
     config::{
-        CloudConfig, CloudTimeouts, DemoCloud, LocalConfig,
+        CloudConfig, CloudTimeouts, DemoCloud, LocalConfig, Wire,
         section::{Placed, Report, Section},
     },
     domain::TargetName,
@@ -43,12 +43,15 @@ fn simulated(demo: &DemoCloud, clouds: Vec<CloudConfig>) -> CloudConfig {
     CloudConfig {
         name: TargetName::from(SIMULATED),
         base_url: demo.base_url.trim_end_matches('/').to_owned(),
+        wire: Wire::OpenAi,
         keys: vec![SecretString::from(SIMULATED_KEY)],
         key_sources: Vec::new(),
         actors: 4,
         max_concurrency: 64,
         timeouts: CloudTimeouts::default(),
         models,
+        warm_up: true,
+        discover_models: false,
         simulated: true,
     }
 }
@@ -59,22 +62,27 @@ fn cloud(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Opti
         .filter(|name| may_be_called(name, context.report) && names.add_target(name, context.report));
     let simulated = section.flag("simulated");
     let base_url = base_url(&section, context.report);
+    let wire = section.choice("wire", &[("openai", Wire::OpenAi), ("anthropic", Wire::Anthropic)]);
     let keys = keys(&section, context, simulated == Some(true));
     let actors = section.size("actors", 1..=64);
     let max_concurrency = section.size("max_concurrency", 1..=10_000);
     let timeouts = timeouts(&section);
     let models = models::models(&section, context.report, names);
+    let (warm_up, discover_models) = (section.flag("warm_up"), section.flag("discover_models"));
     section.finish();
     let (keys, key_sources) = keys?;
     Some(CloudConfig {
         name: TargetName::from(name?.value.as_str()),
         base_url: base_url?,
+        wire: wire?.value,
         keys,
         key_sources,
         actors: actors?,
         max_concurrency: max_concurrency?,
         timeouts: timeouts?,
         models: models?,
+        warm_up: warm_up?,
+        discover_models: discover_models?,
         simulated: simulated?,
     })
 }
@@ -90,8 +98,10 @@ fn may_be_called(name: &Placed<String>, report: &Report<'_>) -> bool {
 fn timeouts(section: &Section<'_>) -> Option<CloudTimeouts> {
     let connect = section.millis("connect_timeout_ms", 1);
     let first_byte = section.millis("first_byte_timeout_ms", 1);
+    let first_token = section.millis("first_token_timeout_ms", 0);
     let idle = section.millis("idle_timeout_ms", 1);
-    Some(CloudTimeouts { connect: connect?, first_byte: first_byte?, idle: idle? })
+    let first_token = first_token.map(|limit| Some(limit).filter(|limit| !limit.is_zero()));
+    Some(CloudTimeouts { connect: connect?, first_byte: first_byte?, first_token: first_token?, idle: idle? })
 }
 
 /// As written, without its trailing slash.

@@ -2,11 +2,11 @@
 
 use super::{Context, Names};
 use crate::config::{
-    ActorRestart, EngineRestart, HealthConfig, LedgerConfig, SupervisionConfig,
+    ActorRestart, EngineRestart, HealthConfig, LedgerConfig, StrainLimits, SupervisionConfig,
     section::{Report, Section},
 };
 use crate::domain::ModelName;
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 const MAX_DEATHS: u32 = 10_000;
 
@@ -108,8 +108,36 @@ fn baseline(section: &Section<'_>, report: &Report<'_>, names: &mut Names) -> Op
 pub(super) fn health(section: Section<'_>) -> Option<HealthConfig> {
     let interval = section.millis("interval_ms", 10);
     let timeout = section.millis("timeout_ms", 1);
+    let canary_interval = section.millis("canary_interval_ms", 0);
+    let provider_probe = section.millis("provider_probe_ms", 0);
+    let drain = section.millis("drain_ms", 0);
+    let bad_gpu_retry = section.millis("bad_gpu_retry_ms", 1000);
+    let heat = band(&section, "heat_enter_celsius", "heat_leave_celsius", 150);
+    let memory = band(&section, "memory_enter_percent", "memory_leave_percent", 100);
+    let nvml_library = section.text("nvml_library");
     section.finish();
-    Some(HealthConfig { interval: interval?, timeout: timeout? })
+    let ((heat_enter, heat_leave), (memory_enter, memory_leave)) = (heat?, memory?);
+    Some(HealthConfig {
+        interval: interval?,
+        timeout: timeout?,
+        canary_interval: Some(canary_interval?).filter(|interval| !interval.is_zero()),
+        provider_probe: Some(provider_probe?).filter(|interval| !interval.is_zero()),
+        drain: drain?,
+        bad_gpu_retry: bad_gpu_retry?,
+        strain: StrainLimits { heat_enter, heat_leave, memory_enter, memory_leave },
+        nvml_library: Some(nvml_library?.value).filter(|path| !path.is_empty()).map(PathBuf::from),
+    })
+}
+
+/// Where a strain begins and, below that, where it ends.
+fn band(section: &Section<'_>, enter: &'static str, leave: &'static str, most: u32) -> Option<(u32, u32)> {
+    let (high, low) = (section.small(enter, 1..=most), section.small(leave, 1..=most));
+    if let (Some(high), Some(low), Some(entry)) = (high, low, section.entry(leave))
+        && low > high
+    {
+        section.refuse(leave, &entry.node.origin, format_args!("is above {enter} = {high}"));
+    }
+    Some((high?, low?))
 }
 
 pub(super) fn chaos(section: Section<'_>) -> Option<bool> {

@@ -26,6 +26,7 @@ fn local(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Opti
     let model = model(&section, context);
     let engine_path = section.text("engine_path");
     let gpu = gpu(&section);
+    let health_gpu = health_gpu(&section);
     let gpu_layers = section.small_or("gpu_layers", "auto", 0..=10_000);
     let context_tokens = section.small("context_tokens", 64..=MAX_TOKENS);
     let max_request_tokens = section.small_or("max_request_tokens", "all", 16..=MAX_TOKENS);
@@ -45,6 +46,7 @@ fn local(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Opti
         model_path,
         engine_path: Some(engine_path?.value).filter(|path| !path.is_empty()).map(PathBuf::from),
         gpu: gpu?,
+        health_gpu: health_gpu?,
         gpu_layers: gpu_layers?,
         context_tokens: context_tokens?,
         max_request_tokens: max_request_tokens?,
@@ -124,19 +126,37 @@ fn gpu(section: &Section<'_>) -> Option<Option<String>> {
         Value::Integer(Some(index)) => Some(index.to_string()),
         _ => as_text(node),
     };
-    let is_device = |text: &str| {
-        let is_index = text.len() <= 4 && text.chars().all(|character| character.is_ascii_digit());
-        let is_uuid = text.len() >= 36 && text.chars().all(|c| c.is_ascii_alphanumeric() || "-/".contains(c));
-        text == "cpu" || !text.is_empty() && (is_index || is_uuid)
-    };
     match text.as_deref() {
         Some("auto") => Some(None),
-        Some(text) if is_device(text) => Some(Some(text.to_owned())),
+        Some(text) if text == "cpu" || is_device(text) => Some(Some(text.to_owned())),
         _ => {
             section.refuse("gpu", &node.origin, "must be auto, cpu, or the index or UUID of a device");
             None
         }
     }
+}
+
+/// `Some(None)` = the device it runs on.
+fn health_gpu(section: &Section<'_>) -> Option<Option<String>> {
+    let node = section.need("health_gpu")?;
+    let text = match node.value {
+        Value::Integer(Some(index)) => Some(index.to_string()),
+        _ => as_text(node),
+    };
+    match text {
+        Some(text) if text.is_empty() => Some(None),
+        Some(text) if is_device(&text) => Some(Some(text)),
+        _ => {
+            section.refuse("health_gpu", &node.origin, "must be empty, or the index or UUID of a device");
+            None
+        }
+    }
+}
+
+fn is_device(text: &str) -> bool {
+    let is_index = text.len() <= 4 && text.chars().all(|character| character.is_ascii_digit());
+    let is_uuid = text.len() >= 36 && text.chars().all(|c| c.is_ascii_alphanumeric() || "-/".contains(c));
+    !text.is_empty() && (is_index || is_uuid)
 }
 
 fn defaults(section: Section<'_>) -> Option<LocalDefaults> {

@@ -5,16 +5,25 @@ use crate::{
     domain::NanoUsd,
 };
 
-/// Highest price taken, in whole dollars per million tokens: above it, a slip of the decimal point is likelier.
+/// Highest amount taken, in whole dollars (a price: per million tokens): above it, a slip of the decimal point is likelier.
 const MAX_USD: u64 = 100_000;
 
 /// A price in USD per million tokens; a fault when absent or no such number.
 pub(super) fn price(section: &Section<'_>, key: &'static str) -> Option<NanoUsd> {
+    read(section, key, "must be a number, in USD per million tokens")
+}
+
+/// An amount in USD; a fault when absent or no such number.
+pub(super) fn amount(section: &Section<'_>, key: &'static str) -> Option<NanoUsd> {
+    read(section, key, "must be a number, in USD")
+}
+
+fn read(section: &Section<'_>, key: &'static str, wanted: &'static str) -> Option<NanoUsd> {
     let node = section.need(key)?;
     let parsed = match &node.value {
         Value::Integer(Some(dollars)) => nano_usd(&dollars.to_string()),
         Value::Float(digits) => nano_usd(digits),
-        _ => Err("must be a number, in USD per million tokens"),
+        _ => Err(wanted),
     };
     parsed.map_err(|why| section.refuse(key, &node.origin, why)).ok()
 }

@@ -1,9 +1,10 @@
 //! `[router]`: the classifier, other names for models, and one rule for each complexity.
 
-use super::{Context, Names, names::RESERVED};
+use super::{Context, Names, money::amount, names::RESERVED};
 use crate::{
+    classify::Cuts,
     config::{
-        ClassifierKind, RouterConfig, Rule, RuleTarget,
+        CascadeConfig, ClassifierKind, HedgeConfig, RouterConfig, Rule, RuleTarget, SessionConfig,
         raw::{Entry, Value},
         section::{Placed, Report, Section},
     },
@@ -29,16 +30,53 @@ pub(super) fn router(
         let [trivial, moderate, complex, premium] = found;
         Some([trivial?, moderate?, complex?, premium?])
     });
+    let session = section.section("session").and_then(session);
+    let hedge = section.section("hedge").and_then(hedge);
+    let cascade = section.section("cascade").and_then(cascade);
     section.finish();
-    Some(RouterConfig::new(classifier?, aliases?, rules?))
+    let (session, hedge, cascade) = (session?, hedge?, cascade?);
+    Some(RouterConfig { session, hedge, cascade, ..RouterConfig::new(classifier?, aliases?, rules?) })
+}
+
+fn session(section: Section<'_>) -> Option<SessionConfig> {
+    let ttl = section.millis("ttl_ms", 1);
+    let max_sessions = section.size("max_sessions", 0..=1_000_000);
+    let max_queue_gap = section.millis("max_queue_gap_ms", 0);
+    section.finish();
+    Some(SessionConfig { ttl: ttl?, max_sessions: max_sessions?, max_queue_gap: max_queue_gap? })
+}
+
+fn hedge(section: Section<'_>) -> Option<HedgeConfig> {
+    let enabled = section.flag("enabled");
+    let after = section.millis("after_ms", 1);
+    let max_per_hour = amount(&section, "max_usd_per_hour");
+    section.finish();
+    Some(HedgeConfig { enabled: enabled?, after: after?, max_per_hour: max_per_hour? })
+}
+
+fn cascade(section: Section<'_>) -> Option<CascadeConfig> {
+    let enabled = section.flag("enabled");
+    let hold_back_tokens = section.small("hold_back_tokens", 0..=1024);
+    section.finish();
+    Some(CascadeConfig { enabled: enabled?, hold_back_tokens: hold_back_tokens? })
 }
 
 fn classifier(section: &Section<'_>, report: &Report<'_>) -> Option<ClassifierKind> {
-    let choice = section.choice("classifier", &[("keywords", true), ("learned", false)])?;
-    if !choice.value {
-        report.warn("`router.classifier` = \"learned\" is not available in this version: using \"keywords\"");
+    let learned = section.choice("classifier", &[("keywords", false), ("learned", true)]);
+    let cuts = section.section("cuts").and_then(|cuts| self::cuts(cuts, report));
+    Some(if learned?.value { ClassifierKind::Learned(cuts?) } else { ClassifierKind::Keywords })
+}
+
+fn cuts(section: Section<'_>, report: &Report<'_>) -> Option<Cuts> {
+    let points = ["moderate", "complex", "premium"].map(|key| section.decimal(key, 0.0..=1.0));
+    let origin = section.origin();
+    section.finish();
+    let [moderate, complex, premium] = points.map(|point| point.map(f64::from));
+    let cuts = Cuts::new([moderate?, complex?, premium?]);
+    if cuts.is_none() {
+        report.fault(origin, "`router.cuts` must not descend: moderate <= complex <= premium");
     }
-    Some(ClassifierKind::Keywords)
+    cuts
 }
 
 fn aliases(section: &Section<'_>, report: &Report<'_>, names: &Names) -> Option<BTreeMap<String, String>> {
@@ -77,6 +115,7 @@ fn rule(section: Section<'_>, report: &Report<'_>, names: &mut Names, all_on_cpu
     let fallback = targets(&section, "fallback", report, names);
     let stated = section.millis("max_latency_ms", 1);
     let on_cpu = section.millis("max_latency_cpu_ms", 1);
+    let spill_load = section.decimal("spill_load", 0.0..=1000.0);
     let is_users = |key| section.entry(key).is_some_and(|entry| report.texts.is_users(&entry.node.origin));
     // Who states one bound means it everywhere; who states both (a copy of the default file does) means each.
     let for_both = is_users("max_latency_ms") && !is_users("max_latency_cpu_ms");
@@ -89,6 +128,7 @@ fn rule(section: Section<'_>, report: &Report<'_>, names: &mut Names, all_on_cpu
         max_latency: if all_on_cpu { max_latency_cpu } else { stated },
         max_latency_is_default: !for_both,
         max_latency_cpu,
+        spill_load: f64::from(spill_load?),
     })
 }
 

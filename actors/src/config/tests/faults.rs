@@ -122,6 +122,22 @@ baseline_model = \"gpt-41\"
 }
 
 #[test]
+fn a_provider_speaks_openais_wire_format_unless_it_says_otherwise() {
+    let cloud = |wire: &str| {
+        sources(&format!(
+            "[[cloud]]\nname = \"x\"\nbase_url = \"https://x.test/v1\"\napi_keys_env = [\"K\"]\n{wire}\n[[cloud.models]]\n\
+             name = \"m\"\ninput_usd_per_mtok = 1\noutput_usd_per_mtok = 1\n[router.rules]\n\
+             complex.prefer = [\"m\"]\ncomplex.fallback = []\npremium.prefer = [\"m\"]\npremium.fallback = []\n\
+             trivial.fallback = []\nmoderate.fallback = []\n"
+        ))
+    };
+    assert_eq!(loaded(&cloud("")).0.clouds[0].wire, Wire::OpenAi);
+    assert_eq!(loaded(&cloud("wire = \"anthropic\"")).0.clouds[0].wire, Wire::Anthropic);
+    let expected = ["5:8 `cloud[0].wire` must be one of openai, anthropic, did you mean `anthropic`?"];
+    assert_eq!(faults(&cloud("wire = \"antropic\"")), expected);
+}
+
+#[test]
 fn providers_are_checked_without_showing_secrets() {
     let file = "\
 [[cloud]]
@@ -214,4 +230,18 @@ fn a_table_where_a_list_belongs_is_explained() {
 fn deep_nesting_is_refused() {
     let found = faults(&sources(&format!("a{} = 1", ".a".repeat(50))));
     assert!(found.iter().any(|fault| fault.contains("nested deeper than 32 levels")), "{found:?}");
+}
+
+#[test]
+fn health_bands_must_not_be_upside_down_and_a_health_gpu_must_be_a_device() {
+    let found = faults(&sources(
+        "[[local]]\nname = \"local\"\nhealth_gpu = \"fast\"\n\
+         [health]\nheat_enter_celsius = 70\nheat_leave_celsius = 80\nmemory_enter_percent = 101\nbad_gpu_retry_ms = 0\n",
+    ));
+    let all = found.join("\n");
+    assert!(all.contains("`health.heat_leave_celsius` is above heat_enter_celsius = 70"), "{all}");
+    assert!(all.contains("`health.memory_enter_percent` must be from 1 to 100"), "{all}");
+    assert!(all.contains("`health.bad_gpu_retry_ms` must be from 1000"), "{all}");
+    assert!(all.contains("health_gpu` must be empty, or the index or UUID of a device"), "{all}");
+    assert_eq!(found.len(), 4, "{all}");
 }

@@ -1,7 +1,7 @@
 //! The defaults, and how file, environment, flags and a demo change them.
 
 use super::*;
-use crate::domain::NanoUsd;
+use crate::{classify::Cuts, domain::NanoUsd};
 use secrecy::ExposeSecret;
 
 const LEDGER_WARNING: &str = "`ledger.url` names a sqlite store, which this version does not write yet: usage is kept \
@@ -200,10 +200,21 @@ fn keys_and_the_admin_token_come_from_files() {
 }
 
 #[test]
-fn learned_falls_back_to_keywords_with_a_warning() {
-    let (config, warnings) = loaded(&sources("router.classifier = 'learned'\nledger.url = 'memory:'"));
-    assert_eq!(config.router.classifier, ClassifierKind::Keywords);
-    assert_eq!(warnings, ["`router.classifier` = \"learned\" is not available in this version: using \"keywords\""]);
+fn the_classifier_is_learned_unless_keywords_are_asked_for() {
+    let kind = |text: &str| loaded(&sources(&format!("ledger.url = 'memory:'\n{text}"))).0.router.classifier;
+    assert_eq!(kind(""), ClassifierKind::Learned(Cuts::trained()), "the file's cut points are those of the weights");
+    assert_eq!(kind("router.classifier = 'keywords'"), ClassifierKind::Keywords);
+    let ClassifierKind::Learned(cuts) = kind("[router.cuts]\nmoderate = 0.0\ncomplex = 0.5\npremium = 1.0") else {
+        panic!("not learned");
+    };
+    assert_eq!(cuts.points(), [0.0, 0.5, 1.0]);
+}
+
+#[test]
+fn cut_points_that_descend_are_a_fault() {
+    let text = "[router.cuts]\nmoderate = 0.6\ncomplex = 0.5";
+    let faults = load(&sources(text), &|_| Ok(String::new())).unwrap_err().to_string();
+    assert!(faults.contains("`router.cuts` must not descend"), "{faults}");
 }
 
 #[test]
@@ -215,4 +226,26 @@ fn the_cache_directory_follows_the_environment() {
     assert_eq!(default_cache_dir(&env(&all)), PathBuf::from("/s"));
     assert_eq!(default_cache_dir(&env(&all[..2])), PathBuf::from("/x/spillway"));
     assert_eq!(default_cache_dir(&env(&all[..1])), PathBuf::from("/h/.cache/spillway"));
+}
+
+#[test]
+fn hedging_and_the_cascade_are_off_until_switched_on_and_money_is_read_to_the_nano_dollar() {
+    let router = |file: &str| loaded(&sources(file)).0.router;
+    assert_eq!((router("").hedge, router("").cascade), (HedgeConfig::default(), CascadeConfig::default()));
+    assert!(!router("").hedge.enabled && !router("").cascade.enabled);
+    let on = router(
+        "[router.hedge]\nenabled = true\nafter_ms = 50\nmax_usd_per_hour = 0.000000001\n\
+         [router.cascade]\nenabled = true\nhold_back_tokens = 0\n",
+    );
+    let hedge = HedgeConfig { enabled: true, after: Duration::from_millis(50), max_per_hour: NanoUsd::new(1) };
+    assert_eq!((on.hedge, on.cascade), (hedge, CascadeConfig { enabled: true, hold_back_tokens: 0 }));
+    let wrong = faults(&sources(
+        "[router.hedge]\nafter_ms = 0\nmax_usd_per_hour = -1\n[router.cascade]\nenabled = 1\nhold_back_tokens = 2000\n",
+    ));
+    let said = ["`router.hedge.after_ms` must be from 1", "`router.hedge.max_usd_per_hour` must not be negative"];
+    let more =
+        ["`router.cascade.enabled` must be true or false", "`router.cascade.hold_back_tokens` must be from 0 to 1024"];
+    for what in said.into_iter().chain(more) {
+        assert!(wrong.iter().any(|fault| fault.contains(what)), "{what}: {wrong:#?}");
+    }
 }

@@ -65,6 +65,8 @@ pub struct SlotView {
     pub has_child: bool,
     pub engine_pid: Option<u32>,
     pub stats: SlotStats,
+    /// The card turned bad: what still runs on it is ended then.
+    pub drain_until: Option<Instant>,
 }
 
 impl SlotView {
@@ -81,6 +83,7 @@ impl SlotView {
             has_child: false,
             engine_pid: None,
             stats: SlotStats::default(),
+            drain_until: None,
         }
     }
 

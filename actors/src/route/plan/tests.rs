@@ -2,88 +2,19 @@
 
 use super::*;
 use crate::{
-    config::ClassifierKind,
-    domain::{Input, Needs},
-    gpu::{
-        EngineSlot,
-        life::{Cause, GpuState},
-        slot::SlotStats,
-        watchdog::Pace,
+    classify::Basis,
+    cloud::CloudView,
+    config::Wire,
+    domain::{ChatRequest, ErrorKind, Input, ModelChoice, Needs},
+    gpu::life::{Cause, GpuState},
+    jobs::Progress,
+    route::{
+        facts::{Budget, CloudFacts, LocalFacts},
+        fixtures::{clouds, down, local, request, router},
     },
 };
 use proptest::prelude::*;
-use std::{collections::BTreeMap, sync::Arc};
 use tokio::time::Instant;
-
-fn rule(prefer: Vec<RuleTarget>, fallback: Vec<RuleTarget>, ms: u64) -> Rule {
-    Rule {
-        prefer,
-        fallback,
-        max_latency: Duration::from_millis(ms),
-        max_latency_is_default: false,
-        max_latency_cpu: Duration::from_secs(2),
-    }
-}
-
-fn model(name: &str) -> RuleTarget {
-    RuleTarget::Model(name.into())
-}
-
-fn router() -> RouterConfig {
-    let rules = [
-        rule(vec![RuleTarget::AnyLocal], vec![model("cheap")], 100),
-        rule(vec![RuleTarget::AnyLocal], vec![model("middle")], 500),
-        rule(vec![model("cheap")], vec![model("dear")], 2000),
-        rule(vec![model("dear")], vec![model("middle")], 5000),
-    ];
-    RouterConfig::new(ClassifierKind::Keywords, BTreeMap::new(), rules)
-}
-
-fn request() -> ChatRequest {
-    ChatRequest { max_tokens: Some(50), ..ChatRequest::plain("hello there") }
-}
-
-fn local(state: GpuState, leases: usize) -> LocalFacts {
-    let config = crate::config::LocalConfig::tiny(4);
-    let mut view = EngineSlot::new(Arc::new(config), crate::config::EngineRestart::default()).view();
-    view.serving = state.serves();
-    view.state = state;
-    view.leases = leases;
-    view.stats =
-        SlotStats { pace: Pace { decode_step: 0.01, prompt_token: 0.001 }, measured_at: None, service_seconds: 1.0 };
-    LocalFacts {
-        slot: 0,
-        name: "local".into(),
-        model: "tiny".into(),
-        believed: view.stats,
-        view,
-        queued: 0,
-        window: 4096,
-        default_output: 1024,
-        max_output: 2048,
-    }
-}
-
-fn cloud(at: usize, name: &str, usd: u64, usable: bool) -> CloudFacts {
-    let per_mtok = NanoUsd::new(usd * 1_000_000_000);
-    CloudFacts {
-        provider: 0,
-        model_index: at,
-        provider_name: "provider".into(),
-        model: name.into(),
-        window: 100_000,
-        price: Price { input_per_mtok: per_mtok, cached_per_mtok: per_mtok, output_per_mtok: per_mtok },
-        view: CloudView { usable, usable_at: None, limited: false, expected_first_token: Duration::from_millis(50) },
-    }
-}
-
-fn clouds() -> Vec<CloudFacts> {
-    vec![cloud(0, "dear", 15, true), cloud(1, "cheap", 1, true), cloud(2, "middle", 3, true)]
-}
-
-fn down() -> GpuState {
-    GpuState::Backoff { cause: Cause::LinkClosed, until: Instant::now() }
-}
 
 /// The candidates' models in order.
 fn order(request: &ChatRequest, complexity: Complexity, locals: &[LocalFacts], clouds: &[CloudFacts]) -> Vec<String> {
@@ -103,8 +34,8 @@ fn planned(
     grade.complexity = complexity;
     grade.basis = Basis::of(&request.model, request.budget_sensitive, complexity);
     let router = router();
-    let around = Surroundings { locals, clouds, router: &router, default_output: 4096 };
-    plan(Ask { request, grade: &grade, progress }, around)
+    let around = Surroundings { locals, clouds, router: &router, default_output: 4096, budget: Budget::default() };
+    plan(Ask::new(request, &grade, progress), around)
 }
 
 #[test]
@@ -166,6 +97,27 @@ fn what_no_target_can_do_is_said_to_the_client() {
 }
 
 #[test]
+fn what_a_wire_format_cannot_say_goes_elsewhere() {
+    let several = ChatRequest { needs: Needs { several_choices: true, ..Needs::default() }, ..request() };
+    let speaks = |clouds: Vec<CloudFacts>| {
+        clouds.into_iter().map(|cloud| CloudFacts { wire: Wire::Anthropic, ..cloud }).collect::<Vec<_>>()
+    };
+    let mut mixed = clouds();
+    mixed[1].wire = Wire::Anthropic;
+    let plan_with = |request: &ChatRequest, clouds: &[CloudFacts]| {
+        planned(request, Complexity::Trivial, &Progress::default(), &[], clouds)
+    };
+    assert_eq!(plan_with(&request(), &mixed).unwrap().candidates.len(), 3);
+    let others = plan_with(&several, &mixed).unwrap().candidates;
+    assert!(others.len() == 2 && others.iter().all(|candidate| candidate.model.as_str() != "cheap"));
+    for model in [ModelChoice::Auto, ModelChoice::Named("cheap".into())] {
+        let error = plan_with(&ChatRequest { model, ..several.clone() }, &speaks(clouds())).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::InvalidRequest);
+        assert!(error.message.contains("n > 1"), "{error}");
+    }
+}
+
+#[test]
 fn a_quarantined_gpu_fails_a_local_only_request_at_once_and_says_when_to_retry() {
     let until = Instant::now() + Duration::from_secs(15);
     let locals = [local(GpuState::Quarantined { cause: Cause::LinkClosed, until }, 0)];
@@ -173,17 +125,6 @@ fn a_quarantined_gpu_fails_a_local_only_request_at_once_and_says_when_to_retry()
     let error = planned(&private, Complexity::Trivial, &Progress::default(), &locals, &clouds()).unwrap_err();
     assert_eq!(error.kind, ErrorKind::LocalOnlyUnavailable);
     assert!(error.retry_after.unwrap() > Duration::from_secs(13));
-}
-
-#[test]
-fn a_stream_goes_on_only_where_the_same_model_runs() {
-    let progress = Progress { tried: vec![TargetKey::Gpu { slot: 0, epoch: 1 }], take_over: Some("tiny".into()) };
-    let mut restarted = local(GpuState::Loading, 0);
-    restarted.view.epoch = 2;
-    let other = LocalFacts { slot: 1, name: "other".into(), model: "else".into(), ..local(GpuState::Warm, 0) };
-    let plan = planned(&request(), Complexity::Trivial, &progress, &[restarted, other], &clouds()).unwrap();
-    let keys: Vec<_> = plan.candidates.iter().map(|candidate| candidate.key).collect();
-    assert_eq!(keys, [TargetKey::Gpu { slot: 0, epoch: 2 }]);
 }
 
 fn any_state() -> impl Strategy<Value = GpuState> {
@@ -216,7 +157,7 @@ proptest! {
             3 => TargetKey::Gpu { slot: 0, epoch: 1 },
             model => TargetKey::Cloud { provider: 0, model },
         };
-        let progress = Progress { tried: tried.into_iter().map(key).collect(), take_over: None };
+        let progress = Progress { tried: tried.into_iter().map(key).collect(), ..Progress::default() };
         let model = match choice {
             0 => ModelChoice::Local,
             1 => ModelChoice::Named("cheap".into()),

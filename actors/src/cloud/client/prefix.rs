@@ -1,0 +1,54 @@
+//! Where an answer is continued. Everywhere but at DeepSeek that is where answers are made; DeepSeek takes a prefix at its
+//! beta address only (https://api-docs.deepseek.com/guides/chat_prefix_completion).
+
+use super::ProviderClient;
+use crate::config::PrefillStyle;
+use reqwest::Url;
+
+const DEEPSEEK: &str = "api.deepseek.com";
+const DEEPSEEK_BETA: &str = "/beta/chat/completions";
+
+impl ProviderClient {
+    /// The same provider, its keys and its connections, for a request that continues in this style.
+    #[must_use]
+    pub fn continuing(&self, style: PrefillStyle) -> Self {
+        Self { url: prefix_url(&self.url, style), ..self.clone() }
+    }
+}
+
+fn prefix_url(answers: &Url, style: PrefillStyle) -> Url {
+    let mut url = answers.clone();
+    // Others that speak this style are asked where they are: a proxy's paths are its own.
+    if style == PrefillStyle::DeepseekPrefix && answers.host_str() == Some(DEEPSEEK) {
+        url.set_path(DEEPSEEK_BETA);
+    }
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_deepseek_itself_takes_prefixes_elsewhere() {
+        for (answers, style, asked) in [
+            (
+                "https://api.deepseek.com/v1/chat/completions",
+                PrefillStyle::DeepseekPrefix,
+                "https://api.deepseek.com/beta/chat/completions",
+            ),
+            (
+                "https://api.deepseek.com/chat/completions",
+                PrefillStyle::Assistant,
+                "https://api.deepseek.com/chat/completions",
+            ),
+            (
+                "https://proxy.example/v1/chat/completions",
+                PrefillStyle::DeepseekPrefix,
+                "https://proxy.example/v1/chat/completions",
+            ),
+        ] {
+            assert_eq!(prefix_url(&Url::parse(answers).unwrap(), style).as_str(), asked);
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! What the client of a request is shown, in order, and what is noted when it is.
+
+use super::{Flight, FlightEvent, Head};
+use crate::{domain::Delta, jobs::TargetKey, observe, route::Decision};
+use tokio::time::Instant;
+
+impl Flight {
+    /// Sends one event; a client that has gone ends the flight from outside.
+    pub(super) async fn emit(&self, event: FlightEvent) {
+        let _ = self.events.send(event).await;
+    }
+
+    /// A visible piece of a stream.
+    pub(super) async fn show(&mut self, delta: Delta, decision: &Decision) {
+        self.start_stream(decision).await;
+        self.note_resumed(decision);
+        self.sent.shown(&delta);
+        self.emit(FlightEvent::Delta(delta)).await;
+    }
+
+    /// The end of one choice of a stream.
+    pub(super) async fn show_finish(&mut self, choice: u32, reason: String, decision: &Decision) {
+        self.start_stream(decision).await;
+        self.note_resumed(decision);
+        self.emit(FlightEvent::Finish { choice, reason }).await;
+    }
+
+    /// The first visible token of the whole request.
+    async fn start_stream(&mut self, decision: &Decision) {
+        if self.started {
+            return;
+        }
+        self.started = true;
+        self.first_token_at = Some(Instant::now());
+        let simulated = matches!(decision.candidate.key, TargetKey::Cloud { provider, .. }
+            if self.services.fleet.providers.get(provider).is_some_and(|provider| provider.config().simulated));
+        let head = Head {
+            target: decision.candidate.target.clone(),
+            model: decision.candidate.model.clone(),
+            complexity: decision.plan.complexity,
+            attempts: self.attempts.len() + usize::from(self.under_way.is_some()),
+            simulated,
+        };
+        self.emit(FlightEvent::Started(head)).await;
+    }
+
+    pub(super) fn note_first_token(&mut self, decision: &Decision, began: Instant) {
+        observe::time_to_first_token(decision.candidate.target.as_str(), began.elapsed());
+        if let Some(death) = self.mourning.take() {
+            observe::failover_stage("first_token", death.at.elapsed());
+        }
+    }
+}

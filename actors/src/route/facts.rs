@@ -1,0 +1,210 @@
+//! What a plan is made from: targets as they are now, who asks, and what is left to spend. Data only; `fleet` reads it
+//! from its owners, the gates and the policy judge it.
+
+use super::session::Recalled;
+use crate::{
+    classify::Classification,
+    cloud::CloudView,
+    config::{PrefillStyle, RouterConfig, Wire},
+    domain::{ChatRequest, ModelName, NanoUsd, Needs, Price, TargetName},
+    gpu::{SlotView, slot::SlotStats},
+    jobs::{Progress, TargetKey},
+};
+use std::time::Duration;
+
+/// What a target can do beside plain text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Abilities {
+    pub offers: Needs,
+    /// Token ids mean something to the local tokenizer only.
+    pub token_prompts: bool,
+    /// Does not read again what it has read of a conversation.
+    pub prefix_cache: bool,
+}
+
+impl Abilities {
+    /// Plain text, or token ids of its own tokenizer.
+    pub const LOCAL: Self = Self { offers: Needs::NONE, token_prompts: true, prefix_cache: false };
+    /// Everything but token ids: what a model refuses, its provider says.
+    pub const CLOUD: Self = Self { offers: Needs::ALL, token_prompts: false, prefix_cache: true };
+
+    pub fn missing(self, needs: Needs) -> Needs {
+        needs.without(self.offers)
+    }
+}
+
+/// How a target has done lately, as its watchers say. The default knows nothing and changes nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct TargetHealth {
+    /// Share of recent attempts that landed, 0 to 1; `None` = too few, or too old to say.
+    pub success_ratio: Option<f64>,
+    /// Works, but should get work only if nothing better is there.
+    pub degraded: bool,
+    /// Rolling time between two output tokens.
+    pub inter_token: Option<Duration>,
+}
+
+/// Targets that land fewer attempts than this go behind all that work.
+const POOR: f64 = 0.5;
+
+impl TargetHealth {
+    pub fn is_poor(self) -> bool {
+        self.degraded || self.success_ratio.is_some_and(|ratio| ratio < POOR)
+    }
+
+    /// Attempts to expect until one lands, 1 to 10: what a figure of one attempt is multiplied by.
+    pub fn penalty(self) -> f64 {
+        1.0 / self.success_ratio.unwrap_or(1.0).clamp(0.1, 1.0)
+    }
+}
+
+/// A local target as it is now.
+#[derive(Debug, Clone)]
+pub struct LocalFacts {
+    pub slot: usize,
+    pub name: TargetName,
+    pub model: ModelName,
+    pub view: SlotView,
+    /// What of its measurements is still to be believed; `view.stats` are the last known.
+    pub believed: SlotStats,
+    /// Requests waiting for it already.
+    pub queued: usize,
+    /// Most tokens of one request, prompt and output.
+    pub window: u64,
+    pub default_output: u32,
+    pub max_output: u32,
+    pub abilities: Abilities,
+    pub health: TargetHealth,
+}
+
+impl LocalFacts {
+    pub fn key(&self) -> TargetKey {
+        TargetKey::Gpu { slot: self.slot, epoch: self.view.epoch }
+    }
+
+    /// Requests on it and before it, in shares of its places: 1 = all places taken, 2 = as many wait as run.
+    pub fn load(&self) -> f64 {
+        (self.view.leases + self.queued) as f64 / self.view.parallel.max(1) as f64
+    }
+}
+
+/// A cloud model as it is now.
+#[derive(Debug, Clone)]
+pub struct CloudFacts {
+    pub provider: usize,
+    pub model_index: usize,
+    pub provider_name: TargetName,
+    pub model: ModelName,
+    /// What can be said to it.
+    pub wire: Wire,
+    pub window: u64,
+    pub price: Price,
+    /// How it continues an answer that somebody else began, if it does.
+    pub prefill: PrefillStyle,
+    pub view: CloudView,
+    pub abilities: Abilities,
+    pub health: TargetHealth,
+}
+
+impl CloudFacts {
+    pub fn key(&self) -> TargetKey {
+        TargetKey::Cloud { provider: self.provider, model: self.model_index }
+    }
+}
+
+/// What the key of a request may use. A request of a `local_only` key must be made `local_only` itself when it is
+/// admitted: the cloud path looks at the request alone.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeyPolicy {
+    /// Targets and models by name; `None` = all.
+    pub allowed: Option<Vec<String>>,
+    pub local_only: bool,
+}
+
+impl KeyPolicy {
+    /// Everything is allowed.
+    pub const OPEN: &Self = &Self { allowed: None, local_only: false };
+
+    pub fn allows(&self, target: &TargetName, model: &ModelName) -> bool {
+        let named = |name: &String| name == target.as_str() || name == model.as_str();
+        self.allowed.as_ref().is_none_or(|allowed| allowed.iter().any(named))
+    }
+}
+
+/// Money that may still be spent on this request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Budget {
+    /// `None` = unlimited.
+    pub left: Option<NanoUsd>,
+}
+
+impl Budget {
+    /// Whether an attempt of this expected cost may start. What is free may always; nothing paid may when nothing is left.
+    pub fn covers(self, cost: NanoUsd, is_free: bool) -> bool {
+        is_free || self.left.is_none_or(|left| left > NanoUsd::ZERO && cost <= left)
+    }
+}
+
+/// Everything a plan is made from besides the request.
+#[derive(Debug, Clone, Copy)]
+pub struct Surroundings<'a> {
+    pub locals: &'a [LocalFacts],
+    pub clouds: &'a [CloudFacts],
+    pub router: &'a RouterConfig,
+    /// Output cap of a paid request without max_tokens.
+    pub default_output: u32,
+    pub budget: Budget,
+}
+
+/// What is asked, by whom, and what is known of the conversation.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    pub request: &'a ChatRequest,
+    pub grade: &'a Classification,
+    pub progress: &'a Progress,
+    pub policy: &'a KeyPolicy,
+    pub recalled: Recalled,
+    /// Until the request's deadline; `None` = not known.
+    pub time_left: Option<Duration>,
+}
+
+impl<'a> Ask<'a> {
+    /// A request of an open key and an unknown conversation.
+    pub const fn new(request: &'a ChatRequest, grade: &'a Classification, progress: &'a Progress) -> Self {
+        Self { request, grade, progress, policy: KeyPolicy::OPEN, recalled: Recalled::NOTHING, time_left: None }
+    }
+
+    pub const fn is_local_only(self) -> bool {
+        self.request.local_only || self.policy.local_only
+    }
+}
+
+/// Output tokens assumed for estimates when the request names none.
+const EXPECTED_OUTPUT: u64 = 256;
+/// Nobody's answer is expected to be longer, whatever max_tokens allows.
+const EXPECTED_OUTPUT_MAX: u64 = 1024;
+
+/// A request in tokens, counted once for all targets.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    pub prompt: u64,
+    /// The least the prompt may be: an estimate from bytes may be twice the truth, token ids are exact.
+    pub prompt_least: u64,
+    /// Explicit max_tokens.
+    pub asked: Option<u32>,
+    /// Output tokens to expect.
+    pub output: u64,
+}
+
+impl Size {
+    pub fn of(request: &ChatRequest) -> Self {
+        let prompt = request.estimated_prompt_tokens();
+        let is_exact = matches!(request.input, crate::domain::Input::Tokens(_));
+        Self {
+            prompt,
+            prompt_least: if is_exact { prompt } else { prompt / 2 },
+            asked: request.max_tokens,
+            output: request.max_tokens.map_or(EXPECTED_OUTPUT, u64::from).min(EXPECTED_OUTPUT_MAX),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! The gates: what a target must pass before anything is weighed. Hard: only a gate removes a target, a policy reorders.
+//! Pure; says for every target which gate stopped it.
+
+use super::facts::{Ask, CloudFacts, LocalFacts, Size, Surroundings};
+use crate::{
+    config::PrefillStyle,
+    domain::{Input, ModelChoice},
+};
+use serde::Serialize;
+
+/// Share of a context window that prompt and explicit max_tokens may fill.
+const WINDOW_SHARE: f64 = 0.9;
+
+/// The gates in the order in which they are tried. What a target cannot do comes before what it cannot do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Gate {
+    /// The request names another model, or a take-over needs one that replays or continues a prefix.
+    Model,
+    /// The request may not leave this machine.
+    LocalOnly,
+    /// The request's key may not use it.
+    KeyPolicy,
+    /// It lacks something the request needs: tools, images, token ids, …
+    Abilities,
+    /// Its wire format has no words for something the request asks.
+    Wire,
+    /// The prompt does not fit its window.
+    Context,
+    /// It costs more than is left.
+    Budget,
+    /// It was tried for this request already.
+    Tried,
+    /// It takes no request now, and waiting for it makes no sense.
+    State,
+    /// The explicit max_tokens does not fit beside the prompt. The softest: with nothing else left, the answer is capped.
+    Output,
+}
+
+/// The gate that stopped each target, in the order of the facts; `None` = passed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gated {
+    pub locals: Vec<Option<Gate>>,
+    pub clouds: Vec<Option<Gate>>,
+}
+
+impl Gated {
+    pub fn all(&self) -> impl Iterator<Item = Option<Gate>> {
+        self.locals.iter().chain(&self.clouds).copied()
+    }
+
+    pub fn stopped_any(&self, gate: Gate) -> bool {
+        self.all().any(|stopped| stopped == Some(gate))
+    }
+}
+
+/// Sends every target through the gates.
+pub fn gates(ask: Ask<'_>, size: Size, around: Surroundings<'_>) -> Gated {
+    let locals = around.locals.iter().map(|local| stops_local(local, ask, size)).collect();
+    let clouds = around.clouds.iter().map(|cloud| stops_cloud(cloud, ask, size, around)).collect();
+    let mut gated = Gated { locals, clouds };
+    // A local target caps an answer that is asked to be too long: worse than a target that need not, better than none.
+    if gated.all().all(|stopped| stopped.is_some()) {
+        for stopped in gated.locals.iter_mut().filter(|stopped| **stopped == Some(Gate::Output)) {
+            *stopped = None;
+        }
+    }
+    gated
+}
+
+fn room(window: u64) -> u64 {
+    (window as f64 * WINDOW_SHARE) as u64
+}
+
+/// The prompt's exact length is counted by the engine, so a local target is given the benefit of the doubt.
+fn stops_local(local: &LocalFacts, ask: Ask<'_>, size: Size) -> Option<Gate> {
+    let asked = size.asked.map_or(0, u64::from);
+    let is_there = local.view.serving || local.view.state.comes_back_soon();
+    first_stop([
+        (Gate::Model, local_is_meant(local, ask)),
+        (Gate::KeyPolicy, ask.policy.allows(&local.name, &local.model)),
+        (Gate::Abilities, !local.abilities.missing(ask.request.needs).any() && reads(local.abilities, ask)),
+        (Gate::Context, size.prompt_least <= room(local.window)),
+        (Gate::Tried, !ask.progress.tried.contains(&local.key())),
+        (Gate::State, is_there),
+        (Gate::Output, size.prompt_least.saturating_add(asked) <= room(local.window)),
+    ])
+}
+
+fn stops_cloud(cloud: &CloudFacts, ask: Ask<'_>, size: Size, around: Surroundings<'_>) -> Option<Gate> {
+    let asked = size.asked.map_or(0, u64::from);
+    let cost = cloud.price.cost(size.prompt, 0, size.output);
+    let is_free = cloud.price == crate::domain::Price::default() && !cloud.view.unpriced;
+    first_stop([
+        (Gate::Model, cloud_is_meant(cloud, ask)),
+        (Gate::LocalOnly, !ask.is_local_only()),
+        (Gate::KeyPolicy, ask.policy.allows(&cloud.provider_name, &cloud.model)),
+        (Gate::Abilities, !cloud.abilities.missing(ask.request.needs).any() && reads(cloud.abilities, ask)),
+        (Gate::Wire, cloud.wire.unmet(ask.request).is_none()),
+        (Gate::Context, size.prompt.saturating_add(asked) <= room(cloud.window)),
+        // Without a price nobody knows what a budget is charged.
+        (Gate::Budget, around.budget.covers(cost, is_free) && !(cloud.view.unpriced && around.budget.left.is_some())),
+        (Gate::Tried, !ask.progress.tried.contains(&cloud.key())),
+        (Gate::State, cloud.view.usable),
+    ])
+}
+
+fn first_stop<const N: usize>(tests: [(Gate, bool); N]) -> Option<Gate> {
+    tests.into_iter().find_map(|(gate, passed)| (!passed).then_some(gate))
+}
+
+pub(super) fn is_tokens(ask: Ask<'_>) -> bool {
+    matches!(ask.request.input, Input::Tokens(_))
+}
+
+fn reads(abilities: super::facts::Abilities, ask: Ask<'_>) -> bool {
+    abilities.token_prompts || !is_tokens(ask)
+}
+
+pub(super) fn local_is_meant(local: &LocalFacts, ask: Ask<'_>) -> bool {
+    if let Some(cut) = &ask.progress.take_over {
+        return cut.replay.as_ref() == Some(&local.model);
+    }
+    match &ask.request.model {
+        ModelChoice::Auto | ModelChoice::Local => true,
+        ModelChoice::Named(name) => local.model == *name || local.name.as_str() == name.as_str(),
+    }
+}
+
+fn cloud_is_meant(cloud: &CloudFacts, ask: Ask<'_>) -> bool {
+    match &ask.request.model {
+        _ if ask.progress.take_over.as_ref().is_some_and(|cut| !cut.prefix || cloud.prefill == PrefillStyle::None) => {
+            false
+        }
+        // A model without a price is asked for by name only.
+        ModelChoice::Auto => !cloud.view.unpriced,
+        ModelChoice::Local => false,
+        ModelChoice::Named(name) => cloud.model == *name,
+    }
+}
+
+#[cfg(test)]
+mod tests;

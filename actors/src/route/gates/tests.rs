@@ -1,0 +1,137 @@
+//! Each gate by an example: which target it stops, and what it lets pass.
+
+use super::*;
+use crate::{
+    classify::by_keywords,
+    domain::{ChatRequest, NanoUsd, Needs},
+    gpu::life::{Cause, GpuState},
+    jobs::{Progress, TargetKey},
+    route::{
+        facts::{Abilities, Budget, KeyPolicy},
+        fixtures::{cloud, clouds, local, request, router},
+    },
+};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Who is stopped by what: the local target first, then dear, cheap and middle.
+fn stopped(
+    request: &ChatRequest,
+    change: impl FnOnce(&mut KeyPolicy, &mut Vec<LocalFacts>, &mut Budget),
+) -> Vec<Option<Gate>> {
+    let (router, grade, progress) = (router(), by_keywords(request), Progress::default());
+    let (mut locals, mut budget, clouds) = (vec![local(GpuState::Warm, 0)], Budget::default(), clouds());
+    let mut policy = KeyPolicy::default();
+    change(&mut policy, &mut locals, &mut budget);
+    let ask = Ask { policy: &policy, ..Ask::new(request, &grade, &progress) };
+    let around = Surroundings { locals: &locals, clouds: &clouds, router: &router, default_output: 4096, budget };
+    gates(ask, Size::of(request), around).all().collect()
+}
+
+fn plainly(request: &ChatRequest) -> Vec<Option<Gate>> {
+    stopped(request, |_, _, _| {})
+}
+
+const PASSED: Option<Gate> = None;
+
+fn all_but_first(gate: Gate) -> Vec<Option<Gate>> {
+    vec![PASSED, Some(gate), Some(gate), Some(gate)]
+}
+
+#[test]
+fn an_ordinary_request_passes_everywhere() {
+    assert_eq!(plainly(&request()), [PASSED; 4]);
+}
+
+#[test]
+fn an_explicit_model_or_local_only_leaves_nothing_else() {
+    let named = |model| plainly(&ChatRequest { model, ..request() });
+    assert_eq!(named(ModelChoice::Local), all_but_first(Gate::Model));
+    assert_eq!(named(ModelChoice::Named("tiny".into())), all_but_first(Gate::Model));
+    let stops = Some(Gate::Model);
+    assert_eq!(named(ModelChoice::Named("cheap".into())), [stops, stops, PASSED, stops]);
+    assert_eq!(plainly(&ChatRequest { local_only: true, ..request() }), all_but_first(Gate::LocalOnly));
+}
+
+#[test]
+fn a_key_uses_what_it_may() {
+    let only = |allowed: &[&str]| KeyPolicy {
+        allowed: Some(allowed.iter().map(|name| (*name).to_owned()).collect()),
+        local_only: false,
+    };
+    let stops = Some(Gate::KeyPolicy);
+    let (one, target) = (only(&["tiny", "cheap"]), only(&["local"]));
+    assert_eq!(stopped(&request(), |policy, _, _| *policy = one), [PASSED, stops, PASSED, stops]);
+    assert_eq!(stopped(&request(), |policy, _, _| *policy = target), all_but_first(Gate::KeyPolicy));
+    let here = KeyPolicy { local_only: true, ..KeyPolicy::default() };
+    assert_eq!(stopped(&request(), |policy, _, _| *policy = here), all_but_first(Gate::LocalOnly));
+}
+
+#[test]
+fn a_spent_budget_leaves_only_what_is_free_and_a_small_one_what_it_covers() {
+    let left = |nano| stopped(&request(), |_, _, budget| budget.left = Some(NanoUsd::new(nano)));
+    assert_eq!(left(0), all_but_first(Gate::Budget));
+    // 4 prompt and 50 output tokens: 54,000, 162,000 and 810,000 nano-dollars.
+    let stops = Some(Gate::Budget);
+    assert_eq!(left(100_000), [PASSED, stops, PASSED, stops]);
+    assert_eq!(left(1_000_000), [PASSED; 4]);
+}
+
+#[test]
+fn what_is_needed_must_be_declared() {
+    let asks = ChatRequest { needs: Needs { tools: true, ..Needs::default() }, ..request() };
+    let stops = Some(Gate::Abilities);
+    assert_eq!(plainly(&asks), [stops, PASSED, PASSED, PASSED]);
+    let with_tools = Abilities { offers: Needs { tools: true, ..Needs::NONE }, ..Abilities::LOCAL };
+    assert_eq!(stopped(&asks, |_, locals, _| locals[0].abilities = with_tools), [PASSED; 4]);
+    let more = ChatRequest { needs: Needs { tools: true, audio: true, ..Needs::default() }, ..request() };
+    assert_eq!(stopped(&more, |_, locals, _| locals[0].abilities = with_tools)[0], stops);
+    let ids = ChatRequest { input: Input::Tokens(vec![1, 2]), ..request() };
+    assert_eq!(plainly(&ids), all_but_first(Gate::Abilities));
+}
+
+#[test]
+fn an_absent_max_tokens_never_leaves_local_and_an_explicit_one_only_if_somebody_can_do_better() {
+    let asks = |max_tokens| plainly(&ChatRequest { max_tokens, ..request() });
+    assert_eq!(asks(None), [PASSED; 4]);
+    assert_eq!(asks(Some(3684)), [PASSED; 4], "2 + 3,684 tokens are 0.9 of 4,096");
+    assert_eq!(asks(Some(3685)), [Some(Gate::Output), PASSED, PASSED, PASSED]);
+    let only_local = ChatRequest { max_tokens: Some(50_000), local_only: true, ..request() };
+    assert_eq!(plainly(&only_local), all_but_first(Gate::LocalOnly), "capped rather than refused");
+    let too_much = asks(Some(95_000));
+    assert_eq!(too_much, [PASSED, Some(Gate::Context), Some(Gate::Context), Some(Gate::Context)]);
+}
+
+#[test]
+fn a_prompt_that_fits_no_window_is_stopped_everywhere() {
+    let long = ChatRequest { input: Input::Text("a".repeat(1_000_000)), max_tokens: None, ..request() };
+    assert_eq!(plainly(&long), [Some(Gate::Context); 4]);
+    let half = ChatRequest { input: Input::Text("a".repeat(40_000)), max_tokens: None, ..request() };
+    assert_eq!(plainly(&half)[0], Some(Gate::Context));
+    let exact = ChatRequest { input: Input::Tokens(vec![1; 3687]), max_tokens: None, ..request() };
+    assert_eq!(plainly(&exact)[0], Some(Gate::Context), "ids need no benefit of the doubt");
+}
+
+#[test]
+fn who_was_tried_or_rests_is_stopped_and_who_comes_back_soon_is_not() {
+    let grade = by_keywords(&request());
+    let progress = Progress { tried: vec![TargetKey::Cloud { provider: 0, model: 1 }], ..Progress::default() };
+    let until = Instant::now() + Duration::from_secs(15);
+    let states =
+        [(GpuState::Loading, PASSED), (GpuState::Quarantined { cause: Cause::LinkClosed, until }, Some(Gate::State))];
+    for (state, expected) in states {
+        let (router, locals) = (router(), [local(state, 0)]);
+        let clouds = [cloud(0, "rests", 1, false), cloud(1, "tried", 1, true)];
+        let request = request();
+        let around = Surroundings {
+            locals: &locals,
+            clouds: &clouds,
+            router: &router,
+            default_output: 1,
+            budget: Budget::default(),
+        };
+        let gated = gates(Ask::new(&request, &grade, &progress), Size::of(&request), around);
+        assert_eq!(gated.locals, [expected]);
+        assert_eq!(gated.clouds, [Some(Gate::State), Some(Gate::Tried)]);
+    }
+}

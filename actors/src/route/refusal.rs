@@ -1,0 +1,106 @@
+//! No target passed the gates: what the client is told, and when to come back. Pure.
+
+use super::{
+    facts::{Ask, CloudFacts, Size, Surroundings},
+    gates::{Gate, Gated, is_tokens, local_is_meant},
+};
+use crate::domain::{ChatRequest, ErrorKind, GatewayError, ModelChoice};
+use std::time::Duration;
+
+/// The nearest target decides: one that may be there later counts more than one that can never serve this.
+pub(super) fn refusal(gated: &Gated, ask: Ask<'_>, size: Size, around: Surroundings<'_>) -> GatewayError {
+    if gated.stopped_any(Gate::State) {
+        none_now(gated, ask, around)
+    } else if gated.stopped_any(Gate::Tried) {
+        unavailable(ask.request, "every target was tried", Duration::from_secs(1))
+    } else if gated.stopped_any(Gate::Budget) {
+        let message = "the budget for paid targets is spent, and no local target can serve this request";
+        GatewayError::gateway(ErrorKind::InsufficientQuota, message)
+    } else if gated.stopped_any(Gate::Context) {
+        too_long(gated, size, around)
+    } else if gated.stopped_any(Gate::KeyPolicy) || (ask.policy.local_only && gated.stopped_any(Gate::LocalOnly)) {
+        GatewayError::gateway(ErrorKind::Forbidden, "this key may not use any target that can serve the request")
+    } else {
+        nothing_admissible(gated, ask, around)
+    }
+}
+
+fn too_long(gated: &Gated, size: Size, around: Surroundings<'_>) -> GatewayError {
+    let short = |stopped: &Option<Gate>| *stopped == Some(Gate::Context);
+    let local = gated.locals.iter().zip(around.locals).filter(|(stopped, _)| short(stopped)).map(|(_, l)| l.window);
+    let cloud = gated.clouds.iter().zip(around.clouds).filter(|(stopped, _)| short(stopped)).map(|(_, c)| c.window);
+    let message = format!(
+        "the prompt (about {} tokens) and max_tokens fit no configured target; the largest context is {} tokens",
+        size.prompt,
+        local.chain(cloud).max().unwrap_or(0)
+    );
+    GatewayError::gateway(ErrorKind::ContextLengthExceeded, message)
+}
+
+/// No target is configured for what the request asks.
+fn nothing_admissible(gated: &Gated, ask: Ask<'_>, around: Surroundings<'_>) -> GatewayError {
+    let request = ask.request;
+    let wordless = gated.clouds.iter().zip(around.clouds).filter(|(stopped, _)| **stopped == Some(Gate::Wire));
+    if let Some(lacking) = wordless.filter_map(|(_, cloud)| cloud.wire.unmet(request)).next() {
+        return GatewayError::invalid(None, format!("no target that may serve this request supports {lacking}"));
+    }
+    if gated.stopped_any(Gate::Abilities) {
+        return unable(gated, ask, around);
+    }
+    if let ModelChoice::Named(name) = &request.model {
+        let in_cloud = around.clouds.iter().any(|cloud| cloud.model == *name);
+        let here = around.locals.iter().any(|local| local_is_meant(local, ask));
+        if !in_cloud && !here {
+            let message = format!("the provider of '{name}' has no API key, so nothing can serve it");
+            return GatewayError::gateway(ErrorKind::ModelNotFound, message);
+        }
+        if in_cloud && request.local_only {
+            let message = format!("local_only contradicts the model: '{name}' is served by a cloud provider");
+            return GatewayError::invalid("model", message);
+        }
+    }
+    if request.local_only {
+        let message = "the request may not leave this machine, and no local target is configured for it";
+        return GatewayError::gateway(ErrorKind::LocalOnlyUnavailable, message).retry_after(Duration::from_secs(5));
+    }
+    unavailable(request, "no target is configured for this request", Duration::from_secs(5))
+}
+
+/// Says what is missing at the target that lacks least.
+fn unable(gated: &Gated, ask: Ask<'_>, around: Surroundings<'_>) -> GatewayError {
+    let needs = ask.request.needs;
+    let lacks = |stopped: &Option<Gate>| *stopped == Some(Gate::Abilities);
+    let locals = gated.locals.iter().zip(around.locals).filter(|(stopped, _)| lacks(stopped));
+    let clouds = gated.clouds.iter().zip(around.clouds).filter(|(stopped, _)| lacks(stopped));
+    let missing = locals.map(|(_, local)| local.abilities.missing(needs));
+    let missing = missing.chain(clouds.map(|(_, cloud)| cloud.abilities.missing(needs)));
+    let least = missing.map(|missing| missing.field_names()).min_by_key(Vec::len).unwrap_or_default();
+    if least.is_empty() && is_tokens(ask) {
+        return GatewayError::invalid("prompt", "a prompt of token ids can only be served locally");
+    }
+    let message = format!("no target that may serve this request supports {}", least.join(", "));
+    GatewayError::invalid(None, message)
+}
+
+fn unavailable(request: &ChatRequest, why: &str, after: Duration) -> GatewayError {
+    let kind = if request.local_only { ErrorKind::LocalOnlyUnavailable } else { ErrorKind::Unavailable };
+    GatewayError::gateway(kind, format!("{why}; retry later")).retry_after(after)
+}
+
+/// Targets exist but none can take the request, and waiting here would not help: when will one?
+fn none_now(gated: &Gated, ask: Ask<'_>, around: Surroundings<'_>) -> GatewayError {
+    let now = tokio::time::Instant::now();
+    let rests = |stopped: &Option<Gate>| *stopped == Some(Gate::State);
+    let locals = gated.locals.iter().zip(around.locals).filter(|(stopped, _)| rests(stopped)).map(|(_, local)| local);
+    let clouds = gated.clouds.iter().zip(around.clouds).filter(|(stopped, _)| rests(stopped)).map(|(_, cloud)| cloud);
+    let clouds: Vec<&CloudFacts> = clouds.collect();
+    let local_at = locals.filter_map(|local| local.view.state.wakes_at()).min();
+    let cloud_at = clouds.iter().filter_map(|cloud| cloud.view.usable_at).min();
+    let at = if clouds.is_empty() { local_at } else { cloud_at };
+    let after = at.map_or(Duration::from_secs(1), |at| at.saturating_duration_since(now)).max(Duration::from_secs(1));
+    if !clouds.is_empty() && clouds.iter().all(|cloud| cloud.view.limited) {
+        let message = "every provider limits our rate right now; retry later";
+        return GatewayError::gateway(ErrorKind::RateLimited, message).retry_after(after);
+    }
+    unavailable(ask.request, "no target can serve this request right now", after)
+}

@@ -1,0 +1,127 @@
+//! The order of the ways, and what closes each.
+
+use super::{super::fixtures, *};
+use crate::{
+    classify,
+    cloud::continuation::is_continuable,
+    config::PrefillStyle,
+    domain::{ChatRequest, ModelChoice, Needs},
+    gpu::life::{Cause, GpuState},
+    jobs::Progress,
+    route::facts::{Budget, CloudFacts, LocalFacts},
+};
+use fixtures::{request, rule};
+
+const LEFT: Duration = Duration::from_secs(30);
+
+fn local(slot: usize, state: GpuState, leases: usize) -> LocalFacts {
+    LocalFacts { slot, name: format!("gpu{slot}").as_str().into(), ..fixtures::local(state, leases) }
+}
+
+fn cloud(at: usize, name: &str, prefill: PrefillStyle) -> CloudFacts {
+    CloudFacts { prefill, ..fixtures::cloud(at, name, at as u64 + 1, true) }
+}
+
+fn cut(now: Instant) -> TakeOver {
+    TakeOver { replay: Some("tiny".into()), prefix: true, sent_tokens: 20, deadline: now + LEFT }
+}
+
+fn backoff(now: Instant, after: u64) -> GpuState {
+    GpuState::Backoff { cause: Cause::LinkClosed, until: now + Duration::from_secs(after) }
+}
+
+fn planned(
+    request: &ChatRequest,
+    progress: &Progress,
+    locals: &[LocalFacts],
+    clouds: &[CloudFacts],
+) -> Result<Plan, GatewayError> {
+    let like = || rule(vec![RuleTarget::AnyLocal], vec![fixtures::model("liked")], 1000);
+    let router = fixtures::router_of([like(), like(), like(), like()]);
+    let grade = classify::by_keywords(request);
+    let around = Surroundings { locals, clouds, router: &router, default_output: 4096, budget: Budget::default() };
+    crate::route::plan::plan(Ask::new(request, &grade, progress), around)
+}
+
+/// Names in order: a local target's own, a cloud model's.
+fn order(request: &ChatRequest, cut: TakeOver, locals: &[LocalFacts], clouds: &[CloudFacts]) -> Vec<String> {
+    let progress = Progress { tried: Vec::new(), take_over: Some(cut), escalated: None };
+    let name = |candidate: &Candidate| match candidate.key {
+        TargetKey::Gpu { .. } => candidate.target.to_string(),
+        TargetKey::Cloud { .. } => candidate.model.to_string(),
+    };
+    planned(request, &progress, locals, clouds)
+        .map(|plan| plan.candidates.iter().map(name).collect())
+        .unwrap_or_default()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_warm_gpu_comes_before_a_prefix_and_a_prefix_before_waiting() {
+    let now = Instant::now();
+    let other_model = LocalFacts { model: "else".into(), ..local(9, GpuState::Warm, 0) };
+    let locals = [local(0, backoff(now, 1), 0), local(1, GpuState::Warm, 4), local(2, GpuState::Warm, 0), other_model];
+    let clouds = [
+        cloud(0, "plain", PrefillStyle::None),
+        cloud(1, "cheap", PrefillStyle::Assistant),
+        cloud(2, "liked", PrefillStyle::DeepseekPrefix),
+    ];
+    let ways = order(&request(), cut(now), &locals, &clouds);
+    assert_eq!(ways, ["gpu2", "liked", "cheap", "gpu0", "gpu1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_that_continues_nothing_is_never_offered() {
+    let now = Instant::now();
+    let clouds = [cloud(0, "plain", PrefillStyle::None)];
+    assert!(order(&request(), cut(now), &[], &clouds).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_prefix_is_for_plain_text_that_may_leave_and_for_the_model_that_was_asked_for() {
+    let now = Instant::now();
+    let (locals, clouds) = ([local(0, backoff(now, 1), 0)], [cloud(0, "liked", PrefillStyle::Assistant)]);
+    let ways = |request: &ChatRequest, cut: TakeOver| order(request, cut, &locals, &clouds);
+    assert_eq!(ways(&request(), cut(now)), ["liked", "gpu0"]);
+    assert_eq!(ways(&request(), TakeOver { prefix: false, ..cut(now) }), ["gpu0"]);
+    assert_eq!(ways(&ChatRequest { local_only: true, ..request() }, cut(now)), ["gpu0"]);
+    assert_eq!(ways(&ChatRequest { model: ModelChoice::Local, ..request() }, cut(now)), ["gpu0"]);
+    let named = ModelChoice::Named("another".into());
+    assert_eq!(ways(&ChatRequest { model: named, ..request() }, cut(now)), ["gpu0"]);
+    let needs = Needs { tools: true, ..Needs::default() };
+    let cut = TakeOver { prefix: is_continuable(&ChatRequest { needs, ..request() }), ..cut(now) };
+    assert_eq!(ways(&request(), cut), ["gpu0"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cloud_stream_is_never_replayed_on_a_gpu() {
+    let now = Instant::now();
+    let cut = TakeOver { replay: None, ..cut(now) };
+    let ways = order(&request(), cut, &[local(0, GpuState::Warm, 0)], &[cloud(0, "liked", PrefillStyle::Assistant)]);
+    assert_eq!(ways, ["liked"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_too_late_or_is_not_expected_is_no_way() {
+    let now = Instant::now();
+    let clouds = [cloud(0, "liked", PrefillStyle::Assistant)];
+    let late = TakeOver { deadline: now + Duration::from_millis(40), ..cut(now) };
+    assert!(order(&request(), late, &[local(0, backoff(now, 1), 0)], &clouds).is_empty());
+    let quarantined = GpuState::Quarantined { cause: Cause::LinkClosed, until: now + Duration::from_secs(1) };
+    assert!(order(&request(), cut(now), &[local(0, quarantined, 0), local(1, backoff(now, 31), 0)], &[]).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_target_is_tried_once_and_asked_only_for_what_is_left() {
+    let now = Instant::now();
+    let clouds = [cloud(0, "liked", PrefillStyle::Assistant), cloud(1, "next", PrefillStyle::Assistant)];
+    let locals = [local(0, GpuState::Warm, 0)];
+    let tried = vec![TargetKey::Cloud { provider: 0, model: 0 }, TargetKey::Gpu { slot: 0, epoch: 1 }];
+    let progress = Progress { tried, take_over: Some(cut(now)), escalated: None };
+    let plan = planned(&request(), &progress, &locals, &clouds).unwrap();
+    assert_eq!(plan.candidates.iter().map(|candidate| candidate.model.as_str()).collect::<Vec<_>>(), ["next"]);
+    assert_eq!((plan.candidates[0].output_cap, plan.candidates[0].reason), (30, Reason::TakeOver));
+    let all = TakeOver { sent_tokens: 50, ..cut(now) };
+    let progress = Progress { tried: Vec::new(), take_over: Some(all), escalated: None };
+    assert_eq!(planned(&request(), &progress, &[], &clouds).unwrap().candidates[0].output_cap, 1);
+    assert!(plan.reasoning.contains("continued there"), "{}", plan.reasoning);
+}
