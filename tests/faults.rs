@@ -6,6 +6,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
+    clippy::print_stdout,
     unreachable_pub,
     reason = "a test that fails should say so"
 )]
