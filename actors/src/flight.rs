@@ -213,9 +213,13 @@ impl Flight {
                 Ok(decision) => decision,
                 Err(error) => return Err(self.last_word(error)),
             };
-            self.pay_for_extra(&decision)?;
             self.waited += decision.waited;
             let key = decision.candidate.key;
+            if !self.pays_for_extra(&decision) {
+                // Not another paid call; a local target may still serve it.
+                self.job.tried(key);
+                continue;
+            }
             self.decision = Some(decision.clone());
             let result = match key {
                 TargetKey::Gpu { .. } => self.fly_local(&decision).await,

@@ -157,14 +157,14 @@ impl Flight {
     }
 
     /// After a failed cloud attempt every further one is extra: it is taken out of the budget of all, or not made.
-    pub(super) fn pay_for_extra(&mut self, decision: &Decision) -> Result<(), GatewayError> {
+    pub(super) fn pays_for_extra(&self, decision: &Decision) -> bool {
         let to_cloud = matches!(decision.candidate.key, TargetKey::Cloud { .. });
-        let Some(first) = self.first_failure.as_ref().filter(|_| self.cloud_failed && to_cloud) else { return Ok(()) };
-        if self.services.retries.withdraw(Instant::now()) {
-            return Ok(());
+        let is_extra = self.cloud_failed && self.first_failure.is_some() && to_cloud;
+        if !is_extra || self.services.retries.withdraw(Instant::now()) {
+            return true;
         }
         observe::retry_refused();
-        Err(first.clone())
+        false
     }
 
     pub(super) fn last_word(&mut self, no_target: GatewayError) -> GatewayError {
