@@ -3,7 +3,7 @@
 # elsewhere it says what to install.
 set -euo pipefail
 
-oldest_rust=1.91
+oldest_rust=1.94
 packages=()
 missing=()
 

@@ -68,6 +68,7 @@ fn request() -> ChatRequest {
         local_only: false,
         max_latency: None,
         session: None,
+        caller: None,
         body: serde_json::Map::new(),
     }
 }

@@ -1,5 +1,6 @@
 //! The words of the problem. Values here cannot be invalid once they exist; nothing here does I/O or reads a clock.
 
+pub mod caller;
 pub mod chat;
 pub mod count;
 pub mod error;
@@ -8,10 +9,11 @@ pub mod money;
 pub mod name;
 pub mod sampling;
 
+pub use caller::{BudgetLimits, Caller};
 pub use chat::{ChatRequest, CloudBound, Input, Message, ModelChoice, Needs, RequestKind, SamplingWish};
 pub use count::TextCount;
 pub use error::{ErrorKind, GatewayError, Origin};
 pub use event::{Delta, GenerationEvent, TokenUsage};
 pub use money::{NanoUsd, Price};
-pub use name::{Complexity, ModelName, RequestId, TargetName};
+pub use name::{Complexity, KeyId, ModelName, RequestId, TargetName};
 pub use sampling::Sampling;

@@ -79,6 +79,7 @@ fn request(
         local_only,
         max_latency,
         session,
+        caller: None,
         body,
     })
 }

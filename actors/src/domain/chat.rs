@@ -4,12 +4,13 @@
 //! fields this gateway does not know go through to the cloud untouched.
 
 use super::{
+    caller::Caller,
     count::TextCount,
     name::{ModelName, RequestId},
     sampling::Sampling,
 };
 use serde_json::{Map, Value};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// Which endpoint asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -160,6 +161,8 @@ pub struct ChatRequest {
     pub max_latency: Option<Duration>,
     /// The client's own name for the conversation this belongs to.
     pub session: Option<String>,
+    /// Whose key this came with; `None` where no keys are required.
+    pub caller: Option<Arc<Caller>>,
     /// The client's body without our own fields, for the cloud.
     pub body: Map<String, Value>,
 }
@@ -220,6 +223,7 @@ impl ChatRequest {
             local_only: false,
             max_latency: None,
             session: None,
+            caller: None,
             body: Map::new(),
         }
     }

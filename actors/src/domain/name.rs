@@ -72,6 +72,10 @@ name_type! {
     ModelName
 }
 name_type! {
+    /// An API key, by its public id: the secret cannot be found from it.
+    KeyId
+}
+name_type! {
     /// A place that can answer: the name of a `[[local]]` or a `[[cloud]]` entry.
     TargetName
 }
