@@ -205,7 +205,7 @@ pub struct CloudModel {
     pub typical_latency: Duration,
 }
 
-/// The API a provider speaks; `cloud/wire.rs` says what follows from it.
+/// The API a provider speaks; `upstream/wire.rs` says what follows from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Wire {
     /// `POST /chat/completions`.

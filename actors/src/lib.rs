@@ -41,3 +41,4 @@ pub mod route;
 pub mod runtime;
 pub mod supervise;
 pub mod task;
+pub mod upstream;

@@ -243,3 +243,47 @@ impl<'a> CloudBound<'a> {
         self.0
     }
 }
+
+/// Whose machines a server runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Premises {
+    /// This machine, or one the operator vouches for: what must stay local may go there.
+    Own,
+    Anywhere,
+}
+
+/// A request on its way to one certain server, which may be told all of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Outbound<'a>(&'a ChatRequest);
+
+impl<'a> Outbound<'a> {
+    /// To a server of the operator's. `None` for a local-only request unless the server is on the operator's premises.
+    pub fn to_local(request: &'a ChatRequest, premises: Premises) -> Option<Self> {
+        (premises == Premises::Own || !request.local_only).then_some(Self(request))
+    }
+
+    pub const fn request(self) -> &'a ChatRequest {
+        self.0
+    }
+}
+
+impl<'a> From<CloudBound<'a>> for Outbound<'a> {
+    fn from(bound: CloudBound<'a>) -> Self {
+        Self(bound.request())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_local_only_request_goes_to_no_cloud_and_only_to_a_server_on_the_premises() {
+        let open = ChatRequest::plain("a");
+        let bound = ChatRequest { local_only: true, ..open.clone() };
+        assert!(CloudBound::new(&open).is_some() && CloudBound::new(&bound).is_none());
+        assert!(Outbound::to_local(&open, Premises::Anywhere).is_some());
+        assert!(Outbound::to_local(&bound, Premises::Own).is_some());
+        assert!(Outbound::to_local(&bound, Premises::Anywhere).is_none());
+    }
+}

@@ -1,7 +1,7 @@
 //! Our request as the JSON body of `POST /v1/messages`.
 
 use super::{tools, turns};
-use crate::domain::{ChatRequest, CloudBound, ErrorKind, GatewayError, Input, Needs};
+use crate::domain::{ChatRequest, ErrorKind, GatewayError, Input, Needs, Outbound};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
@@ -39,7 +39,7 @@ pub fn is_continuable(sent: &str) -> bool {
 /// # Errors
 /// The request holds something that cannot be said in Anthropic's words.
 pub fn body(
-    request: CloudBound<'_>,
+    request: Outbound<'_>,
     upstream_model: &str,
     output_cap: u32,
     stream: bool,

@@ -4,7 +4,7 @@
 //! output cap. A text completion becomes a chat of one user message, because providers no longer offer the old endpoint.
 
 use super::Continuation;
-use crate::domain::{CloudBound, GatewayError, Input, RequestKind};
+use crate::domain::{GatewayError, Input, Outbound, RequestKind};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
@@ -18,26 +18,26 @@ const MAX_TOP_LOGPROBS: u64 = 20;
 ///
 /// # Errors
 /// A prompt of token ids: only the local tokenizer could read it.
-pub fn upstream_body(
-    request: CloudBound<'_>,
+pub fn upstream_body<'a>(
+    request: impl Into<Outbound<'a>>,
     upstream_model: &str,
     output_cap: u32,
     stream: bool,
 ) -> Result<Bytes, GatewayError> {
-    encode(&upstream(request, upstream_model, output_cap, stream)?)
+    encode(&upstream(request.into(), upstream_model, output_cap, stream)?)
 }
 
 /// As [`upstream_body`], streamed, for an answer that goes on where another target's ended. `output_cap` is what is left.
 ///
 /// # Errors
 /// As [`upstream_body`].
-pub fn continued_body(
-    request: CloudBound<'_>,
+pub fn continued_body<'a>(
+    request: impl Into<Outbound<'a>>,
     upstream_model: &str,
     output_cap: u32,
     continuation: Continuation<'_>,
 ) -> Result<Bytes, GatewayError> {
-    let mut body = upstream(request, upstream_model, output_cap, true)?;
+    let mut body = upstream(request.into(), upstream_model, output_cap, true)?;
     match body.get_mut("messages").and_then(Value::as_array_mut) {
         Some(messages) => messages.push(continuation.message()),
         None => return Err(GatewayError::invalid("messages", "there is no conversation to go on with")),
@@ -46,7 +46,7 @@ pub fn continued_body(
 }
 
 fn upstream(
-    request: CloudBound<'_>,
+    request: Outbound<'_>,
     upstream_model: &str,
     output_cap: u32,
     stream: bool,
@@ -125,7 +125,7 @@ mod tests {
     use super::*;
     use crate::{
         config::PrefillStyle,
-        domain::{ChatRequest, ErrorKind},
+        domain::{ChatRequest, CloudBound, ErrorKind},
     };
 
     fn request(kind: RequestKind, input: Input, body: Value) -> ChatRequest {

@@ -2,8 +2,8 @@
 //! everything else: Anthropic adds events, blocks and deltas, and asks clients to ignore those they do not know.
 
 use super::{Counts, finish_reason, in_band};
-use crate::cloud::{chunk::Malformed, sse::SseEvent, wire::Heard};
 use crate::domain::{Delta, GenerationEvent, TokenUsage};
+use crate::upstream::{chunk::Malformed, sse::SseEvent, wire::Heard};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, VecDeque};
@@ -59,7 +59,7 @@ impl EventReader {
     ///
     /// # Errors
     /// The event is none, or an error.
-    pub(in crate::cloud) fn read(
+    pub(in crate::upstream) fn read(
         &mut self,
         event: &SseEvent,
         out: &mut VecDeque<GenerationEvent>,

@@ -1,7 +1,7 @@
 //! Requests as they are sent. Samples are written by hand after the API's documentation.
 
 use super::*;
-use crate::domain::{Message, RequestKind, SamplingWish};
+use crate::domain::{CloudBound, Message, RequestKind, SamplingWish};
 use proptest::prelude::*;
 
 /// A chat as the edge would have read it.
@@ -20,7 +20,7 @@ fn request(body: Value) -> ChatRequest {
 }
 
 fn send(request: &ChatRequest, sent: Option<&str>) -> Result<Value, GatewayError> {
-    let bytes = body(CloudBound::new(request).unwrap(), "claude-x", 256, true, sent)?;
+    let bytes = body(CloudBound::new(request).unwrap().into(), "claude-x", 256, true, sent)?;
     Ok(serde_json::from_slice(&bytes).unwrap())
 }
 

@@ -2,8 +2,8 @@
 //! documentation.
 
 use super::*;
-use crate::cloud::sse::SseParser;
 use crate::domain::ErrorKind;
+use crate::upstream::sse::SseParser;
 use proptest::prelude::*;
 
 fn event(data: &Value) -> String {

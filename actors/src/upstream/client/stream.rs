@@ -4,11 +4,11 @@
 //! nothing that still goes wrong (no declared end, a bad event, a cut) takes the answer back: it is whole.
 
 use super::{Patience, Timeouts, broken};
-use crate::cloud::chunk::Malformed;
-use crate::cloud::sse::{SseEvent, SseParser};
-use crate::cloud::wire::{Heard, StreamReader};
 use crate::config::Wire;
 use crate::domain::{GatewayError, GenerationEvent, TokenUsage};
+use crate::upstream::chunk::Malformed;
+use crate::upstream::sse::{SseEvent, SseParser};
+use crate::upstream::wire::{Heard, StreamReader};
 use reqwest::Response;
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -6,7 +6,7 @@ use super::chunk::{self, ChunkReader, Malformed, WholeAnswer};
 use super::continuation::Continuation;
 use super::sse::SseEvent;
 use crate::config::Wire;
-use crate::domain::{ChatRequest, CloudBound, GatewayError, GenerationEvent, Needs, TokenUsage};
+use crate::domain::{ChatRequest, GatewayError, GenerationEvent, Needs, Outbound, TokenUsage};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use secrecy::{ExposeSecret, SecretString};
@@ -76,16 +76,16 @@ impl Wire {
     ///
     /// # Errors
     /// The request holds something that cannot be said; nothing was sent.
-    pub fn body(
+    pub fn body<'a>(
         self,
-        request: CloudBound<'_>,
+        request: impl Into<Outbound<'a>>,
         upstream_model: &str,
         output_cap: u32,
         stream: bool,
     ) -> Result<Bytes, GatewayError> {
         match self {
             Self::OpenAi => upstream_body(request, upstream_model, output_cap, stream),
-            Self::Anthropic => anthropic::body(request, upstream_model, output_cap, stream, None),
+            Self::Anthropic => anthropic::body(request.into(), upstream_model, output_cap, stream, None),
         }
         .map_err(GatewayError::unworked)
     }
@@ -94,9 +94,9 @@ impl Wire {
     ///
     /// # Errors
     /// As [`body`](Self::body), or the answer so far cannot be said to the byte.
-    pub fn continued_body(
+    pub fn continued_body<'a>(
         self,
-        request: CloudBound<'_>,
+        request: impl Into<Outbound<'a>>,
         upstream_model: &str,
         output_cap: u32,
         continuation: Continuation<'_>,
@@ -107,7 +107,7 @@ impl Wire {
             Self::Anthropic if !anthropic::is_continuable(sent) => {
                 Err(GatewayError::invalid(None, "an answer that ends in white space cannot be continued"))
             }
-            Self::Anthropic => anthropic::body(request, upstream_model, output_cap, true, Some(sent)),
+            Self::Anthropic => anthropic::body(request.into(), upstream_model, output_cap, true, Some(sent)),
         }
         .map_err(GatewayError::unworked)
     }

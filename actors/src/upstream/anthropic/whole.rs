@@ -1,7 +1,7 @@
 //! An answer in one piece, from a provider that does not stream although it was asked to.
 
 use super::{Counts, finish_reason, in_band};
-use crate::cloud::chunk::{Malformed, WholeAnswer, WholeChoice};
+use crate::upstream::chunk::{Malformed, WholeAnswer, WholeChoice};
 use serde_json::{Map, Value, json};
 
 /// Reads a non-streaming answer.
