@@ -2,6 +2,7 @@
 //! frames spoken with it. Knows no llama.cpp.
 
 pub mod actor;
+pub mod device;
 pub mod frame;
 pub mod life;
 pub mod link;

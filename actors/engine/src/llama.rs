@@ -4,6 +4,7 @@
 //! here and nowhere else: a batch longer than `n_batch`, a sequence id past the last, a token outside the vocabulary,
 //! logits of a row that has none.
 
+pub mod device;
 mod grammar;
 mod load;
 mod sampler;

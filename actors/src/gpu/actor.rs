@@ -2,6 +2,7 @@
 //! is in the [`EngineSlot`], and a new incarnation goes on where the old one stopped.
 
 use super::{
+    device,
     frame::{JobEvent, JobSpec, LoadSpec, Prompt, Sampling},
     life::{Cause, GpuState},
     link::{Ends, Link},
@@ -254,7 +255,8 @@ async fn try_start(actor: &GpuModelActor, owner: OwnerId) -> Result<(), Cause> {
     if !path.is_file() {
         return Err(missing(path));
     }
-    let command = EngineCommand { program: program.clone(), chaos: actor.chaos_enabled };
+    let environment = device::environment(slot.config().gpu.as_deref(), &|name| std::env::var(name).ok());
+    let command = EngineCommand { program: program.clone(), chaos: actor.chaos_enabled, environment };
     let spawned = actor
         .spawner
         .spawn(command)

@@ -3,12 +3,12 @@
 //! Refuses what would make llama.cpp abort before it is called. Does not step down an OOM ladder and does not choose how
 //! many layers fit: the gateway decides what to try next.
 
-use super::Llama;
-use crate::{backend::Limits, gguf, session::Progress, template::ChatTemplate, threads::physical_cores};
+use super::{Llama, device};
+use crate::{
+    backend::Limits, devices::Device, gguf, session::Progress, template::ChatTemplate, threads::physical_cores,
+};
 use llama_cpp_2::{
-    LlamaBackendDevice, LlamaBackendDeviceType,
     context::params::LlamaContextParams,
-    list_llama_ggml_backend_devices,
     llama_backend::LlamaBackend,
     llama_batch::LlamaBatch,
     model::{LlamaModel, params::LlamaModelParams},
@@ -29,16 +29,6 @@ const CANARY_CELLS: u32 = 256;
 /// llama.cpp's own limit is 256 sequences; one is the canary's.
 const MAX_PARALLEL: u32 = 255;
 
-/// Where the layers go.
-enum Device {
-    Cpu,
-    /// All of them, or the one at this index of llama.cpp's device list.
-    Gpu {
-        name: String,
-        only: Option<usize>,
-    },
-}
-
 /// Loads the model and makes its context.
 pub fn load(spec: &LoadSpec, progress: Progress) -> Result<(Llama, LoadedInfo), LoadFailure> {
     #[expect(clippy::disallowed_methods, reason = "measures a real load; this process has no tokio")]
@@ -48,8 +38,9 @@ pub fn load(spec: &LoadSpec, progress: Progress) -> Result<(Llama, LoadedInfo), 
     if !(1..=MAX_PARALLEL).contains(&spec.parallel) || spec.context_tokens == 0 {
         return Err(other(format!("parallel must be 1 to {MAX_PARALLEL} and context_tokens above 0")));
     }
+    device::load_plugins();
     let library = LlamaBackend::init().map_err(|error| other(error.to_string()))?;
-    let device = choose_device(spec)?;
+    let device = device::choose(spec)?;
     let model: &'static LlamaModel = Box::leak(Box::new(load_model(&library, spec, &device, progress)?));
     let trained = model.n_ctx_train().max(1);
     let pool = spec.context_tokens.min(trained.saturating_mul(spec.parallel));
@@ -176,27 +167,6 @@ fn loaded_info(spec: &LoadSpec, device: &Device, model: &LlamaModel, limits: &Li
     }
 }
 
-/// `"cpu"`, the n-th GPU, or whatever the build and the machine have.
-fn choose_device(spec: &LoadSpec) -> Result<Device, LoadFailure> {
-    let is_gpu = |device: &LlamaBackendDevice| {
-        matches!(device.device_type, LlamaBackendDeviceType::Gpu | LlamaBackendDeviceType::IntegratedGpu)
-    };
-    let gpus: Vec<LlamaBackendDevice> = list_llama_ggml_backend_devices().into_iter().filter(is_gpu).collect();
-    let name = |gpu: &LlamaBackendDevice| {
-        if gpu.description.is_empty() { gpu.name.clone() } else { gpu.description.clone() }
-    };
-    match (spec.device.as_deref(), spec.gpu_layers) {
-        (Some("cpu"), _) | (None, Some(0)) => Ok(Device::Cpu),
-        (None, _) => Ok(gpus.first().map_or(Device::Cpu, |gpu| Device::Gpu { name: name(gpu), only: None })),
-        (Some(wanted), _) => {
-            let found = wanted.parse::<usize>().ok().and_then(|index| gpus.get(index));
-            let gpu =
-                found.ok_or_else(|| other(format!("there is no device {wanted:?}; {} GPUs found", gpus.len())))?;
-            Ok(Device::Gpu { name: name(gpu), only: Some(gpu.index) })
-        }
-    }
-}
-
 fn file_template(model: &LlamaModel) -> Option<String> {
     let template = model.chat_template(None).ok()?;
     template.to_str().ok().filter(|text| !text.trim().is_empty()).map(str::to_owned)
@@ -210,7 +180,7 @@ fn special_text(model: &LlamaModel, token: LlamaToken) -> String {
     String::from_utf8_lossy(&model.vocab().token_to_piece(token, true, None)).into_owned()
 }
 
-fn other(message: String) -> LoadFailure {
+pub(super) fn other(message: String) -> LoadFailure {
     LoadFailure { kind: LoadFailureKind::Other, message }
 }
 

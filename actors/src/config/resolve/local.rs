@@ -155,7 +155,8 @@ fn health_gpu(section: &Section<'_>) -> Option<Option<String>> {
 
 fn is_device(text: &str) -> bool {
     let is_index = text.len() <= 4 && text.chars().all(|character| character.is_ascii_digit());
-    let is_uuid = text.len() >= 36 && text.chars().all(|c| c.is_ascii_alphanumeric() || "-/".contains(c));
+    // NVIDIA's and AMD's: "GPU-" and 36 characters, or 16.
+    let is_uuid = text.len() >= 20 && text.chars().all(|c| c.is_ascii_alphanumeric() || "-/".contains(c));
     !text.is_empty() && (is_index || is_uuid)
 }
 
