@@ -25,6 +25,8 @@ mod cascade;
 mod engine;
 #[path = "integration/errors.rs"]
 mod errors;
+#[path = "integration/fleet.rs"]
+mod fleet;
 #[path = "integration/gpu_health.rs"]
 mod gpu_health;
 #[path = "integration/hedge.rs"]
@@ -33,6 +35,8 @@ mod hedge;
 mod local_only;
 #[path = "integration/online.rs"]
 mod online;
+#[path = "integration/poison.rs"]
+mod poison;
 #[path = "integration/queue.rs"]
 mod queue;
 #[path = "integration/route.rs"]

@@ -97,7 +97,11 @@ fn decide(fleet: &Fleet, config: &Config, request: &ChatRequest, queued: usize) 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let (config, request) = (config(), request());
-    let slots = config.locals.iter().map(|local| EngineSlot::new(Arc::clone(local), config.supervision.gpu)).collect();
+    let slots = config
+        .locals
+        .iter()
+        .map(|local| EngineSlot::new(Arc::clone(local), config.supervision.gpu, Poison::default()))
+        .collect();
     let providers = config.clouds.iter().map(|cloud| Provider::new(Arc::clone(cloud)).unwrap()).collect();
     let fleet = Fleet { slots, providers, ..Fleet::default() };
     let mut took: Vec<Duration> = Vec::with_capacity(DECISIONS);

@@ -6,9 +6,10 @@ pub mod device;
 pub mod frame;
 pub mod life;
 pub mod link;
+pub mod poison;
 pub mod process;
 pub mod slot;
 pub mod watchdog;
 
 pub use actor::{GpuModelActor, GpuMsg};
-pub use slot::{EngineSlot, JobStream, Lease, SlotView};
+pub use slot::{EngineSlot, JobStream, Lease, SlotView, Tenant};

@@ -7,10 +7,10 @@ pub use kill::{ChaosError, KillWay};
 use crate::{
     chaos::Fault,
     cloud::{CloudActor, CloudMsg, Provider, RetryBudget},
-    config::Config,
+    config::{Config, LocalConfig},
     domain::GatewayError,
     flight::{HedgeBudget, Services},
-    gpu::{EngineSlot, GpuModelActor, GpuMsg, process::Spawner},
+    gpu::{EngineSlot, GpuModelActor, GpuMsg, poison::Poison, process::Spawner},
     health::{HealthActor, HealthMsg, NvmlProbe, Scores, Vitals},
     jobs::JobTable,
     ledger::{Ledger, LedgerActor, LedgerMsg},
@@ -89,8 +89,10 @@ impl Runtime {
     /// Threads or actors cannot be started, or a provider's client cannot be built.
     pub async fn start(config: Arc<Config>, engine: Result<PathBuf, String>) -> Result<Self, StartError> {
         observe::label_models(config.names());
-        let slots: Arc<[Arc<EngineSlot>]> =
-            config.locals.iter().map(|local| EngineSlot::new(Arc::clone(local), config.supervision.gpu)).collect();
+        let poison = Poison::default();
+        let slot =
+            |local: &Arc<LocalConfig>| EngineSlot::new(Arc::clone(local), config.supervision.gpu, poison.clone());
+        let slots: Arc<[Arc<EngineSlot>]> = config.locals.iter().map(slot).collect();
         let providers: Arc<[Arc<Provider>]> =
             config.clouds.iter().map(|cloud| Provider::new(Arc::clone(cloud))).collect::<Result<_, _>>()?;
         let ledger = Ledger::default();
@@ -102,7 +104,13 @@ impl Runtime {
         let vitals = Vitals::new(config.health.interval);
         let services = Services {
             jobs: JobTable::new(config.server.max_inflight),
-            fleet: Fleet { slots, providers, sessions: Sessions::new(config.router.session), vitals: vitals.clone() },
+            fleet: Fleet {
+                slots,
+                providers,
+                sessions: Sessions::new(config.router.session),
+                vitals: vitals.clone(),
+                poison,
+            },
             ledger,
             retries: RetryBudget::new(Instant::now()),
             hedges: HedgeBudget::new(config.router.hedge.max_per_hour, Instant::now()),

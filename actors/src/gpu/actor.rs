@@ -334,11 +334,11 @@ async fn decode_one(slot: &Arc<EngineSlot>, epoch: u64) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::EngineRestart;
+    use crate::{config::EngineRestart, gpu::poison::Poison};
 
     fn view_after(script: impl FnOnce(&Arc<EngineSlot>)) -> SlotView {
         let config = crate::config::LocalConfig::tiny(2);
-        let slot = EngineSlot::new(Arc::new(config), EngineRestart::default());
+        let slot = EngineSlot::new(Arc::new(config), EngineRestart::default(), Poison::default());
         script(&slot);
         slot.view()
     }

@@ -266,6 +266,9 @@ pub enum EngineChaos {
     HangDecode,
 }
 
+/// An engine that obeys chaos dies of a prompt with this in it, as llama.cpp has died of prompts.
+pub const CHAOS_POISON: &str = "spillway-chaos-poison";
+
 /// Why bytes are not a frame.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum FrameError {

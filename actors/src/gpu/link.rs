@@ -11,7 +11,15 @@ use super::{
 use crate::task;
 use parking_lot::Mutex;
 use rustix::process::Signal;
-use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -36,6 +44,8 @@ pub struct Link {
     child: EngineChild,
     orders: mpsc::Sender<Vec<u8>>,
     pulse: Arc<Mutex<Pulse>>,
+    /// Chaos has ended it, or is about to.
+    told_to_die: AtomicBool,
 }
 
 /// The ends of a spawned child that must be registered with the runtime before the slot takes the link.
@@ -64,7 +74,13 @@ impl Link {
         let (orders, queue) = mpsc::channel(ORDERS);
         let pulse = Arc::new(Mutex::new(Pulse::new(Instant::now(), slot.view().stats.pace)));
         let exit = ends.child.exit();
-        let link = Arc::new(Self { epoch, child: ends.child, orders, pulse: Arc::clone(&pulse) });
+        let link = Arc::new(Self {
+            epoch,
+            child: ends.child,
+            orders,
+            pulse: Arc::clone(&pulse),
+            told_to_die: AtomicBool::new(false),
+        });
         link.send(&ToEngine::Hello { version: PROTOCOL_VERSION, epoch });
         link.send(&ToEngine::Load(load));
         task::detached(write_orders(write, queue));
@@ -99,12 +115,20 @@ impl Link {
         let _ = self.child.signal(Signal::KILL);
     }
 
+    /// For chaos: what the child dies of from now on is nobody's fault.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        self.told_to_die.store(true, Ordering::Release);
         self.child.signal(signal)
     }
 
+    /// As [`signal`](Self::signal).
     pub fn chaos(&self, chaos: EngineChaos) {
+        self.told_to_die.store(true, Ordering::Release);
         self.send(&ToEngine::Chaos(chaos));
+    }
+
+    pub fn was_told_to_die(&self) -> bool {
+        self.told_to_die.load(Ordering::Acquire)
     }
 
     /// Waits until the child is reaped, at most `bound`.

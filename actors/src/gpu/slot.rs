@@ -11,17 +11,19 @@ pub use view::{SlotStats, SlotView};
 
 use super::{
     frame::{FromEngine, JobEvent, JobId, JobOutput, JobSpec, LoadedInfo, ToEngine},
-    life::{Cause, GpuInput, GpuState, Strain},
+    life::{Cause, GpuInput, GpuState, Guilt, Strain},
     link::Link,
+    poison::{DeathId, Poison},
 };
 use crate::{
     config::{EngineRestart, LocalConfig},
+    domain::ChatRequest,
     observe,
     supervise::policy::{EngineDeath, EngineDeaths, EngineVerdict},
 };
 use parking_lot::Mutex;
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -56,6 +58,14 @@ struct Sink {
     since: Instant,
 }
 
+/// Who takes a lease.
+#[derive(Debug, Clone)]
+pub struct Tenant {
+    pub request: Arc<ChatRequest>,
+    /// Takes nobody beside it: an engine may have died of it.
+    pub alone: bool,
+}
+
 struct Inner {
     state: GpuState,
     epoch: u64,
@@ -66,7 +76,7 @@ struct Inner {
     /// The last child's link after its death, until its successor is attached: it tells when the process is gone.
     corpse: Option<Arc<Link>>,
     info: Option<Arc<LoadedInfo>>,
-    leases: HashSet<u64>,
+    leases: HashMap<u64, Tenant>,
     sinks: HashMap<JobId, Sink>,
     deaths: EngineDeaths,
     /// The latest deaths, newest last: a slow flight may ask after one when the next has happened.
@@ -86,10 +96,12 @@ pub struct EngineSlot {
     inner: Mutex<Inner>,
     view: watch::Sender<SlotView>,
     next_id: AtomicU64,
+    poison: Poison,
 }
 
 impl EngineSlot {
-    pub fn new(config: Arc<LocalConfig>, limits: EngineRestart) -> Arc<Self> {
+    /// `poison`: what all slots together know of requests that end engines.
+    pub fn new(config: Arc<LocalConfig>, limits: EngineRestart, poison: Poison) -> Arc<Self> {
         let inner = Inner {
             state: GpuState::Cold,
             epoch: 1,
@@ -98,7 +110,7 @@ impl EngineSlot {
             link: None,
             corpse: None,
             info: None,
-            leases: HashSet::new(),
+            leases: HashMap::new(),
             sinks: HashMap::new(),
             deaths: EngineDeaths::default(),
             deaths_seen: VecDeque::new(),
@@ -108,7 +120,7 @@ impl EngineSlot {
             condemned: None,
         };
         let view = watch::Sender::new(SlotView::cold(config.parallel));
-        Arc::new(Self { config, limits, inner: Mutex::new(inner), view, next_id: AtomicU64::new(1) })
+        Arc::new(Self { config, limits, inner: Mutex::new(inner), view, next_id: AtomicU64::new(1), poison })
     }
 
     pub fn config(&self) -> &LocalConfig {
@@ -149,6 +161,7 @@ impl EngineSlot {
             owned: inner.owner.is_some(),
             adopted: inner.adopted,
             leases: inner.leases.len(),
+            alone: inner.has_lone_tenant(),
             parallel: self.config.parallel as usize,
             info: inner.info.clone(),
             has_child: inner.link.is_some(),
@@ -241,17 +254,25 @@ impl EngineSlot {
     /// Declares the engine of `epoch` dead: epoch + 1 first, then leases and jobs are revoked, then the child is
     /// killed. A second declaration for the same epoch is ignored. Returns whether this call was the first.
     pub fn declare_death(&self, epoch: u64, cause: Cause, now: Instant) -> bool {
-        let link = {
+        let guilt = cause.guilt();
+        let (working, link) = {
             let mut inner = self.inner.lock();
             if inner.epoch != epoch || inner.link.is_none() {
                 return false;
             }
-            self.bury(&mut inner, cause, now)
+            let working = inner.working();
+            (working, self.bury(&mut inner, cause, now))
         };
         if let Some(link) = link {
+            let guilt = if link.was_told_to_die() { Guilt::Outside } else { guilt };
+            self.poison.died(self.death_id(epoch), &working, guilt, now);
             link.kill();
         }
         true
+    }
+
+    fn death_id(&self, epoch: u64) -> DeathId {
+        (self.name().to_owned(), epoch)
     }
 
     /// A start failed before there was a child (no binary, no file).
@@ -291,6 +312,7 @@ impl EngineSlot {
     pub fn refine_cause(&self, epoch: u64, status: &str) {
         let mut inner = self.inner.lock();
         let better = Cause::Exited(status.to_owned());
+        self.poison.resolve(&self.death_id(epoch), better.guilt(), Instant::now());
         if let Some(death) = inner.deaths_seen.iter_mut().find(|death| death.epoch == epoch)
             && death.cause == Cause::LinkClosed
         {
@@ -360,7 +382,9 @@ impl EngineSlot {
             FromEngine::Step { epoch: tag, outputs, .. } if tag == epoch => {
                 let held = inner.leases.len();
                 for output in outputs {
-                    deliver(&mut inner, output, now)?;
+                    if let Some(tenant) = deliver(&mut inner, output, now)? {
+                        self.poison.clear(&tenant.request);
+                    }
                 }
                 if inner.leases.len() != held {
                     observe::leases(self.name(), inner.leases.len());
@@ -396,15 +420,16 @@ impl EngineSlot {
         self.inner.lock().link.clone()
     }
 
-    /// Takes one of the `parallel` places, if the slot serves and one is free.
-    pub fn try_lease(self: &Arc<Self>) -> Option<Lease> {
+    /// Takes one of the `parallel` places, if the slot serves and one is free; all of them for who must be alone.
+    pub fn try_lease(self: &Arc<Self>, tenant: Tenant) -> Option<Lease> {
         let mut inner = self.inner.lock();
         let serving = inner.state.serves() && inner.adopted && inner.owner.is_some() && inner.link.is_some();
-        if !serving || inner.leases.len() >= self.config.parallel as usize {
+        let places = if tenant.alone { 1 } else { self.config.parallel as usize };
+        if !serving || inner.leases.len() >= places || inner.has_lone_tenant() {
             return None;
         }
         let id = self.next_id();
-        inner.leases.insert(id);
+        inner.leases.insert(id, tenant);
         observe::leases(self.name(), inner.leases.len());
         self.publish(&inner);
         Some(Lease::new(Arc::clone(self), inner.epoch, id))
@@ -412,7 +437,7 @@ impl EngineSlot {
 
     pub(crate) fn release(&self, id: u64) {
         let mut inner = self.inner.lock();
-        if inner.leases.remove(&id) {
+        if inner.leases.remove(&id).is_some() {
             observe::leases(self.name(), inner.leases.len());
             self.publish(&inner);
         }
@@ -457,18 +482,32 @@ impl EngineSlot {
     }
 }
 
-/// Passes one output to its job's channel; a gap in its sequence numbers means that the link cannot be trusted.
-fn deliver(inner: &mut Inner, output: JobOutput, now: Instant) -> Result<(), Cause> {
-    let Some(sink) = inner.sinks.get_mut(&output.job) else { return Ok(()) };
+impl Inner {
+    fn has_lone_tenant(&self) -> bool {
+        self.leases.values().any(|tenant| tenant.alone)
+    }
+
+    /// The requests that the engine is working on.
+    fn working(&self) -> Vec<Arc<ChatRequest>> {
+        let leases = self.sinks.values().filter_map(|sink| sink.lease);
+        leases.filter_map(|lease| self.leases.get(&lease)).map(|tenant| Arc::clone(&tenant.request)).collect()
+    }
+}
+
+/// Passes one output to its job's channel; a gap in its sequence numbers means that the link cannot be trusted. Says who
+/// has been answered, if somebody has.
+fn deliver(inner: &mut Inner, output: JobOutput, now: Instant) -> Result<Option<Tenant>, Cause> {
+    let Some(sink) = inner.sinks.get_mut(&output.job) else { return Ok(None) };
     if output.seq != sink.next_seq {
         return Err(Cause::Garbage(format!("job output {} where {} was due", output.seq, sink.next_seq)));
     }
     sink.next_seq += 1;
     let ended = matches!(output.event, JobEvent::Finished { .. } | JobEvent::Failed(_));
     let delivered = sink.events.try_send(output.event).is_ok();
+    let mut answered = None;
     if ended {
         if let Some(Sink { lease: Some(lease), since, .. }) = inner.sinks.remove(&output.job) {
-            inner.leases.remove(&lease);
+            answered = inner.leases.remove(&lease);
             inner.stats.record_service(now.duration_since(since).as_secs_f64());
         }
     } else if !delivered {
@@ -477,5 +516,5 @@ fn deliver(inner: &mut Inner, output: JobOutput, now: Instant) -> Result<(), Cau
             link.send(&ToEngine::Cancel { job: output.job });
         }
     }
-    Ok(())
+    Ok(answered)
 }

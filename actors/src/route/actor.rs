@@ -12,7 +12,7 @@ use crate::{
     classify::{Basis, Classification},
     config::Config,
     domain::{ErrorKind, GatewayError},
-    gpu::{EngineSlot, GpuMsg, SlotView},
+    gpu::{GpuMsg, SlotView, Tenant, poison::Verdict},
     jobs::{Job, TargetKey},
     observe,
     supervise::Address,
@@ -86,6 +86,19 @@ pub struct RouterState {
     seen: Vec<(u64, bool)>,
     ticker: Option<Owned>,
     _watchers: Vec<Owned>,
+}
+
+/// Slots that grant no lease to who is looked at next.
+#[derive(Default)]
+struct Closed {
+    all: bool,
+    slots: Vec<usize>,
+}
+
+impl Closed {
+    fn is(&self, slot: usize) -> bool {
+        self.all || self.slots.contains(&slot)
+    }
 }
 
 /// What becomes of one routing question now; `None` = it waits.
@@ -165,7 +178,9 @@ impl RouterActor {
         let waiting = Waiting { job, grade, conversation, reply_to, since: Instant::now() };
         let clouds = self.fleet.clouds(waiting.since);
         let locals = self.fleet.locals(state.queue.len(), waiting.since);
-        match self.answer(&waiting, &locals, &clouds, state.queue.is_empty()) {
+        // Nobody overtakes who waits already.
+        let mut closed = Closed { all: !state.queue.is_empty(), ..Closed::default() };
+        match self.answer(&waiting, &locals, &clouds, &mut closed) {
             Some(reply) => reply_with(waiting, reply, &self.fleet.sessions),
             None => {
                 let at = state.queue.partition_point(|other| other.job.seq < waiting.job.seq);
@@ -174,13 +189,15 @@ impl RouterActor {
         }
     }
 
-    /// Plans, and takes a lease if the plan begins with a local target whose turn it is.
-    fn answer(&self, waiting: &Waiting, locals: &[LocalFacts], clouds: &[CloudFacts], may_lease: bool) -> Answer {
+    /// Plans, and takes a lease if the plan begins with a local target whose turn it is. Who must be alone and cannot be
+    /// yet closes its targets to those behind it, so that they empty.
+    fn answer(&self, waiting: &Waiting, locals: &[LocalFacts], clouds: &[CloudFacts], closed: &mut Closed) -> Answer {
         let progress = waiting.job.progress();
         let now = Instant::now();
         let recalled = self.fleet.sessions.recall(&waiting.conversation, now);
         let time_left = Some(waiting.job.deadline.saturating_duration_since(now));
-        let ask = Ask { recalled, time_left, ..Ask::new(&waiting.job.request, &waiting.grade, &progress) };
+        let verdict = self.fleet.poison.verdict(&waiting.job.request, now);
+        let ask = Ask { recalled, time_left, verdict, ..Ask::new(&waiting.job.request, &waiting.grade, &progress) };
         let default_output = self.config.ledger.default_output_tokens;
         let router = &self.config.router;
         let around = Surroundings { locals, clouds, router, default_output, budget: Budget::default() };
@@ -194,16 +211,21 @@ impl RouterActor {
         if matches!(first.key, TargetKey::Cloud { .. }) {
             return decided(waiting, first.clone(), &plan);
         }
-        if !may_lease {
-            return None;
-        }
+        let alone = verdict == Verdict::Alone;
         // Any local target before the first cloud one will do.
         for candidate in plan.candidates.iter() {
             let TargetKey::Gpu { slot, epoch } = candidate.key else { break };
-            let lease = self.fleet.slots.get(slot).and_then(EngineSlot::try_lease).filter(|l| l.epoch() == epoch);
-            if let Some(lease) = lease {
+            if closed.is(slot) {
+                continue;
+            }
+            let tenant = Tenant { request: Arc::clone(&waiting.job.request), alone };
+            let lease = self.fleet.slots.get(slot).and_then(|slot| slot.try_lease(tenant));
+            if let Some(lease) = lease.filter(|lease| lease.epoch() == epoch) {
                 waiting.job.put_lease(lease);
                 return decided(waiting, candidate.clone(), &plan);
+            }
+            if alone {
+                closed.slots.push(slot);
             }
         }
         None
@@ -219,6 +241,7 @@ impl RouterActor {
         let now = Instant::now();
         let clouds = self.fleet.clouds(now);
         let mut kept = Vec::with_capacity(state.queue.len());
+        let mut closed = Closed::default();
         let mut rest = std::mem::take(&mut state.queue).into_iter();
         for waiting in rest.by_ref() {
             if waiting.reply_to.is_closed() || waiting.job.is_cancelled() {
@@ -235,7 +258,7 @@ impl RouterActor {
                 kept.push(waiting);
                 break;
             }
-            match self.answer(&waiting, &locals, &clouds, true) {
+            match self.answer(&waiting, &locals, &clouds, &mut closed) {
                 Some(reply) => reply_with(waiting, reply, &self.fleet.sessions),
                 None => kept.push(waiting),
             }

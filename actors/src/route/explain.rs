@@ -14,7 +14,7 @@ use crate::{
     cloud::Provider,
     config::Config,
     domain::{ChatRequest, Complexity, GatewayError, Needs},
-    gpu::{EngineSlot, life::GpuState},
+    gpu::{EngineSlot, life::GpuState, poison::Poison},
     jobs::{Progress, TargetKey},
 };
 use serde::Serialize;
@@ -128,7 +128,11 @@ pub fn explain(request: &ChatRequest, config: &Config, fleet: &Fleet, queued: us
 /// # Errors
 /// A provider's client cannot be built.
 pub fn explain_at_rest(request: &ChatRequest, config: &Config, now: Instant) -> Result<Explanation, GatewayError> {
-    let slots = config.locals.iter().map(|local| EngineSlot::new(Arc::clone(local), config.supervision.gpu)).collect();
+    let slots = config
+        .locals
+        .iter()
+        .map(|local| EngineSlot::new(Arc::clone(local), config.supervision.gpu, Poison::default()))
+        .collect();
     let providers = config.clouds.iter().map(|cloud| Provider::new(Arc::clone(cloud))).collect::<Result<_, _>>()?;
     let fleet = Fleet { slots, providers, ..Fleet::default() };
     let (mut locals, clouds) = (fleet.locals(0, now), fleet.clouds(now));
@@ -204,6 +208,7 @@ fn why_stopped(gate: Gate, ask: Ask<'_>, missing: Needs, window: u64, state: &st
         Gate::Context => format!("the prompt is too long for its {window} tokens"),
         Gate::Budget => "costs more than is left of the budget".to_owned(),
         Gate::Tried => "was tried already".to_owned(),
+        Gate::Barred => "an engine died of this prompt lately".to_owned(),
         Gate::State => state.to_owned(),
         Gate::Output => {
             format!("max_tokens {} does not fit its {window} tokens", ask.request.max_tokens.unwrap_or_default())

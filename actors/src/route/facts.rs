@@ -7,7 +7,7 @@ use crate::{
     cloud::CloudView,
     config::{PrefillStyle, RouterConfig, Wire},
     domain::{ChatRequest, ModelName, NanoUsd, Needs, Price, TargetName},
-    gpu::{SlotView, slot::SlotStats},
+    gpu::{SlotView, poison::Verdict, slot::SlotStats},
     jobs::{Progress, TargetKey},
 };
 use std::time::Duration;
@@ -166,12 +166,22 @@ pub struct Ask<'a> {
     pub recalled: Recalled,
     /// Until the request's deadline; `None` = not known.
     pub time_left: Option<Duration>,
+    /// Whether engines die of it.
+    pub verdict: Verdict,
 }
 
 impl<'a> Ask<'a> {
     /// A request of an open key and an unknown conversation.
     pub const fn new(request: &'a ChatRequest, grade: &'a Classification, progress: &'a Progress) -> Self {
-        Self { request, grade, progress, policy: KeyPolicy::OPEN, recalled: Recalled::NOTHING, time_left: None }
+        Self {
+            request,
+            grade,
+            progress,
+            policy: KeyPolicy::OPEN,
+            recalled: Recalled::NOTHING,
+            time_left: None,
+            verdict: Verdict::Free,
+        }
     }
 
     pub const fn is_local_only(self) -> bool {

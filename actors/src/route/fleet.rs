@@ -8,7 +8,7 @@ use super::{
 use crate::{
     cloud::Provider,
     domain::{ModelName, TargetName},
-    gpu::{EngineSlot, life::GpuState},
+    gpu::{EngineSlot, life::GpuState, poison::Poison},
     health::Vitals,
 };
 use std::{sync::Arc, time::Duration};
@@ -21,6 +21,8 @@ pub struct Fleet {
     pub providers: Arc<[Arc<Provider>]>,
     pub sessions: Sessions,
     pub vitals: Vitals,
+    /// Requests that engines died of.
+    pub poison: Poison,
 }
 
 impl Fleet {

@@ -5,6 +5,7 @@ use super::facts::{Ask, CloudFacts, LocalFacts, Size, Surroundings};
 use crate::{
     config::PrefillStyle,
     domain::{Input, ModelChoice},
+    gpu::poison::Verdict,
 };
 use serde::Serialize;
 
@@ -31,6 +32,8 @@ pub enum Gate {
     Budget,
     /// It was tried for this request already.
     Tried,
+    /// An engine died of the request, so no GPU takes it for a while.
+    Barred,
     /// It takes no request now, and waiting for it makes no sense.
     State,
     /// The explicit max_tokens does not fit beside the prompt. The softest: with nothing else left, the answer is capped.
@@ -82,6 +85,7 @@ fn stops_local(local: &LocalFacts, ask: Ask<'_>, size: Size) -> Option<Gate> {
         (Gate::Abilities, !local.abilities.missing(ask.request.needs).any() && reads(local.abilities, ask)),
         (Gate::Context, size.prompt_least <= room(local.window)),
         (Gate::Tried, !ask.progress.tried.contains(&local.key())),
+        (Gate::Barred, !matches!(ask.verdict, Verdict::Barred { .. })),
         (Gate::State, is_there),
         (Gate::Output, size.prompt_least.saturating_add(asked) <= room(local.window)),
     ])

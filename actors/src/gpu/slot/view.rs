@@ -59,6 +59,8 @@ pub struct SlotView {
     pub owned: bool,
     pub adopted: bool,
     pub leases: usize,
+    /// Somebody runs there who takes nobody beside it.
+    pub alone: bool,
     pub parallel: usize,
     /// The loaded model; `None` until it is loaded.
     pub info: Option<Arc<LoadedInfo>>,
@@ -78,6 +80,7 @@ impl SlotView {
             owned: false,
             adopted: false,
             leases: 0,
+            alone: false,
             parallel: parallel as usize,
             info: None,
             has_child: false,
@@ -89,6 +92,6 @@ impl SlotView {
 
     /// Places free right now.
     pub fn free(&self) -> usize {
-        if self.serving { self.parallel.saturating_sub(self.leases) } else { 0 }
+        if self.serving && !self.alone { self.parallel.saturating_sub(self.leases) } else { 0 }
     }
 }
