@@ -9,7 +9,7 @@ use spillway_actors::{
     cloud::Provider,
     config::{Config, Sources, load},
     domain::{ChatRequest, Input, Message, ModelChoice, Needs, RequestId, RequestKind, SamplingWish},
-    gpu::EngineSlot,
+    gpu::{EngineSlot, poison::Poison},
     jobs::Progress,
     route::{
         Fleet,

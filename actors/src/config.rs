@@ -17,7 +17,7 @@ pub use sources::{BUILT_IN, DemoCloud, ReadFile, Sources, default_cache_dir};
 
 use crate::classify::Cuts;
 use crate::domain::Sampling;
-use crate::domain::{Complexity, ModelName, NanoUsd, Price, TargetName};
+use crate::domain::{Complexity, ModelName, NanoUsd, Needs, Premises, Price, TargetName};
 use secrecy::SecretString;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -74,8 +74,10 @@ pub struct LocalConfig {
     pub name: TargetName,
     /// What clients may call the model.
     pub model: ModelName,
-    /// The file to load. Need not exist: the target is then Down with that cause.
+    /// The file to load; empty for a server. Need not exist: the target is then Down with that cause.
     pub model_path: PathBuf,
+    /// `engine = "http"`: a server that was started by somebody else. `None`: our own engine child.
+    pub server: Option<LocalServer>,
     pub engine_path: Option<PathBuf>,
     /// `None` = auto; `Some("cpu")`; or a device index or UUID as text.
     pub gpu: Option<String>,
@@ -103,6 +105,7 @@ impl LocalConfig {
             name: "local".into(),
             model: "tiny".into(),
             model_path: "/nonexistent.gguf".into(),
+            server: None,
             engine_path: None,
             gpu: None,
             health_gpu: None,
@@ -116,6 +119,30 @@ impl LocalConfig {
             defaults: LocalDefaults::default(),
         }
     }
+}
+
+/// An inference server on the operator's machines that speaks OpenAI's API.
+#[derive(Debug, Clone)]
+pub struct LocalServer {
+    /// Without a trailing slash, e.g. `http://127.0.0.1:8000/v1`.
+    pub base_url: String,
+    /// The server's own id of the model; `None` = the target's model, or the only one the server lists.
+    pub upstream: Option<String>,
+    pub key: Option<SecretString>,
+    /// Whether what must stay local may go there.
+    pub premises: Premises,
+    /// How it goes on with an answer that broke off, if it does.
+    pub prefill: PrefillStyle,
+    pub offers: Needs,
+    pub timeouts: LocalServerTimeouts,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct LocalServerTimeouts {
+    /// To the first token, queue and prompt of the server included.
+    pub first_token: Duration,
+    /// Silence inside a stream.
+    pub idle: Duration,
 }
 
 #[derive(Debug, Clone)]

@@ -10,6 +10,7 @@ mod local;
 mod report;
 mod retry;
 mod sent;
+mod server;
 mod show;
 mod take_over;
 

@@ -1,5 +1,6 @@
 //! Everything about one local target: its life-cycle machine, the slot that outlives actors, the engine child and the
-//! frames spoken with it. Knows no llama.cpp.
+//! frames spoken with it. Knows no llama.cpp. A target may also be a [`server`] that somebody else runs: it has the same life,
+//! leases and epochs, and no child.
 
 pub mod actor;
 pub mod device;
@@ -8,8 +9,9 @@ pub mod life;
 pub mod link;
 pub mod poison;
 pub mod process;
+pub mod server;
 pub mod slot;
 pub mod watchdog;
 
-pub use actor::{GpuModelActor, GpuMsg};
+pub use actor::{EngineKind, GpuModelActor, GpuMsg};
 pub use slot::{EngineSlot, JobStream, Lease, SlotView, Tenant};

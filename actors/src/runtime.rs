@@ -10,7 +10,7 @@ use crate::{
     config::{Config, LocalConfig},
     domain::GatewayError,
     flight::{HedgeBudget, Services},
-    gpu::{EngineSlot, GpuModelActor, GpuMsg, poison::Poison, process::Spawner},
+    gpu::{EngineKind, EngineSlot, GpuModelActor, GpuMsg, poison::Poison, process::Spawner, server::Server},
     health::{HealthActor, HealthMsg, NvmlProbe, Scores, Vitals},
     jobs::JobTable,
     ledger::{Ledger, LedgerActor, LedgerMsg},
@@ -26,7 +26,7 @@ use crate::{
 };
 use kill::EngineOrder;
 use ractor::{Actor, ActorCell, ActorRef, Message, SpawnErr};
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -129,6 +129,7 @@ impl Runtime {
             spawner: spawner.clone(),
             probe: NvmlProbe::start(services.config.health.nvml_library.clone())?,
             engine,
+            servers: servers(&services.config)?,
         };
         let root = parts.supervisor(names::ROOT, parts.children());
         tree.started(names::ROOT, None, Instant::now());
@@ -180,6 +181,9 @@ impl Runtime {
         if let Some(order) = how.on_engine() {
             let slot = actor.strip_prefix("gpu/").and_then(|name| self.slot(name));
             let slot = slot.ok_or_else(|| ChaosError::NoEngine(actor.to_owned()))?;
+            if slot.config().server.is_some() {
+                return Err(ChaosError::ForeignEngine(actor.to_owned()));
+            }
             let link = slot.link().ok_or_else(|| ChaosError::NotAlive(actor.to_owned()))?;
             match order {
                 EngineOrder::Signal(signal) => {
@@ -233,6 +237,11 @@ impl Runtime {
     }
 }
 
+fn servers(config: &Config) -> Result<HashMap<String, Arc<Server>>, GatewayError> {
+    let servers = config.locals.iter().filter_map(|local| Some((local, local.server.as_ref()?)));
+    servers.map(|(local, server)| Ok((local.name.to_string(), Arc::new(Server::new(local, server)?)))).collect()
+}
+
 async fn tell_end(root: JoinHandle<()>, ended: CancellationToken, address: Address<SupervisorMsg>, tree: Tree) {
     let _ = root.await;
     address.clear();
@@ -261,6 +270,8 @@ struct Parts<'a> {
     spawner: Spawner,
     probe: NvmlProbe,
     engine: Result<PathBuf, String>,
+    /// Local targets that are servers, by name.
+    servers: HashMap<String, Arc<Server>>,
 }
 
 impl Parts<'_> {
@@ -319,12 +330,16 @@ impl Parts<'_> {
     fn gpu_supervisor(&self) -> ChildSpec {
         let slots = self.services.fleet.slots.iter().zip(self.directory.gpus.iter());
         let members = slots.map(|(slot, address)| {
-            let engine = slot.config().engine_path.clone().map_or_else(|| self.engine.clone(), Ok);
+            let program = slot.config().engine_path.clone().map_or_else(|| self.engine.clone(), Ok);
+            let child = || EngineKind::Child {
+                spawner: self.spawner.clone(),
+                program,
+                chaos_enabled: self.services.config.chaos_enabled,
+            };
+            let server = self.servers.get(slot.name());
             let actor = GpuModelActor {
                 slot: Arc::clone(slot),
-                spawner: self.spawner.clone(),
-                engine,
-                chaos_enabled: self.services.config.chaos_enabled,
+                engine: server.map_or_else(child, |server| EngineKind::Server(Arc::clone(server))),
                 canary_interval: self.services.config.health.canary_interval,
             };
             leaf(format!("gpu/{}", slot.name()), actor, address)

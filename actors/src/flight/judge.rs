@@ -121,7 +121,8 @@ impl HoldBack {
         if !self.holds() {
             return vec![delta];
         }
-        self.tokens += delta.tokens.len() as u64;
+        // Only our own engine tells its tokens.
+        self.tokens += (delta.tokens.len() as u64).max(1);
         self.text.push_str(delta.content.as_deref().unwrap_or_default());
         self.held.push(delta);
         let is_suspect = self.text.trim().is_empty() || is_refusal(&self.text);

@@ -16,16 +16,16 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 /// One attempt's running state.
-struct Progress {
-    began: Instant,
-    first_token: Option<std::time::Duration>,
+pub(super) struct Progress {
+    pub(super) began: Instant,
+    pub(super) first_token: Option<std::time::Duration>,
     /// Tokens that another attempt had sent: read again, not generated again.
     replayed: u64,
     /// Text of a non-streaming answer so far.
-    text: String,
+    pub(super) text: String,
     /// Of a stream: what waits to be judged.
-    held: HoldBack,
-    usage: TokenUsage,
+    pub(super) held: HoldBack,
+    pub(super) usage: TokenUsage,
 }
 
 impl Flight {
@@ -36,7 +36,10 @@ impl Flight {
         let mut progress = Progress { began, first_token: None, replayed, text, held: self.hold_back(), usage };
         let mut hedge = self.hedge(decision, began);
         let result = match self.job.take_lease() {
-            Some(lease) => self.run_job(&lease, decision, &mut progress, &mut hedge).await,
+            Some(lease) => match lease.server() {
+                Some(server) => self.run_on_server(&lease, &server, decision, &mut progress, &mut hedge).await,
+                None => self.run_job(&lease, decision, &mut progress, &mut hedge).await,
+            },
             None => Err(engine_gone(decision).into()),
         };
         if result.as_ref().is_err_and(|failure| !failure.poor && failure.error.may_try_elsewhere()) {
@@ -244,7 +247,7 @@ fn engine_gone(decision: &Decision) -> GatewayError {
         .retry_after(std::time::Duration::from_secs(1))
 }
 
-fn died(lease: &Lease, decision: &Decision) -> Failure {
+pub(super) fn died(lease: &Lease, decision: &Decision) -> Failure {
     let death = lease.slot().death_of(lease.epoch());
     if let Some(death) = &death {
         observe::failover_stage("detect", death.at.elapsed());

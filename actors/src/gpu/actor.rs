@@ -7,6 +7,7 @@ use super::{
     life::{Cause, GpuState},
     link::{Ends, Link},
     process::{EngineCommand, Spawner},
+    server::{LOADING, Server},
     slot::{EngineSlot, OwnerId, SlotView},
     watchdog::FIRST_STEP,
 };
@@ -27,6 +28,8 @@ use tokio::{sync::watch, time::Instant};
 
 /// How long a killed child may take to be reaped before its GPU is quarantined.
 const REAP: Duration = Duration::from_secs(5);
+/// A server that works for somebody and has said nothing to anybody for this long is looked at.
+const SERVER_SILENCE: Duration = Duration::from_secs(2);
 /// Deadline of a canary on an engine that has decoded before. Long, because on a slow CPU it waits behind a step full of
 /// prompt; a hang is the watchdog's to notice.
 const CANARY: Duration = Duration::from_secs(15);
@@ -42,14 +45,25 @@ pub enum GpuMsg {
     Chaos(Fault),
 }
 
+/// What serves the slot.
+#[derive(Clone)]
+pub enum EngineKind {
+    /// A child of ours.
+    Child {
+        spawner: Spawner,
+        /// Engine binary; `Err` says where it was looked for.
+        program: Result<PathBuf, String>,
+        chaos_enabled: bool,
+    },
+    /// Somebody else's, at an address.
+    Server(Arc<Server>),
+}
+
 /// What it takes to run one GpuModelActor; cloned for every incarnation.
 #[derive(Clone)]
 pub struct GpuModelActor {
     pub slot: Arc<EngineSlot>,
-    pub spawner: Spawner,
-    /// Engine binary; `Err` says where it was looked for.
-    pub engine: Result<PathBuf, String>,
-    pub chaos_enabled: bool,
+    pub engine: EngineKind,
     /// How often an idle engine must prove that it decodes; `None` = never.
     pub canary_interval: Option<Duration>,
 }
@@ -93,7 +107,7 @@ enum Due {
 
 /// `prove_at`: when an idle engine must next show that it decodes.
 fn due(view: &SlotView, prove_at: Option<Instant>, now: Instant) -> Due {
-    if view.has_child {
+    if view.is_linked {
         return due_of_child(view, prove_at, now);
     }
     match &view.state {
@@ -121,8 +135,10 @@ fn due_of_child(view: &SlotView, prove_at: Option<Instant>, now: Instant) -> Due
         return Due::Canary { epoch: view.epoch, first: view.state == GpuState::Loading };
     }
     match prove_at {
-        // While it works for somebody the watchdog has an eye on every step.
-        Some(at) if at <= now && view.leases == 0 => Due::Canary { epoch: view.epoch, first: false },
+        // While a child works for somebody the watchdog has an eye on every step; a server has none.
+        Some(at) if at <= now && (view.leases == 0 || view.is_server) => {
+            Due::Canary { epoch: view.epoch, first: false }
+        }
         Some(at) if at > now => Due::WakeAt(at),
         _ => Due::Nothing,
     }
@@ -171,13 +187,15 @@ impl GpuModelActor {
         }
         let owner = state.ownership.id;
         state.timer = None;
-        let prove_at = self.canary_interval.and_then(|interval| Some(self.slot.proven_at()? + interval));
-        state.operation = match due(&self.slot.view(), prove_at, Instant::now()) {
+        let view = self.slot.view();
+        let prove_at = self.canary_interval.and_then(|interval| {
+            let busy_server = view.is_server && view.leases > 0;
+            Some(self.slot.proven_at()? + if busy_server { interval.min(SERVER_SILENCE) } else { interval })
+        });
+        state.operation = match due(&view, prove_at, Instant::now()) {
             Due::Nothing => None,
             Due::Start => Some(operation(myself, start(self.clone(), owner))),
-            Due::Canary { epoch, first } => {
-                Some(operation(myself, canary(Arc::clone(&self.slot), owner, epoch, first)))
-            }
+            Due::Canary { epoch, first } => Some(operation(myself, canary(self.clone(), owner, epoch, first))),
             Due::Retire => {
                 self.slot.retire(owner, Instant::now());
                 None
@@ -245,20 +263,26 @@ async fn start(actor: GpuModelActor, owner: OwnerId) {
 
 async fn try_start(actor: &GpuModelActor, owner: OwnerId) -> Result<(), Cause> {
     let slot = &actor.slot;
+    let (spawner, program, chaos) = match &actor.engine {
+        EngineKind::Child { spawner, program, chaos_enabled } => (spawner, program, *chaos_enabled),
+        EngineKind::Server(server) => {
+            slot.attach(owner, |epoch| Link::to_server(epoch, Arc::clone(server)));
+            return Ok(());
+        }
+    };
     if let Some(corpse) = slot.corpse()
         && !corpse.reaped(Duration::ZERO).await
     {
         return Err(Cause::Unreapable);
     }
-    let program = actor.engine.clone().map_err(Cause::NotLoadable)?;
+    let program = program.clone().map_err(Cause::NotLoadable)?;
     let path = &slot.config().model_path;
     if !path.is_file() {
         return Err(missing(path));
     }
     let environment = device::environment(slot.config().gpu.as_deref(), &|name| std::env::var(name).ok());
-    let command = EngineCommand { program: program.clone(), chaos: actor.chaos_enabled, environment };
-    let spawned = actor
-        .spawner
+    let command = EngineCommand { program: program.clone(), chaos, environment };
+    let spawned = spawner
         .spawn(command)
         .await
         .map_err(|error| Cause::NotLoadable(format!("cannot start {}: {error}", program.display())))?;
@@ -283,16 +307,38 @@ async fn bury(slot: Arc<EngineSlot>, owner: OwnerId) {
     slot.decide_restart(owner, reaped, Instant::now(), rand::random());
 }
 
-/// One decode of one token: proof that the engine serves, which a heartbeat alone is not. An adopted engine that is
-/// decoding for somebody right now has given that proof.
-async fn canary(slot: Arc<EngineSlot>, owner: OwnerId, epoch: u64, first: bool) {
+/// Proof that the target serves. Of a server: it is there and has its model; whether it answers, its answers show.
+async fn canary(actor: GpuModelActor, owner: OwnerId, epoch: u64, first: bool) {
+    match &actor.engine {
+        EngineKind::Child { .. } => canary_of_child(&actor.slot, owner, epoch, first).await,
+        EngineKind::Server(server) => look_at_server(&actor.slot, server, owner, epoch, first).await,
+    }
+}
+
+async fn look_at_server(slot: &EngineSlot, server: &Server, owner: OwnerId, epoch: u64, first: bool) {
+    let looked = if first {
+        tokio::time::timeout(LOADING, server.awaited()).await.unwrap_or_else(|_| {
+            Err(Cause::LoadFailed(format!("the server has been loading for {} s", LOADING.as_secs())))
+        })
+    } else {
+        server.still_serves().await
+    };
+    match looked {
+        Ok(()) => slot.canary_passed(owner, epoch, Instant::now()),
+        Err(cause) => drop(slot.declare_death(epoch, cause, Instant::now())),
+    }
+}
+
+/// One decode of one token, which shows more than a heartbeat. An adopted engine that is decoding for somebody right now
+/// has given that proof.
+async fn canary_of_child(slot: &Arc<EngineSlot>, owner: OwnerId, epoch: u64, first: bool) {
     let decodes =
         slot.link().is_some_and(|link| link.epoch() == epoch && link.pulse().lock().is_decoding(Instant::now()));
     if decodes && !first {
         return slot.canary_passed(owner, epoch, Instant::now());
     }
     let deadline = if first { FIRST_STEP } else { CANARY };
-    match tokio::time::timeout(deadline, decode_one(&slot, epoch)).await {
+    match tokio::time::timeout(deadline, decode_one(slot, epoch)).await {
         Ok(Ok(())) => slot.canary_passed(owner, epoch, Instant::now()),
         Ok(Err(what)) => drop(slot.declare_death(epoch, Cause::CanaryFailed(what), Instant::now())),
         Err(_) => {
@@ -388,7 +434,7 @@ mod tests {
         };
         SlotView {
             state: GpuState::Warm,
-            has_child: true,
+            is_linked: true,
             adopted: true,
             leases,
             info: Some(Arc::new(info)),

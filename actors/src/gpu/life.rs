@@ -19,6 +19,8 @@ pub enum Cause {
     LoadFailed(String),
     /// The model file or the engine binary is missing or unusable: a restart alone mends nothing.
     NotLoadable(String),
+    /// A server that somebody else runs is not there.
+    Unreachable(String),
     /// SIGKILL was sent and the child is still there.
     Unreapable,
     /// The driver reported an error that a fresh engine cures.
@@ -42,6 +44,7 @@ impl Cause {
             Self::CanaryFailed(_) => "canary_failed",
             Self::LoadFailed(_) => "load_failed",
             Self::NotLoadable(_) => "not_loadable",
+            Self::Unreachable(_) => "unreachable",
             Self::Unreapable => "unreapable",
             Self::Xid(_) => "xid",
             Self::BadGpu(_) => "bad_gpu",
@@ -123,6 +126,7 @@ impl fmt::Display for Cause {
             Self::Hang(what) => write!(f, "engine hangs: {what}"),
             Self::CanaryFailed(what) => write!(f, "canary decode failed: {what}"),
             Self::LoadFailed(what) | Self::NotLoadable(what) => write!(f, "model did not load: {what}"),
+            Self::Unreachable(what) => f.write_str(what),
             Self::Unreapable => f.write_str("engine does not die after SIGKILL"),
             Self::Xid(xid) => write!(f, "the driver reported Xid {xid}"),
             Self::BadGpu(what) => write!(f, "bad GPU: {what}"),

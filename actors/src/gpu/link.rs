@@ -1,12 +1,13 @@
-//! The link to one engine child: reads its frames into the slot, writes orders, watches its pulse. It lives as long as
-//! the child and belongs to the slot, so an actor's death does not touch a running stream.
+//! The link to what serves a slot. To an engine child: reads its frames into the slot, writes orders, watches its pulse. To
+//! a server: its address, no more. It belongs to the slot, so an actor's death does not touch a running stream.
 
 use super::{
     frame::{self, EngineChaos, FromEngine, LoadFailureKind, LoadSpec, PROTOCOL_VERSION, ToEngine},
     life::Cause,
     process::{EngineChild, Spawned},
+    server::Server,
     slot::EngineSlot,
-    watchdog::Pulse,
+    watchdog::{Pace, Pulse},
 };
 use crate::task;
 use parking_lot::Mutex;
@@ -41,11 +42,16 @@ const LOG_LINE_BYTES: usize = 400;
 
 pub struct Link {
     epoch: u64,
-    child: EngineChild,
-    orders: mpsc::Sender<Vec<u8>>,
+    far: Far,
     pulse: Arc<Mutex<Pulse>>,
     /// Chaos has ended it, or is about to.
     told_to_die: AtomicBool,
+}
+
+/// What is at the other end.
+enum Far {
+    Child { child: EngineChild, orders: mpsc::Sender<Vec<u8>> },
+    Server(Arc<Server>),
 }
 
 /// The ends of a spawned child that must be registered with the runtime before the slot takes the link.
@@ -74,18 +80,15 @@ impl Link {
         let (orders, queue) = mpsc::channel(ORDERS);
         let pulse = Arc::new(Mutex::new(Pulse::new(Instant::now(), slot.view().stats.pace)));
         let exit = ends.child.exit();
-        let link = Arc::new(Self {
-            epoch,
-            child: ends.child,
-            orders,
-            pulse: Arc::clone(&pulse),
-            told_to_die: AtomicBool::new(false),
-        });
+        let pid = ends.child.pid();
+        let far = Far::Child { child: ends.child, orders };
+        let told_to_die = AtomicBool::new(false);
+        let link = Arc::new(Self { epoch, far, pulse: Arc::clone(&pulse), told_to_die });
         link.send(&ToEngine::Hello { version: PROTOCOL_VERSION, epoch });
         link.send(&ToEngine::Load(load));
         task::detached(write_orders(write, queue));
         task::detached(read_frames(Arc::clone(slot), epoch, read, Arc::clone(&pulse)));
-        task::detached(watch_pulse(Arc::clone(slot), epoch, pulse, link.pid()));
+        task::detached(watch_pulse(Arc::clone(slot), epoch, pulse, pid));
         task::detached(watch_exit(Arc::clone(slot), epoch, exit));
         let name = slot.name().to_owned();
         task::detached(pass_log(name.clone(), ends.stdout));
@@ -93,8 +96,25 @@ impl Link {
         link
     }
 
-    pub const fn pid(&self) -> u32 {
-        self.child.pid()
+    /// A link to a server that is there already, or is said to be.
+    pub fn to_server(epoch: u64, server: Arc<Server>) -> Arc<Self> {
+        let pulse = Arc::new(Mutex::new(Pulse::new(Instant::now(), Pace::default())));
+        Arc::new(Self { epoch, far: Far::Server(server), pulse, told_to_die: AtomicBool::new(false) })
+    }
+
+    /// `None` for a server: its processes are its own business.
+    pub const fn pid(&self) -> Option<u32> {
+        match &self.far {
+            Far::Child { child, .. } => Some(child.pid()),
+            Far::Server(_) => None,
+        }
+    }
+
+    pub const fn server(&self) -> Option<&Arc<Server>> {
+        match &self.far {
+            Far::Child { .. } => None,
+            Far::Server(server) => Some(server),
+        }
     }
 
     pub const fn epoch(&self) -> u64 {
@@ -105,20 +125,25 @@ impl Link {
         &self.pulse
     }
 
-    /// Queues an order. `false`: the queue is full or the writer is gone; the watchdog or the reader tells why.
+    /// Queues an order. `false`: the queue is full or the writer is gone, and the watchdog or the reader tells why; or a
+    /// server is there, which takes none.
     pub fn send(&self, order: &ToEngine) -> bool {
+        let Far::Child { orders, .. } = &self.far else { return false };
         let mut bytes = Vec::new();
-        frame::encode(order, &mut bytes).is_ok() && self.orders.try_send(bytes).is_ok()
+        frame::encode(order, &mut bytes).is_ok() && orders.try_send(bytes).is_ok()
     }
 
     pub fn kill(&self) {
-        let _ = self.child.signal(Signal::KILL);
+        if let Far::Child { child, .. } = &self.far {
+            let _ = child.signal(Signal::KILL);
+        }
     }
 
     /// For chaos: what the child dies of from now on is nobody's fault.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
+        let Far::Child { child, .. } = &self.far else { return Err(io::ErrorKind::Unsupported.into()) };
         self.told_to_die.store(true, Ordering::Release);
-        self.child.signal(signal)
+        child.signal(signal)
     }
 
     /// As [`signal`](Self::signal).
@@ -131,9 +156,10 @@ impl Link {
         self.told_to_die.load(Ordering::Acquire)
     }
 
-    /// Waits until the child is reaped, at most `bound`.
+    /// Waits until the child is reaped, at most `bound`. Of a server there is nothing to reap.
     pub async fn reaped(&self, bound: Duration) -> bool {
-        let mut exit = self.child.exit();
+        let Far::Child { child, .. } = &self.far else { return true };
+        let mut exit = child.exit();
         matches!(tokio::time::timeout(bound, exit.wait_for(Option::is_some)).await, Ok(Ok(_)))
     }
 }

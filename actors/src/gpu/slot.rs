@@ -7,13 +7,14 @@ mod view;
 
 pub use health::Condemned;
 pub use lease::{JobStream, Lease};
-pub use view::{SlotStats, SlotView};
+pub use view::{Answered, SlotStats, SlotView};
 
 use super::{
     frame::{FromEngine, JobEvent, JobId, JobOutput, JobSpec, LoadedInfo, ToEngine},
     life::{Cause, GpuInput, GpuState, Guilt, Strain},
     link::Link,
     poison::{DeathId, Poison},
+    server,
 };
 use crate::{
     config::{EngineRestart, LocalConfig},
@@ -164,8 +165,9 @@ impl EngineSlot {
             alone: inner.has_lone_tenant(),
             parallel: self.config.parallel as usize,
             info: inner.info.clone(),
-            has_child: inner.link.is_some(),
-            engine_pid: inner.link.as_ref().map(|link| link.pid()),
+            is_linked: inner.link.is_some(),
+            is_server: self.config.server.is_some(),
+            engine_pid: inner.link.as_ref().and_then(|link| link.pid()),
             stats: inner.stats,
             drain_until: inner.condemned.as_ref().map(|condemned| condemned.drain_until),
         };
@@ -210,16 +212,18 @@ impl EngineSlot {
         }
     }
 
-    /// Registers a freshly spawned child. Refused when the caller is no longer the owner, or a child is there already.
+    /// Registers a freshly spawned child, or a server. Refused when the caller is no longer the owner, or a child is there already.
     pub fn attach(&self, owner: OwnerId, make: impl FnOnce(u64) -> Arc<Link>) -> bool {
         let mut inner = self.inner.lock();
         if inner.owner != Some(owner) || inner.link.is_some() || inner.state.next(GpuInput::ChildSpawned).is_none() {
             return false;
         }
-        inner.link = Some(make(inner.epoch));
+        let link = make(inner.epoch);
+        // A child says itself what it has loaded.
+        inner.info = link.server().map(|_| Arc::new(server::info(&self.config)));
+        inner.link = Some(link);
         inner.corpse = None;
         inner.condemned = None;
-        inner.info = None;
         inner.adopted = false;
         inner.serving_since = None;
         self.transition(&mut inner, GpuInput::ChildSpawned);
@@ -469,6 +473,29 @@ impl EngineSlot {
         {
             link.send(&ToEngine::Cancel { job });
         }
+    }
+
+    /// An attempt at the server of `epoch` failed: no new lease until a look has shown that it is there.
+    pub(crate) fn doubt(&self, epoch: u64) {
+        let mut inner = self.inner.lock();
+        if inner.epoch == epoch && inner.link.is_some() {
+            inner.adopted = false;
+            self.publish(&inner);
+        }
+    }
+
+    /// The server of `epoch` said something to somebody just now: no look is needed to know that it is there.
+    pub(crate) fn heard(&self, epoch: u64, now: Instant) {
+        if let Some(link) = self.inner.lock().link.as_ref().filter(|link| link.epoch() == epoch) {
+            link.pulse().lock().proved(now);
+        }
+    }
+
+    /// What an answer of a server shows of its pace.
+    pub(crate) fn note_answer(&self, answer: Answered, now: Instant) {
+        let mut inner = self.inner.lock();
+        inner.stats.learn_answer(answer, now);
+        self.publish(&inner);
     }
 
     /// Whether the loaded model computes on the processor.

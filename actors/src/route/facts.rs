@@ -6,7 +6,7 @@ use crate::{
     classify::Classification,
     cloud::CloudView,
     config::{PrefillStyle, RouterConfig, Wire},
-    domain::{ChatRequest, ModelName, NanoUsd, Needs, Price, TargetName},
+    domain::{ChatRequest, ModelName, NanoUsd, Needs, Premises, Price, TargetName},
     gpu::{SlotView, poison::Verdict, slot::SlotStats},
     jobs::{Progress, TargetKey},
 };
@@ -25,6 +25,11 @@ pub struct Abilities {
 impl Abilities {
     /// Plain text, or token ids of its own tokenizer.
     pub const LOCAL: Self = Self { offers: Needs::NONE, token_prompts: true, prefix_cache: false };
+    /// A server of the operator's, with what its configuration says it can do.
+    pub const fn of_server(offers: Needs) -> Self {
+        Self { offers, token_prompts: false, prefix_cache: true }
+    }
+
     /// Everything but token ids: what a model refuses, its provider says.
     pub const CLOUD: Self = Self { offers: Needs::ALL, token_prompts: false, prefix_cache: true };
 
@@ -74,6 +79,10 @@ pub struct LocalFacts {
     pub default_output: u32,
     pub max_output: u32,
     pub abilities: Abilities,
+    /// Whether what must stay local may go there.
+    pub premises: Premises,
+    /// How it continues an answer from its text, if it does. Our own engine replays tokens instead.
+    pub prefill: PrefillStyle,
     pub health: TargetHealth,
 }
 

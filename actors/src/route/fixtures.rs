@@ -3,8 +3,8 @@
 use super::facts::{Abilities, CloudFacts, LocalFacts, TargetHealth};
 use crate::{
     cloud::CloudView,
-    config::{ClassifierKind, EngineRestart, LocalConfig, RouterConfig, Rule, RuleTarget, Wire},
-    domain::{ChatRequest, NanoUsd, Price},
+    config::{ClassifierKind, EngineRestart, LocalConfig, PrefillStyle, RouterConfig, Rule, RuleTarget, Wire},
+    domain::{ChatRequest, NanoUsd, Premises, Price},
     gpu::{
         EngineSlot,
         life::{Cause, GpuState},
@@ -68,6 +68,8 @@ pub(super) fn local(state: GpuState, leases: usize) -> LocalFacts {
         default_output: 1024,
         max_output: 2048,
         abilities: Abilities::LOCAL,
+        premises: Premises::Own,
+        prefill: PrefillStyle::None,
         health: TargetHealth::default(),
     }
 }

@@ -4,7 +4,7 @@
 use super::facts::{Ask, CloudFacts, LocalFacts, Size, Surroundings};
 use crate::{
     config::PrefillStyle,
-    domain::{Input, ModelChoice},
+    domain::{Input, ModelChoice, Premises},
     gpu::poison::Verdict,
 };
 use serde::Serialize;
@@ -81,6 +81,7 @@ fn stops_local(local: &LocalFacts, ask: Ask<'_>, size: Size) -> Option<Gate> {
     let is_there = local.view.serving || local.view.state.comes_back_soon();
     first_stop([
         (Gate::Model, local_is_meant(local, ask)),
+        (Gate::LocalOnly, local.premises == Premises::Own || !ask.is_local_only()),
         (Gate::KeyPolicy, ask.policy.allows(&local.name, &local.model)),
         (Gate::Abilities, !local.abilities.missing(ask.request.needs).any() && reads(local.abilities, ask)),
         (Gate::Context, size.prompt_least <= room(local.window)),
@@ -123,7 +124,12 @@ fn reads(abilities: super::facts::Abilities, ask: Ask<'_>) -> bool {
 
 pub(super) fn local_is_meant(local: &LocalFacts, ask: Ask<'_>) -> bool {
     if let Some(cut) = &ask.progress.take_over {
-        return cut.replay.as_ref() == Some(&local.model);
+        // An engine of ours replays tokens, a server goes on from the text.
+        let replays = !local.view.is_server && cut.replay.as_ref() == Some(&local.model);
+        let continues = cut.prefix && local.prefill != PrefillStyle::None;
+        if !continues {
+            return replays;
+        }
     }
     match &ask.request.model {
         ModelChoice::Auto | ModelChoice::Local => true,

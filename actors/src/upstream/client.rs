@@ -17,9 +17,11 @@ use tokio::time::{Instant, timeout_at};
 
 mod models;
 mod prefix;
+mod presence;
 mod stream;
 
 pub use super::chunk::{WholeAnswer, WholeChoice};
+pub use presence::Presence;
 pub use stream::EventStream;
 
 const MAX_BODY_BYTES: usize = 32 << 20;

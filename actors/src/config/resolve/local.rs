@@ -1,5 +1,7 @@
-//! `[[local]]`: one engine process each. Says where the model file should be, not whether it is there: a missing file is
+//! `[[local]]`: one engine process each, or a server at an address. Says where the model file should be, not whether it is there: a missing file is
 //! a target that is down, not a faulty configuration.
+
+mod server;
 
 use super::{Context, Names, names::RESERVED};
 use crate::{
@@ -7,7 +9,7 @@ use crate::{
         LocalConfig, LocalDefaults,
         catalogue::Catalogue,
         raw::Value,
-        section::{Placed, Section, as_text, did_you_mean},
+        section::{Section, as_text, did_you_mean},
     },
     domain::{ModelName, TargetName},
     gpu::frame::Sampling,
@@ -22,8 +24,10 @@ pub(super) fn locals(top: &Section<'_>, context: &Context<'_>, names: &mut Names
 
 fn local(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Option<LocalConfig> {
     let name = section.text("name").filter(|name| names.add_target(name, context.report));
-    check_engine(&section);
-    let model = model(&section, context);
+    let engine = section.choice("engine", &[("llama", false), ("http", true)]);
+    let is_http = engine.as_ref().is_some_and(|engine| engine.value);
+    let model = if is_http { server::model(&section, context) } else { model(&section, context) };
+    let server = server::server(&section, context, is_http);
     let engine_path = section.text("engine_path");
     let gpu = gpu(&section);
     let health_gpu = health_gpu(&section);
@@ -37,6 +41,7 @@ fn local(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Opti
     let defaults = section.section("defaults").and_then(defaults);
     check_pool(&section, context_tokens, max_request_tokens.flatten());
     section.finish();
+    engine?;
     let (model, model_path) = model?;
     let name = TargetName::from(name?.value.as_str());
     names.add_local(name.clone(), model.clone());
@@ -44,6 +49,7 @@ fn local(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Opti
         name,
         model,
         model_path,
+        server: server?,
         engine_path: Some(engine_path?.value).filter(|path| !path.is_empty()).map(PathBuf::from),
         gpu: gpu?,
         health_gpu: health_gpu?,
@@ -56,15 +62,6 @@ fn local(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Opti
         use_mlock: use_mlock?,
         defaults: defaults?,
     })
-}
-
-fn check_engine(section: &Section<'_>) {
-    let engine = section.choice("engine", &[("llama", true), ("http", false)]);
-    if let Some(Placed { value: false, origin }) = engine {
-        section.refuse("engine", &origin, "= \"http\" is not available in this version: use \"llama\"");
-        // Its address is no second fault.
-        section.entry("base_url");
-    }
 }
 
 fn check_pool(section: &Section<'_>, context_tokens: Option<u32>, max_request_tokens: Option<u32>) {

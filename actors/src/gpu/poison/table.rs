@@ -7,7 +7,7 @@ use std::{
 use tokio::time::Instant;
 
 /// How long a request is barred, and how long a suspicion lasts that nothing has cleared.
-pub const TERM: Duration = Duration::from_secs(600);
+pub(super) const TERM: Duration = Duration::from_secs(600);
 /// Entries of each kind; beyond it the one that ends soonest is forgotten.
 const MOST: usize = 1024;
 /// Deaths whose cause may still become known.
@@ -88,7 +88,7 @@ impl Table {
     /// That death was somebody else's doing.
     pub fn absolve(&mut self, death: &DeathId) {
         if let Some(accusation) = self.take(death) {
-            accusation.fresh.iter().for_each(|mark| drop(self.suspects.remove(mark)));
+            self.suspects.retain(|mark, _| !accusation.fresh.contains(mark));
         }
     }
 

@@ -44,7 +44,7 @@ impl ProviderClient {
 }
 
 /// Beside the endpoint for answers, whichever of the two wire formats that speaks.
-fn models_url(answers: &Url) -> Url {
+pub(super) fn models_url(answers: &Url) -> Url {
     let base = answers.path().trim_end_matches('/');
     let base = base.strip_suffix("/chat/completions").or_else(|| base.strip_suffix("/messages")).unwrap_or(base);
     let mut url = answers.clone();
@@ -66,7 +66,19 @@ async fn read(patience: &Patience, mut response: Response, until: Instant) -> Re
     }
 }
 
-fn read_ids(body: &[u8]) -> Option<Vec<String>> {
+/// The whole of a list that is not too long; whoever calls bounds the time.
+pub(super) async fn read_list(mut response: Response) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    while let Some(piece) = response.chunk().await.ok()? {
+        if body.len() + piece.len() > MAX_LIST_BYTES {
+            return None;
+        }
+        body.extend_from_slice(&piece);
+    }
+    Some(body)
+}
+
+pub(super) fn read_ids(body: &[u8]) -> Option<Vec<String>> {
     let list: List = serde_json::from_slice(body).ok()?;
     Some(list.data.into_iter().take(MAX_IDS).map(|listed| listed.id).collect())
 }
