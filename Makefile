@@ -1,23 +1,29 @@
 # Everything a developer or a machine runs. `make` alone lists the targets.
 #
-#   GPU=cuda|vulkan|metal|rocm   build the engine for that kind of GPU (its toolkit must be installed); default: CPU
+#   GPU=cuda|vulkan|metal|rocm   build the engine for that kind of GPU (its toolkit must be installed); default: CPU.
+#                                Several with commas between them: GPU=cuda,vulkan
 #   CARGO_TARGET_DIR=DIR         where build artefacts go; may be shared between checkouts
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos check build model deps clean
+.PHONY: help run test chaos check build cuda-check model deps clean
 
 GPU ?=
 CONFIG ?= config/spillway.toml
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 SECONDS_OF_CHAOS ?= 60
-FEATURES := $(if $(GPU),--features spillway-engine/$(GPU))
+comma := ,
+FEATURES := $(if $(GPU),--features spillway-engine/$(subst $(comma),$(comma)spillway-engine/,$(GPU)))
+ifneq ($(GPU),)
+# A backend finds the libraries of its toolkit where they were when it was linked.
+export CMAKE_INSTALL_RPATH_USE_LINK_PATH := TRUE
+endif
 # One profile for everything: llama.cpp is compiled once for each profile, and it is the slow part.
 CARGO_FLAGS := --release --locked --workspace $(FEATURES)
 
 help: ## list the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
 run: deps model build ## install what is missing, fetch the model, build, and serve on 127.0.0.1:8080
 	@exec "$(TARGET_DIR)/release/spillway" serve --config "$(CONFIG)"
@@ -44,6 +50,9 @@ check: ## formatting, lints, and (with cargo-deny installed) licences and banned
 
 build: ## build the gateway and its engine
 	cargo build $(CARGO_FLAGS) --bins
+
+cuda-check: ## compile, link and start the engine for CUDA, on any host (half an hour of two cores; toolkit from wheels)
+	@scripts/cuda-check.sh
 
 model: ## fetch the default model into the cache
 	@python3 scripts/fetch-model.py

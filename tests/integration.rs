@@ -41,6 +41,8 @@ mod poison;
 mod queue;
 #[path = "integration/route.rs"]
 mod route;
+#[path = "integration/server.rs"]
+mod server;
 #[path = "integration/shutdown.rs"]
 mod shutdown;
 #[path = "integration/start.rs"]
