@@ -3,6 +3,7 @@
 //! leases and epochs, and no child.
 
 pub mod actor;
+mod canary;
 pub mod device;
 pub mod frame;
 pub mod life;

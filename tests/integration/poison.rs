@@ -64,7 +64,7 @@ async fn f22_the_others_of_its_batch_go_on_and_the_engine_dies_twice() {
     let history = History::default();
     let before = gateway.gpu().await.epoch;
     let innocent = |at: usize| {
-        let asked = Ask::count().max_tokens(60).with("seed", at);
+        let asked = Ask::count().max_tokens(150).with("seed", at);
         // Each is another prompt to the table, or they would all be one.
         let asked = asked.with("prompt", format!("{}{}", " ".repeat(at), crate::support::checks::COUNT));
         let asked = if at == 0 { asked } else { asked.local_only() };

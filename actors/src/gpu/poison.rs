@@ -66,10 +66,15 @@ impl Poison {
 
     /// How the request may run. Costs nothing while nobody is under suspicion.
     pub fn verdict(&self, request: &ChatRequest, now: Instant) -> Verdict {
+        self.verdict_of(|| self.mark(request), now)
+    }
+
+    /// As [`verdict`](Self::verdict), for who keeps the mark of a long prompt.
+    pub fn verdict_of(&self, mark: impl FnOnce() -> Mark, now: Instant) -> Verdict {
         if self.table.lock().is_empty() {
             return Verdict::Free;
         }
-        let mark = self.mark(request);
+        let mark = mark();
         self.table.lock().verdict(&mark, now)
     }
 

@@ -2,7 +2,9 @@
 //! an engine death, and only once per epoch. Actors come and go; the slot and its child stay.
 
 mod health;
+mod jobs;
 mod lease;
+mod server;
 mod view;
 
 pub use health::Condemned;
@@ -10,11 +12,10 @@ pub use lease::{JobStream, Lease};
 pub use view::{Answered, SlotStats, SlotView};
 
 use super::{
-    frame::{FromEngine, JobEvent, JobId, JobOutput, JobSpec, LoadedInfo, ToEngine},
+    frame::{JobEvent, JobId, LoadedInfo, ToEngine},
     life::{Cause, GpuInput, GpuState, Guilt, Strain},
     link::Link,
     poison::{DeathId, Poison},
-    server,
 };
 use crate::{
     config::{EngineRestart, LocalConfig},
@@ -220,7 +221,7 @@ impl EngineSlot {
         }
         let link = make(inner.epoch);
         // A child says itself what it has loaded.
-        inner.info = link.server().map(|_| Arc::new(server::info(&self.config)));
+        inner.info = link.server().map(|_| Arc::new(super::server::info(&self.config)));
         inner.link = Some(link);
         inner.corpse = None;
         inner.condemned = None;
@@ -370,39 +371,6 @@ impl EngineSlot {
         self.publish(&inner);
     }
 
-    /// One frame from the engine of `epoch`; frames of an older epoch are dropped, so no token is sent twice.
-    pub(crate) fn on_frame(&self, epoch: u64, frame: FromEngine, now: Instant) -> Result<(), Cause> {
-        let mut inner = self.inner.lock();
-        if inner.epoch != epoch {
-            return Ok(());
-        }
-        match frame {
-            FromEngine::Loaded(info) => {
-                observe::model_loaded(self.name(), &info.device, std::time::Duration::from_millis(info.load_ms));
-                inner.info = Some(Arc::new(info));
-                self.publish(&inner);
-            }
-            FromEngine::Heartbeat(beat) => observe::kv_usage(self.name(), beat.kv_used, beat.kv_total),
-            FromEngine::Step { epoch: tag, outputs, .. } if tag == epoch => {
-                let held = inner.leases.len();
-                for output in outputs {
-                    if let Some(tenant) = deliver(&mut inner, output, now)? {
-                        self.poison.clear(&tenant.request);
-                    }
-                }
-                if inner.leases.len() != held {
-                    observe::leases(self.name(), inner.leases.len());
-                    self.publish(&inner);
-                }
-                if let Some(pace) = inner.link.as_ref().map(|link| link.pulse().lock().pace()) {
-                    inner.stats.learn(pace, now);
-                }
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
     /// Ends the child in good order: `Stop`, then the socket's end. The state becomes Cold.
     pub fn shut_down(&self) -> Option<Arc<Link>> {
         let mut inner = self.inner.lock();
@@ -447,65 +415,9 @@ impl EngineSlot {
         }
     }
 
-    /// Hands a job to the engine of `epoch`. `None` when that engine is gone.
-    pub(crate) fn submit(self: &Arc<Self>, epoch: u64, lease: Option<u64>, mut spec: JobSpec) -> Option<JobStream> {
-        let job = self.next_id();
-        spec.job = job;
-        // The engine sends at most one Accepted, one Piece per token and one end: this channel cannot fill up.
-        let capacity = spec.max_tokens as usize + 8;
-        let (events, outputs) = mpsc::channel(capacity);
-        let mut inner = self.inner.lock();
-        let link = inner.link.clone().filter(|_| inner.epoch == epoch)?;
-        inner.sinks.insert(job, Sink { events, next_seq: 0, lease, since: Instant::now() });
-        if !link.send(&ToEngine::Submit(Box::new(spec))) {
-            inner.sinks.remove(&job);
-            return None;
-        }
-        Some(JobStream::new(Arc::clone(self), epoch, job, outputs))
-    }
-
-    /// The receiver of `job` has gone.
-    pub(crate) fn cancel(&self, epoch: u64, job: JobId) {
-        let mut inner = self.inner.lock();
-        if inner.epoch == epoch
-            && inner.sinks.remove(&job).is_some()
-            && let Some(link) = &inner.link
-        {
-            link.send(&ToEngine::Cancel { job });
-        }
-    }
-
-    /// An attempt at the server of `epoch` failed: no new lease until a look has shown that it is there.
-    pub(crate) fn doubt(&self, epoch: u64) {
-        let mut inner = self.inner.lock();
-        if inner.epoch == epoch && inner.link.is_some() {
-            inner.adopted = false;
-            self.publish(&inner);
-        }
-    }
-
-    /// The server of `epoch` said something to somebody just now: no look is needed to know that it is there.
-    pub(crate) fn heard(&self, epoch: u64, now: Instant) {
-        if let Some(link) = self.inner.lock().link.as_ref().filter(|link| link.epoch() == epoch) {
-            link.pulse().lock().proved(now);
-        }
-    }
-
-    /// What an answer of a server shows of its pace.
-    pub(crate) fn note_answer(&self, answer: Answered, now: Instant) {
-        let mut inner = self.inner.lock();
-        inner.stats.learn_answer(answer, now);
-        self.publish(&inner);
-    }
-
     /// Whether the loaded model computes on the processor.
     pub(crate) fn is_on_cpu(&self) -> bool {
         self.view.borrow().info.as_ref().is_some_and(|info| !info.on_gpu)
-    }
-
-    /// Whether some job waits for an output.
-    pub(crate) fn has_jobs(&self) -> bool {
-        !self.inner.lock().sinks.is_empty()
     }
 }
 
@@ -513,35 +425,4 @@ impl Inner {
     fn has_lone_tenant(&self) -> bool {
         self.leases.values().any(|tenant| tenant.alone)
     }
-
-    /// The requests that the engine is working on.
-    fn working(&self) -> Vec<Arc<ChatRequest>> {
-        let leases = self.sinks.values().filter_map(|sink| sink.lease);
-        leases.filter_map(|lease| self.leases.get(&lease)).map(|tenant| Arc::clone(&tenant.request)).collect()
-    }
-}
-
-/// Passes one output to its job's channel; a gap in its sequence numbers means that the link cannot be trusted. Says who
-/// has been answered, if somebody has.
-fn deliver(inner: &mut Inner, output: JobOutput, now: Instant) -> Result<Option<Tenant>, Cause> {
-    let Some(sink) = inner.sinks.get_mut(&output.job) else { return Ok(None) };
-    if output.seq != sink.next_seq {
-        return Err(Cause::Garbage(format!("job output {} where {} was due", output.seq, sink.next_seq)));
-    }
-    sink.next_seq += 1;
-    let ended = matches!(output.event, JobEvent::Finished { .. } | JobEvent::Failed(_));
-    let delivered = sink.events.try_send(output.event).is_ok();
-    let mut answered = None;
-    if ended {
-        if let Some(Sink { lease: Some(lease), since, .. }) = inner.sinks.remove(&output.job) {
-            answered = inner.leases.remove(&lease);
-            inner.stats.record_service(now.duration_since(since).as_secs_f64());
-        }
-    } else if !delivered {
-        inner.sinks.remove(&output.job);
-        if let Some(link) = &inner.link {
-            link.send(&ToEngine::Cancel { job: output.job });
-        }
-    }
-    Ok(answered)
 }

@@ -12,7 +12,10 @@ use crate::{
     classify::{Basis, Classification},
     config::Config,
     domain::{ErrorKind, GatewayError},
-    gpu::{GpuMsg, SlotView, Tenant, poison::Verdict},
+    gpu::{
+        GpuMsg, SlotView, Tenant,
+        poison::{Mark, Verdict},
+    },
     jobs::{Job, TargetKey},
     observe,
     supervise::Address,
@@ -21,6 +24,7 @@ use crate::{
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent, rpc::CallResult};
 use serde::Serialize;
 use std::{
+    cell::OnceCell,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -75,6 +79,8 @@ struct Waiting {
     job: Arc<Job>,
     grade: Classification,
     conversation: Conversation,
+    /// What it is known by to who keeps poison from engines; made when it is first asked for.
+    mark: OnceCell<Mark>,
     reply_to: RouteReply,
     since: Instant,
 }
@@ -175,7 +181,7 @@ impl RouterActor {
         drop(job.take_lease());
         state.queue.retain(|waiting| waiting.job.seq != job.seq);
         let conversation = self.fleet.sessions.conversation(&job.request);
-        let waiting = Waiting { job, grade, conversation, reply_to, since: Instant::now() };
+        let waiting = Waiting { job, grade, conversation, mark: OnceCell::new(), reply_to, since: Instant::now() };
         let clouds = self.fleet.clouds(waiting.since);
         let locals = self.fleet.locals(state.queue.len(), waiting.since);
         // Nobody overtakes who waits already.
@@ -196,7 +202,8 @@ impl RouterActor {
         let now = Instant::now();
         let recalled = self.fleet.sessions.recall(&waiting.conversation, now);
         let time_left = Some(waiting.job.deadline.saturating_duration_since(now));
-        let verdict = self.fleet.poison.verdict(&waiting.job.request, now);
+        let poison = &self.fleet.poison;
+        let verdict = poison.verdict_of(|| *waiting.mark.get_or_init(|| poison.mark(&waiting.job.request)), now);
         let ask = Ask { recalled, time_left, verdict, ..Ask::new(&waiting.job.request, &waiting.grade, &progress) };
         let default_output = self.config.ledger.default_output_tokens;
         let router = &self.config.router;
