@@ -8,7 +8,7 @@ use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(30);
 /// Quick to come back, so that tests are.
-const RESTART: &str = "[supervision.gpu]\nbackoff_min_ms = 50\nbackoff_max_ms = 200\nmax_failed_starts = 1000\n";
+const RESTART: &str = "[supervision.gpu]\nbackoff_min_ms = 50\nbackoff_max_ms = 200\n";
 
 fn words(tokens: u32) -> SimOptions {
     SimOptions { tokens, ..SimOptions::default() }

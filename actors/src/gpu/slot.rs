@@ -360,6 +360,7 @@ impl EngineSlot {
         let kind = match (inner.state.cause(), serving_since) {
             (Some(Cause::NotLoadable(_)), _) => EngineDeath::NotLoadable,
             (_, Some(since)) => EngineDeath::AfterServing(now.duration_since(since)),
+            (Some(Cause::Unreachable(_)), None) => EngineDeath::Absent,
             (_, None) => EngineDeath::FailedStart,
         };
         let input = match inner.deaths.on_death(&self.limits, kind, now, jitter) {
