@@ -203,8 +203,8 @@ mod tests {
             now += after;
             waits.push((word, after.as_millis() / 500));
         }
-        let backoffs = [1, 2, 4, 8, 16, 20, 20, 20].map(|halves| ("backoff", halves));
-        let probes = [30, 60, 120, 240, 480, 600].map(|halves| ("quarantine", halves));
+        let backoffs = [1, 2, 4, 8, 16, 20, 20, 20, 20, 20].map(|halves| ("backoff", halves));
+        let probes = [30, 60, 120, 240].map(|halves| ("quarantine", halves));
         assert_eq!(waits, [&backoffs[..], &probes[..]].concat());
         deaths.on_canary_passed();
         let again = deaths.on_death(&engine(), EngineDeath::Absent, now, 1.0);
