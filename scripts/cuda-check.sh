@@ -72,7 +72,7 @@ build() { # compiles llama.cpp with CUDA, then the engine and the gateway
 
 serves() { # the gateway starts with this engine and its CPU serves, or says why not
 	local log="$cache/serve.log" api=18480 admin=18481 answer
-	SPILLWAY__SERVER__LISTEN="127.0.0.1:$api" SPILLWAY__SERVER__ADMIN_LISTEN="127.0.0.1:$admin" \
+	SPILLWAY__LEDGER__URL=memory: SPILLWAY__SERVER__LISTEN="127.0.0.1:$api" SPILLWAY__SERVER__ADMIN_LISTEN="127.0.0.1:$admin" \
 		"$release_dir/spillway" serve >"$log" 2>&1 &
 	local gateway=$!
 	for _ in $(seq 300); do
