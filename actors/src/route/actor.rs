@@ -10,7 +10,6 @@ use super::{
 use crate::{
     chaos::{self, Fault},
     classify::{Basis, Classification},
-    config::Config,
     domain::{ErrorKind, GatewayError},
     gpu::{
         GpuMsg, SlotView, Tenant,
@@ -69,7 +68,6 @@ pub struct RouterSnapshot {
 
 #[derive(Clone)]
 pub struct RouterActor {
-    pub config: Arc<Config>,
     pub fleet: Fleet,
     /// One per slot, in order: whose death is the first hint to drain.
     pub gpus: Arc<[Address<GpuMsg>]>,
@@ -205,8 +203,8 @@ impl RouterActor {
         let poison = &self.fleet.poison;
         let verdict = poison.verdict_of(|| *waiting.mark.get_or_init(|| poison.mark(&waiting.job.request)), now);
         let ask = Ask { recalled, time_left, verdict, ..Ask::new(&waiting.job.request, &waiting.grade, &progress) };
-        let default_output = self.config.ledger.default_output_tokens;
-        let router = &self.config.router;
+        let config = &waiting.job.config;
+        let (router, default_output) = (&config.router, config.ledger.default_output_tokens);
         let around = Surroundings { locals, clouds, router, default_output, budget: Budget::default() };
         // A request that breaks planning is that request's error, not the router's death.
         let plan = match catch_unwind(AssertUnwindSafe(|| plan(ask, around))) {
