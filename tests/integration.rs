@@ -21,6 +21,8 @@ mod anthropic;
 mod api;
 #[path = "integration/cascade.rs"]
 mod cascade;
+#[path = "integration/doctor.rs"]
+mod doctor;
 #[path = "integration/engine.rs"]
 mod engine;
 #[path = "integration/errors.rs"]
@@ -31,6 +33,10 @@ mod gpu_health;
 mod hedge;
 #[path = "integration/local_only.rs"]
 mod local_only;
+#[path = "integration/memory.rs"]
+mod memory;
+#[path = "integration/models.rs"]
+mod models;
 #[path = "integration/online.rs"]
 mod online;
 #[path = "integration/queue.rs"]

@@ -13,7 +13,7 @@ pub(crate) mod sample;
 #[cfg(test)]
 mod tests;
 
-pub use file::inspect;
+pub use file::{check_one, inspect};
 pub use kinds::{KvType, file_type_name};
 pub use model::{Fim, Gguf, Pooling, Tensors};
 pub use reader::read;

@@ -34,6 +34,15 @@ pub fn inspect(path: &Path) -> Result<Gguf, GgufError> {
     Ok(model)
 }
 
+/// Whether this one file, a model or a part of one, is whole: says nothing about other parts.
+///
+/// # Errors
+/// As `inspect`.
+pub fn check_one(path: &Path) -> Result<(), GgufError> {
+    let (file, size) = open(path)?;
+    reader::read_part(file, size).map(drop)
+}
+
 fn open(path: &Path) -> Result<(File, u64), GgufError> {
     let file = File::open(path).map_err(GgufError::Unreadable)?;
     let about = file.metadata().map_err(GgufError::Unreadable)?;
