@@ -1,5 +1,5 @@
 //! Black-box tests of the gateway as it ships: the release binary, its real engine and the default model, a simulated
-//! cloud provider, and every way to break them. `make model build` must have run.
+//! cloud provider, and every way to break them. `make model` must have run.
 
 #![allow(
     clippy::unwrap_used,
