@@ -49,9 +49,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/usage", get(usage))
         .route("/admin/usage/attempts", get(attempts));
     if state.runtime.services.config.chaos_enabled {
-        router = router
-            .route("/admin/chaos/kill", post(kill))
-            .route("/admin/chaos/memory", post(memory::simulate));
+        router = router.route("/admin/chaos/kill", post(kill)).route("/admin/chaos/memory", post(memory::simulate));
     }
     router
         .fallback(|request: Request| async move {

@@ -205,7 +205,8 @@ fn check_offline(args: &CheckArgs) -> ExitCode {
 /// A configuration without faults of its own; its model files may have some.
 fn tell_checked(models: &check::ModelFiles, warnings: &[Warning], json: bool) -> ExitCode {
     let damaged: Vec<String> = models.damaged.iter().map(ToString::to_string).collect();
-    let missing = models.missing.iter().map(|fault| format!("{}:{}:{}: {}", fault.file, fault.line, fault.column, fault.message));
+    let missing =
+        models.missing.iter().map(|fault| format!("{}:{}:{}: {}", fault.file, fault.line, fault.column, fault.message));
     let warnings: Vec<String> = warnings.iter().map(ToString::to_string).chain(missing).collect();
     let ok = damaged.is_empty();
     if json {

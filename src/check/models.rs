@@ -17,7 +17,8 @@ pub fn models(config: &Config) -> ModelFiles {
     for local in &config.locals {
         if let Err(error) = inspect(&local.model_path) {
             let fault = local.model_place.fault(message(local, &error));
-            if error.is_damage() { &mut files.damaged } else { &mut files.missing }.push(fault);
+            let list = if error.is_damage() { &mut files.damaged } else { &mut files.missing };
+            list.push(fault);
         }
     }
     files

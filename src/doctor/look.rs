@@ -83,7 +83,8 @@ fn gpu_finding(reading: Reading, needs_gpu: bool) -> (Finding, Vec<GpuReading>) 
 
 fn describe(gpu: &GpuReading) -> String {
     let memory = gpu.memory_used_bytes.zip(gpu.memory_total_bytes);
-    let memory = memory.map(|(used, total)| format!(", {} of {} in use", bytes(used), bytes(total))).unwrap_or_default();
+    let memory =
+        memory.map(|(used, total)| format!(", {} of {} in use", bytes(used), bytes(total))).unwrap_or_default();
     let heat = gpu.temperature_celsius.map(|celsius| format!(", {celsius} °C")).unwrap_or_default();
     let fault = gpu.fault.map(|fault| format!(", FAULT: {fault:?}")).unwrap_or_default();
     format!("{} {} ({}){memory}{heat}{fault}", gpu.index, gpu.name, gpu.uuid)
@@ -94,7 +95,8 @@ fn port(what: &str, key: &str, address: SocketAddr) -> Finding {
     match TcpListener::bind(address) {
         Ok(_) => Finding::ok(what, format!("{address} is free")),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-            let remedy = format!("end what listens there (perhaps a running gateway), or set [server] {key} to another port");
+            let remedy =
+                format!("end what listens there (perhaps a running gateway), or set [server] {key} to another port");
             Finding::problem(what, format!("{address} is taken"), remedy)
         }
         Err(error) => {
@@ -128,7 +130,11 @@ fn disk(what: &str, folder: &Path) -> Finding {
     let shown = folder.display();
     let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
     let Some(free) = absolute.ancestors().find_map(models::free_bytes) else {
-        return Finding::problem(what, format!("{shown} cannot be looked at"), "make the folder and give it to this user");
+        return Finding::problem(
+            what,
+            format!("{shown} cannot be looked at"),
+            "make the folder and give it to this user",
+        );
     };
     let found = format!("{} free in {shown}", bytes(free));
     if free < LOW_DISK_BYTES {
@@ -169,7 +175,8 @@ fn model(config: &Config, local: &LocalConfig, gpus: &[GpuReading]) -> Finding {
     let estimate = estimate(&model, &shape);
     let finding = match room(local, gpus, on_cpu) {
         Some((place, room)) if estimate.on_device() > room => {
-            let found = format!("{path}: about {} are needed, {place} has {}", bytes(estimate.on_device()), bytes(room));
+            let found =
+                format!("{path}: about {} are needed, {place} has {}", bytes(estimate.on_device()), bytes(room));
             let remedy = if on_cpu {
                 "lower context_tokens, or choose a smaller model"
             } else {

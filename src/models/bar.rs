@@ -31,6 +31,9 @@ mod tests {
 
     #[test]
     fn sizes_are_told_in_words() {
-        assert_eq!([0, 999, 1000, 98_362_432, 5_000_000_000].map(bytes), ["0 bytes", "999 bytes", "1.0 kB", "98.4 MB", "5.0 GB"]);
+        assert_eq!(
+            [0, 999, 1000, 98_362_432, 5_000_000_000].map(bytes),
+            ["0 bytes", "999 bytes", "1.0 kB", "98.4 MB", "5.0 GB"]
+        );
     }
 }

@@ -75,7 +75,9 @@ pub(super) async fn download(order: &Download<'_>) -> Result<Found, String> {
         failures = if now > before { 1 } else { failures + 1 };
         before = now;
         if failures >= MAX_FAILURES {
-            let kept = now.filter(|bytes| *bytes > 0).map(|bytes| format!("; {} are kept: run it again to go on", bar::bytes(bytes)));
+            let kept = now
+                .filter(|bytes| *bytes > 0)
+                .map(|bytes| format!("; {} are kept: run it again to go on", bar::bytes(bytes)));
             return Err(why + &kept.unwrap_or_default());
         }
         tokio::time::sleep(BACKOFF * (1 << failures)).await;
@@ -193,7 +195,9 @@ async fn receive(
         at += chunk.len() as u64;
         if at > limit {
             kept.drop_part();
-            return Err(Failure::Final(format!("the server sends more than the {limit} bytes that are due; nothing was kept")));
+            return Err(Failure::Final(format!(
+                "the server sends more than the {limit} bytes that are due; nothing was kept"
+            )));
         }
         file.write_all(&chunk).map_err(unwritable)?;
         bar.set_position(at);

@@ -150,7 +150,8 @@ struct Verdict {
 pub(super) fn verify(config: &Config, names: &[String], json: bool) -> ExitCode {
     let named: Result<Vec<Named>, String> = if names.is_empty() {
         let here = lines(config).into_iter().filter(|line| line.present);
-        let by_name = |line: Line| line.name.map_or_else(|| Ok(super::own_file(&line.path)), |name| find(config, &name));
+        let by_name =
+            |line: Line| line.name.map_or_else(|| Ok(super::own_file(&line.path)), |name| find(config, &name));
         here.map(by_name).collect()
     } else {
         names.iter().map(|name| find(config, name)).collect()

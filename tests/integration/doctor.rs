@@ -90,5 +90,8 @@ fn check_points_at_the_place_that_names_a_damaged_model_and_warns_of_a_missing_o
     let output = run(&["check"], &config);
     let told = String::from_utf8_lossy(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{told}");
-    assert!(told.contains("spillway.toml:2:9") && told.contains("spillway models pull hf:owner/repo/absent.gguf"), "{told}");
+    assert!(
+        told.contains("spillway.toml:2:9") && told.contains("spillway models pull hf:owner/repo/absent.gguf"),
+        "{told}"
+    );
 }

@@ -91,7 +91,8 @@ async fn f23_without_memory_one_thing_after_another_is_given_up_the_cloud_serves
 
     // There is memory again: the last rung serves, and each healthy time takes one thing back.
     simulate(&gateway, Some(1 << 40)).await;
-    let back = eventually(SOON * 2, || async { Some(memory(&gateway).await).filter(|memory| memory["rung"] == 0) }).await;
+    let back =
+        eventually(SOON * 2, || async { Some(memory(&gateway).await).filter(|memory| memory["rung"] == 0) }).await;
     assert!(back.is_some(), "{:?}\n{}", memory(&gateway).await, gateway.log_tail());
     let way_up: Vec<String> = way_down.iter().rev().map(|step| step.replace('-', "+")).collect();
     assert_eq!(trace(&gateway)[way_down.len()..], way_up);

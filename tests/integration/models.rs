@@ -73,7 +73,8 @@ fn ranges(asked: &[Asked]) -> Vec<Option<&str>> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transfer_that_is_cut_goes_on_where_it_stopped() {
     let body = gguf(50_000);
-    let server = FileServer::start(body.clone(), vec![Manner::CutAfter(70_000), Manner::CutAfter(50_000), Manner::Ranges]).await;
+    let server =
+        FileServer::start(body.clone(), vec![Manner::CutAfter(70_000), Manner::CutAfter(50_000), Manner::Ranges]).await;
     let place = Place::known(&server.url("/test.gguf"), &body);
     said(&place.run(&["pull", "test"]).await, 0);
     assert_eq!(fs::read(place.file()).unwrap(), body);

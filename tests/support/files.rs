@@ -102,7 +102,11 @@ async fn answer(mut socket: TcpStream, body: &[u8], manner: Manner, asked: &Mute
     };
     let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
     let range = field("range");
-    asked.lock().expect("no holder panicked").push(Asked { path, range: range.clone(), authorization: field("authorization") });
+    asked.lock().expect("no holder panicked").push(Asked {
+        path,
+        range: range.clone(),
+        authorization: field("authorization"),
+    });
     let from = range.and_then(|range| range.strip_prefix("bytes=")?.strip_suffix('-')?.parse::<usize>().ok());
     let (text, sent) = match &manner {
         Manner::Ranges | Manner::CutAfter(_) => ranged(body, from),

@@ -39,7 +39,9 @@ mod tests {
         let say = |line: &str| Watched.write_all(line.as_bytes()).unwrap();
         say("llama_context: CPU output buffer size = 0.21 MiB\n");
         assert!(!ran_out());
-        say("ggml_backend_cuda_buffer_type_alloc_buffer: allocating 9 MiB on device 0: cudaMalloc failed: out of memory\n");
+        say(
+            "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 9 MiB on device 0: cudaMalloc failed: out of memory\n",
+        );
         assert!(ran_out() && !ran_out());
     }
 }

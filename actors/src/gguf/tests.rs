@@ -9,7 +9,10 @@ fn read_bytes(bytes: &[u8]) -> Result<Gguf, GgufError> {
 #[test]
 fn the_facts_of_a_model_are_read() {
     let model = read_bytes(&Sample::tiny().bytes()).unwrap();
-    assert_eq!((model.architecture.as_str(), model.name.as_deref(), model.file_type), ("llama", Some("Tiny"), Some("F16")));
+    assert_eq!(
+        (model.architecture.as_str(), model.name.as_deref(), model.file_type),
+        ("llama", Some("Tiny"), Some("F16"))
+    );
     assert_eq!((model.layers, model.context_length, model.vocabulary), (Some(2), Some(4096), Some(5)));
     assert_eq!((model.heads.as_slice(), model.heads_kv.as_slice()), (&[4][..], &[2][..]));
     assert!(model.has_chat_template && model.fim.is_whole() && !model.is_embedder());
@@ -22,13 +25,16 @@ fn the_facts_of_a_model_are_read() {
 
 #[test]
 fn a_list_of_heads_has_one_for_each_layer() {
-    let model = read_bytes(&Sample::default().text("general.architecture", "x").numbers("x.attention.head_count_kv", &[1, 2, 3]).bytes());
+    let model = read_bytes(
+        &Sample::default().text("general.architecture", "x").numbers("x.attention.head_count_kv", &[1, 2, 3]).bytes(),
+    );
     assert_eq!(model.unwrap().heads_kv, [1, 2, 3]);
 }
 
 #[test]
 fn an_embedding_model_says_how_it_pools() {
-    let model = read_bytes(&Sample::default().text("general.architecture", "bert").number("bert.pooling_type", 2).bytes());
+    let model =
+        read_bytes(&Sample::default().text("general.architecture", "bert").number("bert.pooling_type", 2).bytes());
     let model = model.unwrap();
     assert!(model.is_embedder());
     assert_eq!(model.pooling, Some(Pooling::Cls));

@@ -128,9 +128,8 @@ fn due_of_child(view: &SlotView, prove_at: Option<Instant>, now: Instant) -> Due
     if !view.adopted {
         return Due::Canary { epoch: view.epoch, first: view.state == GpuState::Loading };
     }
-    match view.climbs_at {
-        Some(at) if at <= now && view.leases == 0 => return Due::Climb,
-        _ => {}
+    if view.leases == 0 && view.climbs_at.is_some_and(|at| at <= now) {
+        return Due::Climb;
     }
     let climb_at = view.climbs_at.filter(|at| *at > now);
     match prove_at {

@@ -77,9 +77,14 @@ pub fn estimate(model: &Gguf, shape: &Shape) -> Estimate {
     let output = if model.tensors.output > model.tensors.embedding / 2 { 0 } else { model.tensors.embedding };
     let output = model.tensors.output.saturating_add(if on_gpu > 0 { output } else { 0 });
     let (output_host, output_gpu) = if on_gpu > 0 { (0, output) } else { (output, 0) };
-    let (compute_host, compute_gpu) = if on_gpu > 0 { (inputs(model, shape, pool_tokens), compute) } else { (compute, 0) };
+    let (compute_host, compute_gpu) =
+        if on_gpu > 0 { (inputs(model, shape, pool_tokens), compute) } else { (compute, 0) };
     Estimate {
-        gpu: Share { weights: weights_gpu.saturating_add(output_gpu), kv: kv_gpu.saturating_mul(pool), compute: compute_gpu },
+        gpu: Share {
+            weights: weights_gpu.saturating_add(output_gpu),
+            kv: kv_gpu.saturating_mul(pool),
+            compute: compute_gpu,
+        },
         host: Share {
             weights: weights_host.saturating_add(output_host).saturating_add(model.tensors.embedding),
             kv: kv_host.saturating_mul(pool),

@@ -72,7 +72,9 @@ impl Head {
 
 fn refusal(status: u16) -> Failure {
     match status {
-        401 | 403 => Failure::Final(format!("the server refuses it ({status}): it may need a licence accepted and HF_TOKEN set")),
+        401 | 403 => {
+            Failure::Final(format!("the server refuses it ({status}): it may need a licence accepted and HF_TOKEN set"))
+        }
         404 | 410 => Failure::Final(format!("the server does not have it ({status})")),
         408 | 429 | 500..=599 => Failure::Passing(format!("the server answers {status}")),
         _ => Failure::Final(format!("the server answers {status}")),
@@ -100,7 +102,8 @@ mod tests {
     use reqwest::header::{HeaderName, HeaderValue};
 
     fn head(status: u16, headers: &[(&'static str, &'static str)]) -> Head {
-        let pairs = headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+        let pairs =
+            headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
         Head::of(status, &pairs.collect(), &Head::default())
     }
 

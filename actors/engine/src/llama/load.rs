@@ -7,12 +7,7 @@ use super::{
     Llama, fit,
     params::{context_params, model_params},
 };
-use crate::{
-    backend::Limits,
-    gguf, memory,
-    session::Progress,
-    template::ChatTemplate,
-};
+use crate::{backend::Limits, gguf, memory, session::Progress, template::ChatTemplate};
 use llama_cpp_2::{
     LlamaBackendDevice, LlamaBackendDeviceType, list_llama_ggml_backend_devices,
     llama_backend::LlamaBackend,
@@ -96,7 +91,8 @@ pub fn load(spec: &LoadSpec, progress: Progress) -> Result<(Llama, LoadedInfo), 
     let trying = Trying { spec, device: &device, layers: wanted_layers(spec, &device, &file) };
     trying.refuse_the_impossible(&file)?;
     let trained = file.context_length.unwrap_or(u32::MAX).max(1);
-    let (model, layers) = trying.model(&library, spec.context_tokens.min(trained.saturating_mul(spec.parallel)), progress)?;
+    let (model, layers) =
+        trying.model(&library, spec.context_tokens.min(trained.saturating_mul(spec.parallel)), progress)?;
     let model: &'static LlamaModel = Box::leak(Box::new(model));
     let trying = Trying { layers, ..trying };
     let pool = spec.context_tokens.min(model.n_ctx_train().max(1).saturating_mul(spec.parallel));
@@ -137,12 +133,7 @@ impl Trying<'_> {
     }
 
     /// The weights, and how many layers of them are on a GPU.
-    fn model(
-        &self,
-        library: &LlamaBackend,
-        pool: u32,
-        progress: Progress,
-    ) -> Result<(LlamaModel, u32), LoadFailure> {
+    fn model(&self, library: &LlamaBackend, pool: u32, progress: Progress) -> Result<(LlamaModel, u32), LoadFailure> {
         let (params, layers) = match (self.device.is_gpu(), self.spec.gpu_layers) {
             (true, None) => fit::as_many_as_fit(self, pool)?,
             _ => (model_params(self.spec, self.device)?, self.layers),
@@ -189,7 +180,10 @@ impl Trying<'_> {
         }
         let path = &self.spec.model_path;
         let (kind, reason) = if self.spec.overrides.is_empty() {
-            (LoadFailureKind::Corrupt, "it is damaged, of a kind that this llama.cpp does not know, or does not take these settings")
+            (
+                LoadFailureKind::Corrupt,
+                "it is damaged, of a kind that this llama.cpp does not know, or does not take these settings",
+            )
         } else {
             (LoadFailureKind::Other, "it may not take the configured overrides")
         };

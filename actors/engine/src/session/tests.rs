@@ -60,8 +60,7 @@ impl Peer {
             serve(theirs, false, |spec, mut progress| {
                 assert_eq!(spec.simulated_memory, None, "a simulation without --chaos");
                 assert!(progress(0.5));
-                let failure =
-                    || LoadFailure { kind: LoadFailureKind::Corrupt, message: "no".into(), gpu_layers: 0 };
+                let failure = || LoadFailure { kind: LoadFailureKind::Corrupt, message: "no".into(), gpu_layers: 0 };
                 model.map(|model| (model, info())).ok_or_else(failure)
             })
         });

@@ -30,7 +30,11 @@ pub(super) fn catalogue(top: &Section<'_>, context: &Context<'_>) -> Catalogue {
 fn name_of(name: Placed<String>, report: &Report<'_>) -> Option<String> {
     let allowed = |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
     let text = &name.value;
-    if !text.is_empty() && text.len() <= 64 && text.chars().all(allowed) && !super::names::RESERVED.contains(&text.as_str()) {
+    if !text.is_empty()
+        && text.len() <= 64
+        && text.chars().all(allowed)
+        && !super::names::RESERVED.contains(&text.as_str())
+    {
         return Some(name.value);
     }
     let why = "must be 1 to 64 letters, digits, dots, underscores or hyphens, and not auto or local";

@@ -24,12 +24,7 @@ pub(super) fn locals(
     top.sections("local").into_iter().filter_map(|section| local(section, context, catalogue, names)).collect()
 }
 
-fn local(
-    section: Section<'_>,
-    context: &Context<'_>,
-    catalogue: &Catalogue,
-    names: &mut Names,
-) -> Option<LocalConfig> {
+fn local(section: Section<'_>, context: &Context<'_>, catalogue: &Catalogue, names: &mut Names) -> Option<LocalConfig> {
     let name = section.text("name").filter(|name| names.add_target(name, context.report));
     check_engine(&section);
     let model = model(&section, context, catalogue);
@@ -117,7 +112,8 @@ fn model(section: &Section<'_>, context: &Context<'_>, catalogue: &Catalogue) ->
     if !has_extension(&text.value) {
         let known: Vec<&str> = catalogue.names().collect();
         let hint = did_you_mean(&text.value, known.iter().copied());
-        let why = format!("must be the path of a .gguf file, hf:OWNER/REPO/FILE.gguf, or one of {}{hint}", known.join(", "));
+        let why =
+            format!("must be the path of a .gguf file, hf:OWNER/REPO/FILE.gguf, or one of {}{hint}", known.join(", "));
         section.refuse("model", &text.origin, why);
         return None;
     }
@@ -128,7 +124,11 @@ fn model(section: &Section<'_>, context: &Context<'_>, catalogue: &Catalogue) ->
 fn from_hub(section: &Section<'_>, text: &Placed<String>, cache: &Path, place: Place) -> Option<Model> {
     let source = text.value.parse::<Source>();
     let Ok(source) = source else {
-        section.refuse("model", &text.origin, "must be written hf:OWNER/REPO/FILE.gguf or hf:OWNER/REPO@REVISION/FILE.gguf");
+        section.refuse(
+            "model",
+            &text.origin,
+            "must be written hf:OWNER/REPO/FILE.gguf or hf:OWNER/REPO@REVISION/FILE.gguf",
+        );
         return None;
     };
     let name = free_name(section, text)?;
