@@ -6,7 +6,6 @@ pub mod count;
 pub mod error;
 pub mod event;
 pub mod loading;
-mod loading;
 pub mod money;
 pub mod name;
 pub mod sampling;

@@ -112,8 +112,10 @@ impl EngineSlot {
             stats: SlotStats::default(),
             strain: None,
             condemned: None,
+            ladder: Ladder::new(memory::configured(&config), limits.reset_after),
+            seen: memory::Seen::default(),
         };
-        let view = watch::Sender::new(SlotView::cold(config.parallel));
+        let view = watch::Sender::new(SlotView::cold(&inner.ladder));
         Arc::new(Self { config, limits, inner: Mutex::new(inner), view, next_id: AtomicU64::new(1) })
     }
 
