@@ -54,7 +54,7 @@ impl FileServer {
         let asked = Arc::new(Mutex::new(Vec::new()));
         let heard = Arc::clone(&asked);
         let body = Arc::new(body);
-        let serving = tokio::spawn(async move {
+        let serving = spillway_actors::task::detached(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 let count = heard.lock().expect("no holder panicked").len();
                 let manner = manners.get(count).or(manners.last()).expect("a manner").clone();

@@ -75,8 +75,15 @@ impl fmt::Display for Fault {
 }
 
 /// A place in the configuration, kept for what is found wrong only later.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Place(Option<Fault>);
+
+/// Where a value was written is no part of what it means: two configurations that mean the same print the same.
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Place")
+    }
+}
 
 impl Place {
     pub(super) fn at(texts: &Texts, origin: &Origin) -> Self {
