@@ -2,6 +2,7 @@
 //! router for its queue.
 
 mod health;
+mod memory;
 
 use crate::{
     http::{
@@ -52,7 +53,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/usage", get(usage))
         .route("/admin/usage/attempts", get(attempts))
         .route("/admin/reload", post(reload))
-        .route("/admin/chaos/kill", post(kill));
+        .route("/admin/chaos/kill", post(kill))
+        .route("/admin/chaos/memory", post(memory::simulate));
     router
         .fallback(|request: Request| async move {
             ErrorReply::unknown_url(request.method().as_str(), request.uri().path()).into_response()
@@ -169,6 +171,7 @@ fn gpu_status(runtime: &Runtime, at: usize, slot: &Arc<EngineSlot>) -> Value {
         "device": view.info.as_ref().map(|info| info.device.clone()),
         "leases": view.leases,
         "parallel": view.parallel,
+        "memory": memory::status(slot, view.info.as_deref()),
         "last_minute": runtime.vitals.local(at, Instant::now()).score,
     })
 }

@@ -22,6 +22,29 @@ pub enum Device {
         name: String,
         only: Option<usize>,
     },
+    /// Tests: the CPU, counted as if it were a GPU.
+    Simulated {
+        bytes: u64,
+    },
+}
+
+impl Device {
+    pub const fn is_gpu(&self) -> bool {
+        matches!(self, Self::Gpu { .. })
+    }
+
+    /// Whether the layers put on it are those of a GPU, real or not.
+    pub const fn counts_as_gpu(&self) -> bool {
+        !matches!(self, Self::Cpu)
+    }
+
+    pub fn name(&self) -> String {
+        match self {
+            Self::Cpu => "cpu".to_owned(),
+            Self::Gpu { name, .. } => name.clone(),
+            Self::Simulated { bytes } => format!("cpu, SIMULATED as a GPU of {bytes} bytes"),
+        }
+    }
 }
 
 /// `wanted` as in `LoadSpec::device`; `layers` = 0 asks for the processor as well.
@@ -76,7 +99,7 @@ mod tests {
     fn place(device: Result<Device, String>) -> Option<usize> {
         match device.unwrap() {
             Device::Gpu { only, .. } => only,
-            Device::Cpu => None,
+            Device::Cpu | Device::Simulated { .. } => None,
         }
     }
 

@@ -5,8 +5,10 @@
 //! logits of a row that has none.
 
 pub mod device;
+mod fit;
 mod grammar;
 mod load;
+mod params;
 mod sampler;
 
 pub use load::load;
@@ -14,6 +16,7 @@ pub use load::load;
 use crate::{
     backend::{Backend, BatchToken, DecodeFault, Limits, SampleFault, Sampled, Sequence, Token},
     job::failure,
+    memory,
     sampling::SamplingPlan,
     template::ChatTemplate,
 };
@@ -31,6 +34,9 @@ use spillway_actors::gpu::frame::{JobFailure, JobFailureKind, Prompt};
 /// No token of any vocabulary spells more bytes, so a text this many times longer than the context need not be tokenised
 /// to know that it does not fit.
 const MAX_BYTES_PER_TOKEN: usize = 512;
+
+/// llama.cpp's answer to a decode that found no memory.
+const ALLOCATION_FAILED: i32 = -2;
 
 pub struct Llama {
     /// Dropped before the library it was made with.
@@ -135,6 +141,8 @@ impl Backend for Llama {
         self.fill(batch)?;
         let outcome = self.context.decode(&mut self.batch).map_err(|error| match error {
             DecodeError::NoKvCacheSlot => DecodeFault::NoSlot,
+            DecodeError::Unknown(ALLOCATION_FAILED) => DecodeFault::OutOfMemory("a decode's buffers".into()),
+            other if memory::ran_out() => DecodeFault::OutOfMemory(other.to_string()),
             other => DecodeFault::Failed(other.to_string()),
         });
         if outcome.is_err() {

@@ -128,6 +128,8 @@ pub(super) fn info(target: &LocalConfig) -> LoadedInfo {
         max_request_tokens: request.min(target.context_tokens),
         parallel: target.parallel,
         has_chat_template: true,
+        layers: 0,
+        gpu_layers: 0,
         load_ms: 0,
     }
 }

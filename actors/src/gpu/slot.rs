@@ -4,6 +4,7 @@
 mod health;
 mod jobs;
 mod lease;
+mod memory;
 mod server;
 mod view;
 
@@ -13,6 +14,7 @@ pub use view::{Answered, SlotStats, SlotView};
 
 use super::{
     frame::{JobEvent, JobId, LoadedInfo, ToEngine},
+    ladder::Ladder,
     life::{Cause, GpuInput, GpuState, Guilt, Strain},
     link::Link,
     poison::{DeathId, Poison},
@@ -90,6 +92,10 @@ struct Inner {
     strain: Option<Strain>,
     /// The card was found bad; forgotten when it is tried again.
     condemned: Option<Condemned>,
+    /// What was given up for want of memory.
+    ladder: Ladder,
+    /// What loads have shown of model and device.
+    seen: memory::Seen,
 }
 
 pub struct EngineSlot {
@@ -120,8 +126,10 @@ impl EngineSlot {
             stats: SlotStats::default(),
             strain: None,
             condemned: None,
+            ladder: Ladder::new(memory::configured(&config), limits.reset_after),
+            seen: memory::Seen::default(),
         };
-        let view = watch::Sender::new(SlotView::cold(config.parallel));
+        let view = watch::Sender::new(SlotView::cold(&inner.ladder));
         Arc::new(Self { config, limits, inner: Mutex::new(inner), view, next_id: AtomicU64::new(1), poison })
     }
 
@@ -164,13 +172,14 @@ impl EngineSlot {
             adopted: inner.adopted,
             leases: inner.leases.len(),
             alone: inner.has_lone_tenant(),
-            parallel: self.config.parallel as usize,
+            parallel: inner.ladder.plan().parallel as usize,
             info: inner.info.clone(),
             is_linked: inner.link.is_some(),
             is_server: self.config.server.is_some(),
             engine_pid: inner.link.as_ref().and_then(|link| link.pid()),
             stats: inner.stats,
             drain_until: inner.condemned.as_ref().map(|condemned| condemned.drain_until),
+            climbs_at: inner.ladder.climbs_at(),
         };
         self.view.send_if_modified(|current| {
             let changed = *current != view;
@@ -242,6 +251,7 @@ impl EngineSlot {
         if inner.serving_since.is_none() {
             inner.serving_since = Some(now);
             inner.deaths.on_canary_passed();
+            inner.ladder.serves(now);
             if let Some(death) = inner.deaths_seen.back() {
                 observe::recovered(self.name(), now.duration_since(death.at));
             }
@@ -351,6 +361,11 @@ impl EngineSlot {
             return;
         }
         let serving_since = inner.serving_since.take();
+        if self.steps_down(&mut inner, now, jitter) {
+            self.publish(&inner);
+            return;
+        }
+        inner.ladder.ended();
         if let Some(condemned) = inner.condemned.clone() {
             self.transition(&mut inner, GpuInput::Died(condemned.cause));
             self.transition(&mut inner, GpuInput::QuarantineUntil(condemned.retry_at));
@@ -359,6 +374,7 @@ impl EngineSlot {
         }
         let kind = match (inner.state.cause(), serving_since) {
             (Some(Cause::NotLoadable(_)), _) => EngineDeath::NotLoadable,
+            (Some(Cause::OutOfMemory(_)), _) => EngineDeath::Exhausted,
             (_, Some(since)) => EngineDeath::AfterServing(now.duration_since(since)),
             (Some(Cause::Unreachable(_)), None) => EngineDeath::Absent,
             (_, None) => EngineDeath::FailedStart,
@@ -397,7 +413,7 @@ impl EngineSlot {
     pub fn try_lease(self: &Arc<Self>, tenant: Tenant) -> Option<Lease> {
         let mut inner = self.inner.lock();
         let serving = inner.state.serves() && inner.adopted && inner.owner.is_some() && inner.link.is_some();
-        let places = if tenant.alone { 1 } else { self.config.parallel as usize };
+        let places = if tenant.alone { 1 } else { inner.ladder.plan().parallel as usize };
         if !serving || inner.leases.len() >= places || inner.has_lone_tenant() {
             return None;
         }
@@ -412,11 +428,12 @@ impl EngineSlot {
     #[cfg(test)]
     pub(crate) fn lease_without_engine(self: &Arc<Self>) -> Option<Lease> {
         let mut inner = self.inner.lock();
-        if inner.leases.len() >= self.config.parallel as usize {
+        if inner.leases.len() >= inner.ladder.plan().parallel as usize {
             return None;
         }
         let id = self.next_id();
-        inner.leases.insert(id);
+        let request = Arc::new(ChatRequest::plain(""));
+        inner.leases.insert(id, Tenant { request, alone: false });
         self.publish(&inner);
         Some(Lease::new(Arc::clone(self), inner.epoch, id))
     }

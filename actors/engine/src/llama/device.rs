@@ -31,8 +31,16 @@ pub fn list() -> Vec<String> {
 
 /// `"cpu"`, the GPU that is named, or whatever the build and the machine have.
 pub(super) fn choose(spec: &LoadSpec) -> Result<Device, LoadFailure> {
+    if let Some(bytes) = spec.simulated_memory {
+        return Ok(Device::Simulated { bytes });
+    }
     let gpus: Vec<Gpu> = list_llama_ggml_backend_devices().iter().filter_map(as_gpu).collect();
     let device = devices::choose(spec.device.as_deref(), spec.gpu_layers, &gpus).map_err(super::load::other)?;
+    let is_asked_for_cpu = spec.device.is_some() || spec.gpu_layers == Some(0);
+    if device == Device::Cpu && spec.require_gpu && !is_asked_for_cpu {
+        let what = "no GPU is found where there was one before; it does not fall back to the CPU";
+        return Err(super::load::other(what.to_owned()));
+    }
     let meant_for_gpus = cfg!(any(feature = "cuda", feature = "vulkan", feature = "rocm"));
     if meant_for_gpus && device == Device::Cpu && spec.device.is_none() {
         say("this engine was built for GPUs and none answers here (is its driver loaded?): computing on the processor");

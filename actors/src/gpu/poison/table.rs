@@ -38,6 +38,8 @@ struct Accusation {
     fresh: Vec<Mark>,
     /// The only one that was there.
     lone: Option<Mark>,
+    /// That one was barred for it.
+    confirmed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -73,21 +75,27 @@ impl Table {
         if self.accusations.len() == DEATHS {
             self.accusations.pop_front();
         }
-        self.accusations.push_back(Accusation { death, fresh, lone });
+        self.accusations.push_back(Accusation { death, fresh, lone, confirmed: false });
     }
 
     /// That death came from inside. Says whether it barred somebody: one that was alone.
     pub fn confirm(&mut self, death: &DeathId, now: Instant) -> bool {
-        let Some(lone) = self.take(death).and_then(|accusation| accusation.lone) else { return false };
+        let mut open = self.accusations.iter_mut().filter(|accusation| !accusation.confirmed);
+        let Some(accusation) = open.find(|accusation| accusation.death == *death) else { return false };
+        accusation.confirmed = true;
+        let Some(lone) = accusation.lone else { return false };
         self.suspects.remove(&lone);
         self.barred.insert(lone, now + TERM);
         bound(&mut self.barred);
         true
     }
 
-    /// That death was somebody else's doing.
+    /// That death was somebody else's doing, whatever it looked like before.
     pub fn absolve(&mut self, death: &DeathId) {
         if let Some(accusation) = self.take(death) {
+            if let Some(lone) = accusation.lone.filter(|_| accusation.confirmed) {
+                self.barred.remove(&lone);
+            }
             self.suspects.retain(|mark, _| !accusation.fresh.contains(mark));
         }
     }

@@ -42,6 +42,10 @@ async fn a_death_whose_cause_comes_later_blames_nobody_for_good_until_then() {
     table.absolve(&death(3));
     assert_eq!(table.verdict(&mark(2), now), Verdict::Alone, "the earlier suspicion stands");
     assert!(!table.confirm(&death(3), now), "once");
+    table.accuse(death(4), &[mark(7)], now);
+    assert!(table.confirm(&death(4), now) && !table.confirm(&death(4), now));
+    table.absolve(&death(4));
+    assert_eq!(table.verdict(&mark(7), now), Verdict::Free, "it was memory that ran out, as it turned out");
 }
 
 #[tokio::test(start_paused = true)]

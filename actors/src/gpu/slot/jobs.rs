@@ -21,7 +21,7 @@ impl EngineSlot {
         }
         match frame {
             FromEngine::Loaded(info) => {
-                observe::model_loaded(self.name(), &info.device, std::time::Duration::from_millis(info.load_ms));
+                self.loaded(&mut inner, &info);
                 inner.info = Some(Arc::new(info));
                 self.publish(&inner);
             }

@@ -1,6 +1,6 @@
 //! What the rest of the gateway sees of a slot, without asking any actor.
 
-use crate::gpu::{frame::LoadedInfo, life::GpuState, watchdog::Pace};
+use crate::gpu::{frame::LoadedInfo, ladder::Ladder, life::GpuState, watchdog::Pace};
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
@@ -93,10 +93,12 @@ pub struct SlotView {
     pub stats: SlotStats,
     /// The card turned bad: what still runs on it is ended then.
     pub drain_until: Option<Instant>,
+    /// When what was given up for want of memory may be taken back.
+    pub climbs_at: Option<Instant>,
 }
 
 impl SlotView {
-    pub(super) fn cold(parallel: u32) -> Self {
+    pub(super) fn cold(ladder: &Ladder) -> Self {
         Self {
             state: GpuState::Cold,
             epoch: 1,
@@ -105,13 +107,14 @@ impl SlotView {
             adopted: false,
             leases: 0,
             alone: false,
-            parallel: parallel as usize,
+            parallel: ladder.plan().parallel as usize,
             info: None,
             is_linked: false,
             is_server: false,
             engine_pid: None,
             stats: SlotStats::default(),
             drain_until: None,
+            climbs_at: None,
         }
     }
 

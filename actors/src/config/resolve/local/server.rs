@@ -1,13 +1,16 @@
 //! `engine = "http"`: a local target that is a server somebody else started. Says where it is, what it can do, and whether
 //! it is near enough for what must stay local.
 
-use super::super::{
-    Context,
-    cloud::{base_url, checked, is_loopback, unsendable},
-    models::prefill,
+use super::{
+    super::{
+        Context,
+        cloud::{base_url, checked, is_loopback, unsendable},
+        models::prefill,
+    },
+    Model,
 };
 use crate::{
-    config::{LocalServer, LocalServerTimeouts, section::Section},
+    config::{LocalServer, LocalServerTimeouts, Place, section::Section},
     domain::{ModelName, Needs, Premises},
 };
 use reqwest::Url;
@@ -53,7 +56,7 @@ pub(super) fn server(section: &Section<'_>, context: &Context<'_>, is_http: bool
 }
 
 /// A server's model is called what its operator calls it, and has no file here.
-pub(super) fn model(section: &Section<'_>, context: &Context<'_>) -> Option<(ModelName, PathBuf)> {
+pub(super) fn model(section: &Section<'_>, context: &Context<'_>) -> Option<Model> {
     let name = section.text("model")?;
     if !context.report.texts.is_users(&name.origin) {
         section.refuse_whole("model", "must be named: clients ask for the server's model by it");
@@ -67,7 +70,9 @@ pub(super) fn model(section: &Section<'_>, context: &Context<'_>) -> Option<(Mod
         section.refuse("model", &name.origin, format_args!("cannot be `{}`, which is reserved", name.value));
         return None;
     }
-    Some((ModelName::from(name.value.as_str()), PathBuf::new()))
+    let place = Place::at(context.report.texts, &name.origin);
+    let name = ModelName::from(name.value.as_str());
+    Some(Model { name, path: PathBuf::new(), smaller: Vec::new(), pull: None, place })
 }
 
 /// `Some(None)`: it needs no key, or the variable is not set, which the server will say better.
