@@ -4,6 +4,7 @@
 use crate::{
     bench::{self, BenchArgs},
     check,
+    keys::{self, KeysArgs},
     route::{self, RouteArgs},
     serve::{self, ServeError, StopSignals},
     sim::{Sim, SimArgs},
@@ -47,6 +48,8 @@ enum Command {
     Check(CheckArgs),
     /// Measure what clients see of a running server.
     Bench(BenchArgs),
+    /// Make, list and revoke API keys.
+    Keys(KeysArgs),
     /// Explain where a prompt would go and why, without a running gateway and without running it; or score prompts.
     Route(Box<RouteArgs>),
     /// Run the simulated provider: for tests, demo and benchmarks, never for answers.
@@ -98,6 +101,7 @@ pub fn run() -> ExitCode {
             Command::Check(args) if args.online => check_online(&args).await,
             Command::Check(args) => check_offline(&args),
             Command::Bench(args) => bench::run(args).await,
+            Command::Keys(args) => keys::run(args).await,
             Command::Route(args) => route::run(&args),
             Command::Sim(args) => simulate(&args).await,
         }

@@ -7,6 +7,7 @@ pub mod bench;
 pub mod check;
 pub mod cli;
 pub mod http;
+pub mod keys;
 pub mod route;
 pub mod serve;
 pub mod sim;

@@ -13,6 +13,7 @@ use crate::{
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use spillway_actors::{
     config::{Config, ServerConfig},
+    keys::Keys,
     observe,
     runtime::{Runtime, StartError},
     task,
@@ -91,7 +92,7 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     let _upkeep = task::owned(upkeep(metrics.clone()));
     let runtime = Runtime::start(Arc::clone(&config), find_engine()).await?;
     let services = runtime.services.clone();
-    let jobs = services.jobs.clone();
+    let (jobs, keys) = (services.jobs.clone(), services.keys.clone());
     let stop = CancellationToken::new();
     let (api_addr, admin_addr) = (local(&api, config.server.listen), local(&admin, config.server.admin_listen));
     let runtime = Arc::new(runtime);
@@ -100,7 +101,7 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
         task::detached(listen::serve(api, api_router(EdgeState::new(services)), stop.clone(), Limits::default()));
     let serving_admin =
         task::detached(listen::serve(admin, admin::router(admin_state), stop.clone(), Limits::default()));
-    greet(&config, api_addr, admin_addr);
+    greet(&config, &keys, api_addr, admin_addr);
 
     let outcome = tokio::select! {
         () = signals.next() => {
@@ -195,14 +196,19 @@ impl StopSignals {
     }
 }
 
-fn greet(config: &Config, api: SocketAddr, admin: SocketAddr) {
+fn greet(config: &Config, keys: &Keys, api: SocketAddr, admin: SocketAddr) {
     say(&format!("spillway serves http://{api}/v1 · admin and metrics on http://{admin}"));
     if !config.clouds.iter().any(|cloud| cloud.is_usable()) {
         say(&"no cloud provider has a key: serving every tier locally");
     }
+    let required = config.server.require_keys;
+    if required && keys.all().is_empty() {
+        say(&"API keys are required and there is none yet: KEY=$(spillway keys create --name NAME)");
+    }
+    let key = if required { "-H \"authorization: Bearer $KEY\" " } else { "" };
     say(&"try:");
     say(&format!(
-        "  curl http://{api}/v1/chat/completions -H 'content-type: application/json' \
+        "  curl http://{api}/v1/chat/completions {key}-H 'content-type: application/json' \
          -d '{{\"messages\":[{{\"role\":\"user\",\"content\":\"Say hello\"}}]}}'"
     ));
     say(&format!("status: http://{admin}/admin/status"));

@@ -31,6 +31,7 @@ use std::{
 #[derive(Debug, Clone)]
 pub struct Config {
     pub server: ServerConfig,
+    pub keys: KeysConfig,
     pub locals: Vec<Arc<LocalConfig>>,
     pub clouds: Vec<Arc<CloudConfig>>,
     pub router: RouterConfig,
@@ -57,6 +58,8 @@ pub struct ServerConfig {
     /// Requests admitted at once; the next one is refused with 429.
     pub max_inflight: usize,
     pub max_body_bytes: usize,
+    /// Without a key nothing is served.
+    pub require_keys: bool,
     pub admin_token: Option<SecretString>,
     /// Values accepted in the `Host` header of the admin listener, without port.
     pub admin_hosts: Vec<String>,
@@ -66,6 +69,22 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
     /// Comment frames keep an idle SSE stream open; `None` = off.
     pub keep_alive: Option<Duration>,
+}
+
+/// `[keys]`: where API keys are kept.
+#[derive(Debug, Clone)]
+pub struct KeysConfig {
+    /// Need not exist: then there are no keys yet.
+    pub file: PathBuf,
+    pub pepper: PepperSource,
+}
+
+/// What digests of keys are keyed with.
+#[derive(Debug, Clone)]
+pub enum PepperSource {
+    Text(SecretString),
+    /// Made with the first key if it does not exist.
+    File(PathBuf),
 }
 
 /// One `[[local]]` entry.

@@ -29,6 +29,7 @@ use crate::{
     gpu::slot::Death,
     health::{AttemptFact, Scores},
     jobs::{Job, JobGuard, JobTable, Outcome, TargetKey, shutting_down},
+    keys::Keys,
     ledger::Ledger,
     observe,
     route::{ClassifierMsg, Decision, Fleet, RouterMsg},
@@ -62,6 +63,7 @@ pub struct Services {
     pub classifier: Address<ClassifierMsg>,
     pub router: Address<RouterMsg>,
     pub scores: Scores,
+    pub keys: Keys,
 }
 
 /// What the HTTP edge hears of a request. A stream: `Started`, `Delta`s and `Finish`es, then `Done` or `Failed`.
@@ -165,9 +167,13 @@ async fn run(services: Services, guard: JobGuard, events: mpsc::Sender<FlightEve
     flight.conclude(end, guard).await;
 }
 
+fn spent(attempt: &AttemptReport) -> u64 {
+    attempt.usage.prompt_tokens.saturating_add(attempt.usage.completion_tokens)
+}
+
 fn flight_timeout(job: &Job) -> GatewayError {
     let waited = job.deadline.duration_since(job.admitted_at);
-    let kind = if job.request.local_only { ErrorKind::LocalOnlyUnavailable } else { ErrorKind::Timeout };
+    let kind = if job.request.is_local_only() { ErrorKind::LocalOnlyUnavailable } else { ErrorKind::Timeout };
     GatewayError::gateway(kind, format!("no complete answer within {} s", waited.as_secs()))
         .retry_after(Duration::from_secs(1))
 }
@@ -324,7 +330,29 @@ impl Flight {
             }
         };
         self.observe_end(outcome);
+        self.settle_tokens(outcome);
         guard.settle(outcome);
+    }
+
+    /// What of the tokens set aside for the request was used: of a whole answer what it says, else its prompt and what was
+    /// generated, if anything was.
+    fn settle_tokens(&self, outcome: Outcome) {
+        let Some(hold) = self.job.take_hold() else { return };
+        let whole = self.usage.prompt_tokens.saturating_add(self.usage.completion_tokens);
+        let used = match outcome {
+            Outcome::Completed => whole,
+            _ if whole > 0 => whole,
+            _ => self.attempts.iter().map(spent).max().unwrap_or(0).max(self.seen()),
+        };
+        hold.settle(used, Instant::now());
+    }
+
+    /// Tokens of a broken stream that its client has seen, with its prompt.
+    fn seen(&self) -> u64 {
+        if !self.started {
+            return 0;
+        }
+        self.request().estimated_prompt_tokens().saturating_add(self.sent.token_count())
     }
 
     fn observe_end(&mut self, outcome: Outcome) {

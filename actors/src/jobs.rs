@@ -4,6 +4,7 @@
 use crate::{
     domain::{ChatRequest, Complexity, ErrorKind, GatewayError, ModelName, RequestId},
     gpu::Lease,
+    keys::Hold,
     observe,
 };
 use parking_lot::Mutex;
@@ -77,6 +78,8 @@ pub struct Job {
     pub deadline: Instant,
     /// A lease granted but not yet taken by the flight: written before RouterActor replies.
     lease: Mutex<Option<Lease>>,
+    /// Tokens of its key's limit that are set aside for it.
+    hold: Mutex<Option<Hold>>,
     progress: Mutex<Progress>,
     /// Set when the gateway ends the request from outside its flight.
     cancelled: CancellationToken,
@@ -110,6 +113,15 @@ impl Job {
 
     pub fn take_lease(&self) -> Option<Lease> {
         self.lease.lock().take()
+    }
+
+    /// Writes down what is set aside for it, before its flight is launched.
+    pub fn put_hold(&self, hold: Hold) {
+        *self.hold.lock() = Some(hold);
+    }
+
+    pub fn take_hold(&self) -> Option<Hold> {
+        self.hold.lock().take()
     }
 
     /// Resolves when the gateway ends the request from outside.
@@ -176,6 +188,7 @@ impl JobTable {
             admitted_at: now,
             deadline: now + timeout,
             lease: Mutex::new(None),
+            hold: Mutex::new(None),
             progress: Mutex::default(),
             cancelled: CancellationToken::new(),
         });
@@ -206,6 +219,7 @@ impl JobTable {
         // Outside the lock: giving a lease back takes the slot's lock.
         if removed.is_some() {
             drop(job.take_lease());
+            drop(job.take_hold());
         }
     }
 

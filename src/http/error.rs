@@ -9,7 +9,7 @@ use axum::{
 };
 use http::{
     HeaderValue, StatusCode,
-    header::{CONTENT_TYPE, RETRY_AFTER},
+    header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde_json::{Value, json};
 use spillway_actors::domain::{ErrorKind, GatewayError, Origin};
@@ -50,6 +50,11 @@ impl ErrorReply {
         let path: String = path.chars().take(200).collect();
         let message = format!("Not allowed to {method} on {path}. (HINT: perhaps another HTTP method was meant.)");
         Self::new(StatusCode::METHOD_NOT_ALLOWED, INVALID, "method_not_supported", message)
+    }
+
+    /// The route exists, what it names does not.
+    pub fn not_found(code: &'static str, message: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, INVALID, code, message.to_owned())
     }
 
     /// `{"error": {…}}` with all four keys.
@@ -127,6 +132,9 @@ impl IntoResponse for ErrorReply {
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"spillway\""));
+        }
         if let Some(after) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
         } else if self.status == StatusCode::TOO_MANY_REQUESTS {

@@ -1,6 +1,7 @@
 //! The API's routes, with and without `/v1`. A handler reads, parses, admits, launches and hands over.
 
 use super::{
+    access::{self, Access},
     answer::{self, Wish},
     body::{self, Budget},
     catalogue,
@@ -21,14 +22,17 @@ use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 use spillway_actors::{
     domain::{ChatRequest, ErrorKind, GatewayError, RequestId, RequestKind},
-    flight::{self, Services},
+    flight::{self, FlightEvent, Services},
 };
 use std::{
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::Instant,
+};
 
 /// Parsing a larger body takes milliseconds: it must not hold up a thread that serves others.
 const LARGE_BODY: usize = 64 << 10;
@@ -74,7 +78,8 @@ pub fn api_router(state: EdgeState) -> Router {
     router
         .fallback(unknown_url)
         .method_not_allowed_fallback(wrong_method)
-        .with_state(state)
+        .with_state(state.clone())
+        .layer(middleware::from_fn_with_state(state, access::guarded))
         .layer(middleware::from_fn(identified))
 }
 
@@ -109,8 +114,12 @@ async fn completion(State(state): State<EdgeState>, request: Request) -> Respons
 }
 
 async fn explain(State(state): State<EdgeState>, request: Request) -> Response {
+    let access = Access::of(&request);
     match received(&state, RequestKind::Chat, request).await {
-        Ok((request, _held)) => route::explained(&state, &request).await,
+        Ok((mut request, _held)) => {
+            access.sign(&mut request);
+            route::explained(&state, &request).await
+        }
         Err(error) => error::respond(&error),
     }
 }
@@ -141,29 +150,55 @@ async fn received(
 }
 
 async fn serve(state: &EdgeState, kind: RequestKind, request: Request) -> Result<Response, GatewayError> {
-    let Services { config, jobs, .. } = &state.services;
+    let config = &state.services.config;
+    let access = Access::of(&request);
     let (request, held) = received(state, kind, request).await?;
-    catalogue::admit_name(&request, config, &state.services.fleet)?;
     let wish = Wish {
         stamp: Stamp::new(kind, request.id, unix_seconds()),
         stream: request.stream,
         include_usage: request.include_usage,
         keep_alive: config.server.keep_alive,
     };
-    let guard = jobs.admit(request, Instant::now(), config.server.request_timeout)?;
-    let events = flight::launch(state.services.clone(), guard);
+    let events = launch(state, &access, request).await?;
     Ok(answer::answer(events, wish, config, held).await)
 }
 
-async fn models(State(state): State<EdgeState>) -> Response {
-    Json(catalogue::list(&state.services.config, &state.services.fleet.found_models(), state.started)).into_response()
+/// The one way of a parsed request into the gateway: its key's policy and tokens, admission, flight.
+async fn launch(
+    state: &EdgeState,
+    access: &Access,
+    mut request: ChatRequest,
+) -> Result<mpsc::Receiver<FlightEvent>, GatewayError> {
+    let Services { config, jobs, fleet, .. } = &state.services;
+    access.sign(&mut request);
+    catalogue::admit_name(&request, config, fleet)?;
+    access.admit_model(&request.model, config, fleet)?;
+    let hold = access.hold(&request, config).await?;
+    let guard = jobs.admit(request, Instant::now(), config.server.request_timeout).inspect_err(|_| access.gives_back())?;
+    access.counts();
+    if let Some(hold) = hold {
+        guard.job().put_hold(hold);
+    }
+    Ok(flight::launch(state.services.clone(), guard))
 }
 
-async fn model(State(state): State<EdgeState>, name: Result<Path<String>, PathRejection>) -> Response {
+async fn models(State(state): State<EdgeState>, request: Request) -> Response {
+    let (access, found) = (Access::of(&request), state.services.fleet.found_models());
+    let caller = access.caller().map(AsRef::as_ref);
+    Json(catalogue::list(&state.services.config, &found, caller, state.started)).into_response()
+}
+
+async fn model(
+    State(state): State<EdgeState>,
+    name: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Response {
     let Ok(Path(name)) = name else {
         return error::respond(&GatewayError::invalid("model", "the model's name in the URL is not UTF-8"));
     };
-    match catalogue::one(&state.services.config, &state.services.fleet.found_models(), &name, state.started) {
+    let (access, found) = (Access::of(&request), state.services.fleet.found_models());
+    let caller = access.caller().map(AsRef::as_ref);
+    match catalogue::one(&state.services.config, &found, caller, &name, state.started) {
         Ok(model) => Json(model).into_response(),
         Err(error) => error::respond(&error),
     }

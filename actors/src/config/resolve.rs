@@ -2,6 +2,7 @@
 //! fault. Opens no file itself: keys and tokens come through the caller's `read`.
 
 mod cloud;
+mod keys;
 mod limits;
 mod local;
 mod models;
@@ -51,6 +52,7 @@ fn resolve(root: &Node, context: &Context<'_>) -> Option<Config> {
     let top = Section::new(context.report, root, "")?;
     let mut names = Names::default();
     let server = top.section("server").and_then(|section| server::server(section, context));
+    let keys = top.section("keys").and_then(|section| keys::keys(section, context));
     let locals = local::locals(&top, context, &mut names);
     let clouds = cloud::clouds(&top, context, &mut names);
     let all_on_cpu = !locals.is_empty() && locals.iter().all(|local| local.gpu.as_deref() == Some("cpu"));
@@ -66,6 +68,7 @@ fn resolve(root: &Node, context: &Context<'_>) -> Option<Config> {
     }
     Some(Config {
         server: server?,
+        keys: keys?,
         locals: locals.into_iter().map(Arc::new).collect(),
         clouds: clouds.into_iter().map(Arc::new).collect(),
         router: router?,

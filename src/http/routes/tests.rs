@@ -14,6 +14,7 @@ use spillway_actors::{
     flight::HedgeBudget,
     health::Scores,
     jobs::JobTable,
+    keys::Keys,
     ledger::Ledger,
     route::Fleet,
     supervise::Address,
@@ -44,6 +45,7 @@ fn services(limit: usize) -> Services {
         classifier: Address::default(),
         router: Address::default(),
         scores: Scores::default(),
+        keys: Keys::in_memory(),
     }
 }
 
