@@ -29,6 +29,8 @@ mod errors;
 mod gpu_health;
 #[path = "integration/hedge.rs"]
 mod hedge;
+#[path = "integration/keys.rs"]
+mod keys;
 #[path = "integration/local_only.rs"]
 mod local_only;
 #[path = "integration/online.rs"]

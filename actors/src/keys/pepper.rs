@@ -110,7 +110,7 @@ fn read(path: &Path) -> Result<Option<Pepper>, PepperError> {
 fn make(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut bits = [0; 32];
-    SysRng.try_fill_bytes(&mut bits).map_err(io::Error::other)?;
+    SysRng.try_fill_bytes(&mut bits).map_err(|error| io::Error::other(error.to_string()))?;
     let mut text = blake3::Hash::from_bytes(bits).to_hex().to_string();
     bits.zeroize();
     let draft = path.with_added_extension(format!("{:016x}", rand::random::<u64>()));

@@ -24,7 +24,7 @@ impl Secret {
     /// The system has none to give.
     pub fn generate() -> io::Result<Self> {
         let mut bits = [0; 32];
-        SysRng.try_fill_bytes(&mut bits).map_err(io::Error::other)?;
+        SysRng.try_fill_bytes(&mut bits).map_err(|error| io::Error::other(error.to_string()))?;
         let mut text = String::with_capacity(64);
         text.push_str(SECRET_PREFIX);
         URL_SAFE_NO_PAD.encode_string(bits, &mut text);

@@ -1,5 +1,7 @@
 //! The whole router with services that nobody answers: what the edge alone decides.
 
+mod keys;
+
 use super::*;
 use crate::http::listen::{self, Limits};
 use axum::body::{Body, to_bytes};
@@ -66,8 +68,12 @@ impl Got {
 }
 
 async fn send(services: &Services, method: Method, path: &str, body: &str) -> Got {
-    let router = TowerToHyperService::new(api_router(EdgeState::new(services.clone())));
     let request = HttpRequest::builder().method(method).uri(path).body(Body::from(body.to_owned())).unwrap();
+    got(services, request).await
+}
+
+async fn got(services: &Services, request: HttpRequest<Body>) -> Got {
+    let router = TowerToHyperService::new(api_router(EdgeState::new(services.clone())));
     let response = router.call(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let bytes = to_bytes(body, 1 << 20).await.unwrap();
