@@ -14,12 +14,12 @@ mod tests;
 mod wish;
 
 pub use directory::{Key, Keys, KeysError, Recognised};
-pub use limiter::{EmbeddedLimiter, Limiter, Limits, Meter, Refusal, Standing};
+pub use limiter::{EmbeddedLimiter, Limiter, Limits, Meter, Refusal, Standing, Verdict};
 pub use pass::{Hold, Pass};
 pub use pepper::{Pepper, PepperError};
 pub use record::{KeyPolicy, KeyRecord, KeyState, MAX_GROUPS, MAX_KEYS};
 pub use secret::{SECRET_PREFIX, Secret};
-pub use store::{FileStore, KeyStore, Loaded, MemoryStore, Stamp, StoreError};
+pub use store::{Answer, FileStore, KeyStore, Loaded, MemoryStore, Stamp, StoreError};
 pub use wish::{BudgetWish, KeyWish, WishFault};
 
 use std::time::{SystemTime, UNIX_EPOCH};

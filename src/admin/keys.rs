@@ -1,5 +1,15 @@
 //! `/admin/keys`: makes, lists and revokes API keys of the running gateway. A secret is shown in the answer that made it and
 //! never again.
+//!
+//! - `POST /admin/keys` takes `{"name", "group"?, "models"?: [names], "local_only"?, "expires_in_s"?, "requests_per_minute"?,
+//!   "tokens_per_minute"?, "concurrency"?, "budget_usd"?: {"day"?, "month"?, "total"?}, "priority"?: "low|normal|high"}`,
+//!   amounts as decimal strings; what is left out is no limit. 201 with the key and its `secret`.
+//! - `GET /admin/keys?from=N&limit=N` gives `{"object": "list", "store", "data": [keys], "next"}`, at most 1,000 of them. A key:
+//!   `{"object": "api_key", "id", "name", "group", "prefix", "state": "active|expired|revoked", "created_at", "expires_at",
+//!   "revoked_at", …what it may, as above…, "running", "requests_remaining", "tokens_remaining"}`, times in seconds since 1970.
+//! - `DELETE /admin/keys/{id}` gives the key, revoked; again as often as one likes. 404 `key_not_found` for no such key.
+//!
+//! Errors are OpenAI error objects; `param` names the field at fault.
 
 use super::AdminState;
 use crate::{

@@ -4,11 +4,7 @@
 
 mod headers;
 
-use super::{
-    body::discard,
-    catalogue, error,
-    routes::EdgeState,
-};
+use super::{body::discard, catalogue, error, routes::EdgeState};
 use axum::{
     body::{Body, Bytes},
     extract::{Request, State},
@@ -116,8 +112,10 @@ async fn let_in(keys: &Keys, required: bool, request: &Request) -> Result<Access
 fn recognised(keys: &Keys, headers: &HeaderMap) -> Result<Arc<Key>, GatewayError> {
     let no = |message: &str| GatewayError::gateway(ErrorKind::Unauthorized, message);
     let Some(presented) = presented(headers) else {
-        return Err(no("You did not provide an API key. Send it as 'Authorization: Bearer <key>' or 'x-api-key: <key>'; \
-                       'spillway keys create' makes one."));
+        return Err(no(
+            "You did not provide an API key. Send it as 'Authorization: Bearer <key>' or 'x-api-key: <key>'; \
+                       'spillway keys create' makes one.",
+        ));
     };
     match Secret::presented(presented).map_or(Recognised::Unknown, |secret| keys.recognise(&secret, unix_now())) {
         Recognised::Known(key) => Ok(key),
@@ -194,7 +192,11 @@ impl Access {
             return Ok(());
         }
         observe::key_request(&caller.group, "forbidden");
-        let why = if caller.local_only { "it is for models on this machine only" } else { "GET /v1/models lists those it may" };
+        let why = if caller.local_only {
+            "it is for models on this machine only"
+        } else {
+            "GET /v1/models lists those it may"
+        };
         let mut error =
             GatewayError::gateway(ErrorKind::Forbidden, format!("This API key may not use the model '{name}': {why}."));
         error.param = Some("model".to_owned());
@@ -280,6 +282,3 @@ impl HttpBody for Guarded {
         self.body.size_hint()
     }
 }
-
-#[cfg(test)]
-mod tests;

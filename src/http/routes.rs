@@ -174,7 +174,8 @@ async fn launch(
     catalogue::admit_name(&request, config, fleet)?;
     access.admit_model(&request.model, config, fleet)?;
     let hold = access.hold(&request, config).await?;
-    let guard = jobs.admit(request, Instant::now(), config.server.request_timeout).inspect_err(|_| access.gives_back())?;
+    let guard =
+        jobs.admit(request, Instant::now(), config.server.request_timeout).inspect_err(|_| access.gives_back())?;
     access.counts();
     if let Some(hold) = hold {
         guard.job().put_hold(hold);

@@ -70,7 +70,9 @@ impl Gateway {
         let answer = request.send().await.map_err(|error| self.failed(format!("does not answer: {error}")))?;
         let status = answer.status();
         let object = answer.json().await.map_err(|_| {
-            self.failed(format!("answers {status} and no JSON: is it a spillway gateway? --offline works on the key store itself"))
+            self.failed(format!(
+                "answers {status} and no JSON: is it a spillway gateway? --offline works on the key store itself"
+            ))
         })?;
         Ok((status, object))
     }

@@ -40,7 +40,8 @@ fn row(key: &Value) -> [String; 8] {
 }
 
 fn models(key: &Value) -> String {
-    let names = key["models"].as_array().map(|names| names.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","));
+    let names =
+        key["models"].as_array().map(|names| names.iter().filter_map(Value::as_str).collect::<Vec<_>>().join(","));
     let names = names.unwrap_or_else(|| "all".to_owned());
     if key["local_only"] == true { format!("{names} (local only)") } else { names }
 }

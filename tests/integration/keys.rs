@@ -99,7 +99,8 @@ async fn what_is_written_to_the_store_behind_its_back_the_gateway_takes_in_and_a
     };
     assert_eq!(status(before.clone()).await, 200);
     let (id, meanwhile) = create(folder.path(), "", &[]);
-    until("the gateway notices the key", SOON, || async { (status(meanwhile.clone()).await == 200).then_some(()) }).await;
+    until("the gateway notices the key", SOON, || async { (status(meanwhile.clone()).await == 200).then_some(()) })
+        .await;
     assert!(run(folder.path(), "", &["revoke", &id]).status.success());
     until("it notices the end", SOON, || async { (status(meanwhile.clone()).await == 401).then_some(()) }).await;
     gateway.shutdown().await;
@@ -139,8 +140,17 @@ async fn a_local_only_key_never_reaches_the_provider_and_a_key_sees_only_its_mod
         let record = gateway.client.ask(&gateway.api, Ask::hard().model(model).key(&cloud)).await;
         assert_eq!(code(&record), (403, "forbidden".into()), "{model}");
     }
-    let listed: Value =
-        gateway.client.raw().get(gateway.url("/v1/models")).bearer_auth(&cloud).send().await.unwrap().json().await.unwrap();
+    let listed: Value = gateway
+        .client
+        .raw()
+        .get(gateway.url("/v1/models"))
+        .bearer_auth(&cloud)
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
     let ids: Vec<&str> = listed["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["auto", "ok"]);
     gateway.shutdown().await;
@@ -152,7 +162,8 @@ async fn limits_are_told_kept_and_settled_at_what_was_used() {
     let gateway = guarded(&folder).warm().await;
     let limits = ["--tokens-per-minute", "3000", "--requests-per-minute", "5"];
     let (_, secret) = create(folder.path(), &gateway.admin, &limits);
-    for ask in [Ask::count().max_tokens(16), Ask::count().max_tokens(16).stream(), Ask::hard().max_tokens(16).stream()] {
+    for ask in [Ask::count().max_tokens(16), Ask::count().max_tokens(16).stream(), Ask::hard().max_tokens(16).stream()]
+    {
         let record = gateway.client.ask(&gateway.api, ask.max_tokens(16).key(&secret)).await;
         record.assert_complete();
         assert_eq!(header(&record, "x-ratelimit-limit-tokens"), 3000);
@@ -230,7 +241,10 @@ async fn the_admin_api_makes_lists_and_revokes_and_says_what_is_wrong() {
     let secret = made["secret"].as_str().unwrap();
     assert!(secret.starts_with("sk-spillway-") && secret.starts_with(made["prefix"].as_str().unwrap()));
     assert_eq!(made["budget_usd"], json!({"day": "0.1", "month": "3", "total": null}));
-    assert_eq!((&made["priority"], &made["state"], &made["concurrency"]), (&json!("high"), &json!("active"), &json!(4)));
+    assert_eq!(
+        (&made["priority"], &made["state"], &made["concurrency"]),
+        (&json!("high"), &json!("active"), &json!(4))
+    );
     let (_, _, listed) = send(Method::GET, format!("{url}?limit=1"), String::new()).await;
     assert_eq!((&listed["data"][0]["id"], &listed["next"]), (&made["id"], &json!(1)));
     assert!(listed["data"][0].get("secret").is_none() && listed["data"][0].get("digest").is_none());
@@ -371,4 +385,3 @@ async fn a_key_that_was_shown_is_kept_whenever_its_writer_is_killed() {
     let (id, _) = create(folder.path(), "", &["--offline"]);
     assert!(run(folder.path(), "", &["revoke", "--offline", &id]).status.success());
 }
-

@@ -124,13 +124,33 @@ mod tests {
 
     #[test]
     fn dollars_are_read_and_written_without_a_float() {
-        for (text, nano) in [("0", 0), ("5", 5_000_000_000), ("1.50", 1_500_000_000), ("0.000000001", 1), ("18446744073.709551615", u64::MAX)] {
+        for (text, nano) in [
+            ("0", 0),
+            ("5", 5_000_000_000),
+            ("1.50", 1_500_000_000),
+            ("0.000000001", 1),
+            ("18446744073.709551615", u64::MAX),
+        ] {
             let amount = NanoUsd::from_usd(text).unwrap();
             assert_eq!(amount, NanoUsd::new(nano), "{text}");
             assert_eq!(NanoUsd::from_usd(&amount.to_usd()), Ok(amount));
         }
         assert_eq!(NanoUsd::new(1_500_000_000).to_usd(), "1.5");
-        for text in ["", ".", ".5", "-1", "+1", "1e3", "1_000", "1,5", " 1", "0.0000000001", "18446744073.709551616", "NaN", "$1"] {
+        for text in [
+            "",
+            ".",
+            ".5",
+            "-1",
+            "+1",
+            "1e3",
+            "1_000",
+            "1,5",
+            " 1",
+            "0.0000000001",
+            "18446744073.709551616",
+            "NaN",
+            "$1",
+        ] {
             assert!(NanoUsd::from_usd(text).is_err(), "{text}");
         }
     }

@@ -158,7 +158,16 @@ impl Keys {
         // No store has this stamp twice in a row, so the first look reads.
         let directory = ArcSwap::from_pointee(Directory::of(Vec::new(), Stamp(u64::MAX), None));
         let limiter: Arc<dyn Limiter> = Arc::new(EmbeddedLimiter::default());
-        Self { inner: Arc::new(Inner { store, place, pepper, directory, limiter, renewing: tokio::sync::Mutex::default() }) }
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                place,
+                pepper,
+                directory,
+                limiter,
+                renewing: tokio::sync::Mutex::default(),
+            }),
+        }
     }
 
     /// Where the keys are kept, for people.
@@ -249,7 +258,8 @@ impl Keys {
         }
         let loaded = self.inner.store.load().await?;
         let source = self.inner.pepper.clone();
-        let pepper = tokio::task::spawn_blocking(move || Pepper::find(&source)).await.map_err(|_| KeysError::Thread)??;
+        let pepper =
+            tokio::task::spawn_blocking(move || Pepper::find(&source)).await.map_err(|_| KeysError::Thread)??;
         let now = unix_now();
         let directory = Directory::of(loaded.keys, loaded.stamp, pepper.map(Arc::new));
         if directory.pepper.is_none() && directory.active(now).next().is_some() {

@@ -26,11 +26,19 @@ pub struct Limits {
 /// Which limit stands in the way, and when asking again makes sense.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    Requests { wait: Duration },
-    Tokens { wait: Duration },
+    Requests {
+        wait: Duration,
+    },
+    Tokens {
+        wait: Duration,
+    },
     /// More tokens than a minute ever has.
-    TokensNever { limit: u32 },
-    Concurrency { limit: u32 },
+    TokensNever {
+        limit: u32,
+    },
+    Concurrency {
+        limit: u32,
+    },
 }
 
 impl Refusal {

@@ -1,10 +1,10 @@
 //! Where keys are kept. One trait, so that gateways may one day share a store; what every implementation must do is written
 //! down as tests in `conformance`.
 
-mod file;
-mod memory;
 #[cfg(test)]
 mod conformance;
+mod file;
+mod memory;
 
 pub use file::FileStore;
 pub use memory::MemoryStore;

@@ -1,9 +1,6 @@
 //! What somebody wants of a new key, from the command line or the admin API, and what of it cannot be.
 
-use super::{
-    limiter::Limits,
-    record::KeyPolicy,
-};
+use super::{limiter::Limits, record::KeyPolicy};
 use crate::domain::{BudgetLimits, NanoUsd, Priority};
 use serde::{Deserialize, Serialize};
 
@@ -165,7 +162,8 @@ mod tests {
 
     #[test]
     fn money_is_exact_to_the_nano_dollar() {
-        let budget_usd = BudgetWish { day: Some("0.1".into()), month: Some("3".into()), total: Some("0.000000001".into()) };
+        let budget_usd =
+            BudgetWish { day: Some("0.1".into()), month: Some("3".into()), total: Some("0.000000001".into()) };
         let budget = KeyWish { budget_usd, ..named() }.judge().unwrap().policy.budget_nanousd;
         let nano = |amount: Option<NanoUsd>| amount.unwrap().get();
         assert_eq!((nano(budget.day), nano(budget.month), nano(budget.total)), (100_000_000, 3_000_000_000, 1));
@@ -173,7 +171,10 @@ mod tests {
 
     #[test]
     fn every_fault_names_its_field() {
-        let budget = |day: &str| KeyWish { budget_usd: BudgetWish { day: Some(day.into()), ..BudgetWish::default() }, ..named() };
+        let budget = |day: &str| KeyWish {
+            budget_usd: BudgetWish { day: Some(day.into()), ..BudgetWish::default() },
+            ..named()
+        };
         let models = |names: &[&str]| KeyWish { models: Some(names.iter().map(|n| (*n).into()).collect()), ..named() };
         for (wish, field) in [
             (KeyWish::default(), "name"),

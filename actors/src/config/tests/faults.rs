@@ -90,10 +90,11 @@ fn listeners_beyond_loopback_need_what_protects_them() {
 
 #[test]
 fn keys_open_the_api_to_others_and_their_pepper_is_a_real_secret() {
-    let (config, _) = loaded(&sources("[server]\nlisten = '0.0.0.0:8080'\nrequire_keys = true\n[keys]\nfile = 'k.json'"));
+    let (config, _) =
+        loaded(&sources("[server]\nlisten = '0.0.0.0:8080'\nrequire_keys = true\n[keys]\nfile = 'k.json'"));
     assert!(config.server.require_keys);
     assert!(matches!(&config.keys.pepper, PepperSource::File(path) if path.as_os_str() == "k.json.pepper"));
-    let peppered = |pepper| with_env("", "SPILLWAY_KEY_PEPPER", pepper);
+    let peppered = |pepper: &str| with_env("", "SPILLWAY_KEY_PEPPER", pepper);
     let (config, _) = loaded(&peppered(&"p".repeat(32)));
     assert!(matches!(&config.keys.pepper, PepperSource::Text(_)));
     assert!(!format!("{config:?}").contains("pppp"));

@@ -80,7 +80,8 @@ impl FileStore {
 
     fn write(&self, keys: &[KeyRecord]) -> Result<(), StoreError> {
         let failed = self.failed("cannot be written");
-        let text = serde_json::to_string_pretty(&Content { version: VERSION, keys }).map_err(|error| self.damaged(error))?;
+        let text =
+            serde_json::to_string_pretty(&Content { version: VERSION, keys }).map_err(|error| self.damaged(error))?;
         let draft = self.path.with_added_extension("new");
         write_private(&draft, text.as_bytes()).map_err(&failed)?;
         fs::rename(&draft, &self.path).map_err(&failed)?;

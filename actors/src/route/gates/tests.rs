@@ -15,10 +15,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// Who is stopped by what: the local target first, then dear, cheap and middle.
-fn stopped(
-    request: &ChatRequest,
-    change: impl FnOnce(&mut Vec<LocalFacts>, &mut Budget),
-) -> Vec<Option<Gate>> {
+fn stopped(request: &ChatRequest, change: impl FnOnce(&mut Vec<LocalFacts>, &mut Budget)) -> Vec<Option<Gate>> {
     let (router, grade, progress) = (router(), by_keywords(request), Progress::default());
     let (mut locals, mut budget, clouds) = (vec![local(GpuState::Warm, 0)], Budget::default(), clouds());
     change(&mut locals, &mut budget);

@@ -28,7 +28,8 @@ fn bearer(secret: &Secret) -> String {
 }
 
 async fn chat(services: &Services, secret: &Secret, body: &str) -> Got {
-    got(services, request(Method::POST, "/v1/chat/completions", body.to_owned(), ("authorization", &bearer(secret)))).await
+    got(services, request(Method::POST, "/v1/chat/completions", body.to_owned(), ("authorization", &bearer(secret))))
+        .await
 }
 
 async fn listed(services: &Services, secret: &Secret) -> Vec<String> {
@@ -57,7 +58,10 @@ async fn without_a_key_nothing_but_health_is_answered() {
         (Method::GET, "/health/"),
     ] {
         let got = send(&services, method, path, HI).await;
-        assert_eq!((got.error().as_str(), header(&got, "www-authenticate").as_str()), (UNAUTHORIZED, "Bearer realm=\"spillway\""));
+        assert_eq!(
+            (got.error().as_str(), header(&got, "www-authenticate").as_str()),
+            (UNAUTHORIZED, "Bearer realm=\"spillway\"")
+        );
     }
     assert_eq!(send(&services, Method::GET, "/health", "").await.status, 200);
     assert_eq!(send(&services, Method::GET, "/ready", "").await.json["status"], "not_ready");
@@ -144,7 +148,8 @@ async fn a_key_sees_and_uses_only_its_models() {
     ] {
         assert_eq!(chat(&services, secret, &named(model)).await.error(), expected, "{model}");
     }
-    let found = got(&services, request(Method::GET, "/v1/models/gpt-4.1", "", ("authorization", &bearer(&local)))).await;
+    let found =
+        got(&services, request(Method::GET, "/v1/models/gpt-4.1", "", ("authorization", &bearer(&local)))).await;
     assert_eq!(found.error(), "404 invalid_request_error model_not_found model");
 }
 
