@@ -45,16 +45,17 @@ pub(super) async fn guarded(State(state): State<EdgeState>, mut request: Request
         return next.run(request).await;
     }
     let keys = &state.services.keys;
-    let access = match let_in(keys, state.services.config.server.require_keys, &request).await {
-        Ok(access) => access,
-        Err(refused) => {
-            // Who asks first is told before sending anything.
-            if !request.headers().contains_key(header::EXPECT) {
-                discard(request.into_body()).await;
+    let access =
+        match let_in(keys, state.services.config.server.require_keys, request.method(), request.headers()).await {
+            Ok(access) => access,
+            Err(refused) => {
+                // Who asks first is told before sending anything.
+                if !request.headers().contains_key(header::EXPECT) {
+                    discard(request.into_body()).await;
+                }
+                return refused.response(keys);
             }
-            return refused.response(keys);
-        }
-    };
+        };
     request.extensions_mut().insert(access.clone());
     let mut response = next.run(request).await;
     let Access { key: Some(key), pass } = access else { return response };
@@ -82,18 +83,18 @@ impl Refused {
     }
 }
 
-async fn let_in(keys: &Keys, required: bool, request: &Request) -> Result<Access, Refused> {
+async fn let_in(keys: &Keys, required: bool, method: &Method, headers: &HeaderMap) -> Result<Access, Refused> {
     let stranger = |error| {
         observe::key_request("none", "refused");
         Refused { error, key: None }
     };
-    let key = match recognised(keys, request.headers()) {
+    let key = match recognised(keys, headers) {
         Ok(key) => key,
         Err(_) if !required => return Ok(Access::default()),
         Err(error) => return Err(stranger(error)),
     };
     // Only what makes work is limited; a list of models is not.
-    let pass = if request.method() == Method::POST {
+    let pass = if method == Method::POST {
         match keys.enter(&key, Instant::now()).await {
             Ok(pass) => Some(Arc::new(pass)),
             Err(refusal) => {

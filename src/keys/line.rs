@@ -88,7 +88,7 @@ fn seconds(text: &str) -> Result<u64, String> {
         'd' => 86_400,
         _ => return Err(WANTED.to_owned()),
     };
-    let number: u64 = text.trim_end_matches(unit).parse().map_err(|_| WANTED)?;
+    let number: u64 = text.strip_suffix(unit).and_then(|number| number.parse().ok()).ok_or(WANTED)?;
     number.checked_mul(each).ok_or_else(|| "too long".to_owned())
 }
 

@@ -129,8 +129,7 @@ impl FileStore {
         work: impl FnOnce(Self) -> Result<T, StoreError> + Send + 'static,
     ) -> Answer<'_, T> {
         let store = self.clone();
-        let working = tokio::task::spawn_blocking(move || work(store));
-        working.map(|done| done.unwrap_or(Err(StoreError::Thread))).boxed()
+        async move { tokio::task::spawn_blocking(move || work(store)).await.unwrap_or(Err(StoreError::Thread)) }.boxed()
     }
 }
 
