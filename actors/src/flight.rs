@@ -12,6 +12,7 @@ mod retry;
 mod sent;
 mod show;
 mod take_over;
+mod tokens;
 
 pub use hedge::HedgeBudget;
 pub use report::{AttemptReport, FlightReport};
@@ -165,10 +166,6 @@ async fn run(services: Services, guard: JobGuard, events: mpsc::Sender<FlightEve
     drop(gone);
     let end = flight.fall_back(end).await;
     flight.conclude(end, guard).await;
-}
-
-fn spent(attempt: &AttemptReport) -> u64 {
-    attempt.usage.prompt_tokens.saturating_add(attempt.usage.completion_tokens)
 }
 
 fn flight_timeout(job: &Job) -> GatewayError {
@@ -330,29 +327,8 @@ impl Flight {
             }
         };
         self.observe_end(outcome);
-        self.settle_tokens(outcome);
+        self.settle_tokens();
         guard.settle(outcome);
-    }
-
-    /// What of the tokens set aside for the request was used: of a whole answer what it says, else its prompt and what was
-    /// generated, if anything was.
-    fn settle_tokens(&self, outcome: Outcome) {
-        let Some(hold) = self.job.take_hold() else { return };
-        let whole = self.usage.prompt_tokens.saturating_add(self.usage.completion_tokens);
-        let used = match outcome {
-            Outcome::Completed => whole,
-            _ if whole > 0 => whole,
-            _ => self.attempts.iter().map(spent).max().unwrap_or(0).max(self.seen()),
-        };
-        hold.settle(used, Instant::now());
-    }
-
-    /// Tokens of a broken stream that its client has seen, with its prompt.
-    fn seen(&self) -> u64 {
-        if !self.started {
-            return 0;
-        }
-        self.request().estimated_prompt_tokens().saturating_add(self.sent.token_count())
     }
 
     fn observe_end(&mut self, outcome: Outcome) {

@@ -162,15 +162,14 @@ async fn limits_are_told_kept_and_settled_at_what_was_used() {
     let gateway = guarded(&folder).warm().await;
     let limits = ["--tokens-per-minute", "3000", "--requests-per-minute", "5"];
     let (_, secret) = create(folder.path(), &gateway.admin, &limits);
-    for ask in [Ask::count().max_tokens(16), Ask::count().max_tokens(16).stream(), Ask::hard().max_tokens(16).stream()]
-    {
-        let record = gateway.client.ask(&gateway.api, ask.max_tokens(16).key(&secret)).await;
+    // Two thirds of a minute's worth are set aside each time: the next one passes because little of it was used.
+    for ask in [Ask::hard().max_tokens(2000), Ask::hard().max_tokens(2000).stream(), Ask::count().stream()] {
+        let record = gateway.client.ask(&gateway.api, ask.key(&secret)).await;
         record.assert_complete();
         assert_eq!(header(&record, "x-ratelimit-limit-tokens"), 3000);
         let used = record.usage.as_ref().unwrap()["total_tokens"].as_u64().unwrap();
-        assert!((1..200).contains(&used));
+        assert!((1..200).contains(&used), "{record:#?}");
     }
-    // 3 × (prompt + 16) would be set aside; what is left says that all was settled: at most 200 each, at least 1.
     let keys = gateway.client.get_json(&gateway.admin_url("/admin/keys")).await.unwrap();
     let left = keys["data"][0]["tokens_remaining"].as_u64().unwrap();
     assert!((2400..=3000).contains(&left), "{keys}");
@@ -281,7 +280,7 @@ async fn the_admin_api_makes_lists_and_revokes_and_says_what_is_wrong() {
 async fn a_canary_key_appears_nowhere_but_where_it_was_made() {
     let folder = Folder::new().unwrap();
     let gateway = Setup { log: "trace".into(), ..guarded(&folder) }.warm().await;
-    let (_, good) = create(folder.path(), &gateway.admin, &["--name", "canary", "--requests-per-minute", "4"]);
+    let (_, good) = create(folder.path(), &gateway.admin, &["--requests-per-minute", "4"]);
     let (id, gone) = create(folder.path(), &gateway.admin, &[]);
     assert!(run(folder.path(), &gateway.admin, &["revoke", &id]).status.success());
     let wrong = "sk-spillway-CanaryKeyCanaryKeyCanaryKeyCanaryKeyCanary";
