@@ -3,6 +3,7 @@
 
 mod health;
 mod keys;
+mod memory;
 
 use crate::http::{
     error::{ErrorReply, respond},
@@ -53,7 +54,7 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/keys/{id}", delete(keys::revoke))
         .layer(DefaultBodyLimit::max(keys::MAX_WISH_BYTES));
     if state.runtime.services.config.chaos_enabled {
-        router = router.route("/admin/chaos/kill", post(kill));
+        router = router.route("/admin/chaos/kill", post(kill)).route("/admin/chaos/memory", post(memory::simulate));
     }
     router
         .fallback(|request: Request| async move {
@@ -171,6 +172,7 @@ fn gpu_status(runtime: &Runtime, at: usize, slot: &Arc<EngineSlot>) -> Value {
         "device": view.info.as_ref().map(|info| info.device.clone()),
         "leases": view.leases,
         "parallel": view.parallel,
+        "memory": memory::status(slot, view.info.as_deref()),
         "last_minute": runtime.vitals.local(at, Instant::now()).score,
     })
 }

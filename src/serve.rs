@@ -163,7 +163,7 @@ async fn upkeep(metrics: PrometheusHandle) {
 }
 
 /// The engine beside this executable (or one folder up, where test binaries live).
-fn find_engine() -> Result<PathBuf, String> {
+pub(crate) fn find_engine() -> Result<PathBuf, String> {
     let own = std::env::current_exe().map_err(|error| format!("own path unknown: {error}"))?;
     let folders = own.ancestors().skip(1).take(2);
     let mut candidates = folders.map(|folder| folder.join("spillway-engine"));

@@ -1,5 +1,5 @@
 //! Black-box tests of the gateway as it ships: the release binary, its real engine and the default model, a simulated
-//! cloud provider, and every way to break them. `make model build` must have run.
+//! cloud provider, and every way to break them. `make model` must have run.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,6 +21,8 @@ mod anthropic;
 mod api;
 #[path = "integration/cascade.rs"]
 mod cascade;
+#[path = "integration/doctor.rs"]
+mod doctor;
 #[path = "integration/engine.rs"]
 mod engine;
 #[path = "integration/errors.rs"]
@@ -33,6 +35,10 @@ mod hedge;
 mod keys;
 #[path = "integration/local_only.rs"]
 mod local_only;
+#[path = "integration/memory.rs"]
+mod memory;
+#[path = "integration/models.rs"]
+mod models;
 #[path = "integration/online.rs"]
 mod online;
 #[path = "integration/queue.rs"]

@@ -6,18 +6,20 @@ mod fault;
 mod raw;
 mod resolve;
 mod section;
+mod source;
 mod sources;
 #[cfg(test)]
 mod tests;
 
-pub use catalogue::{Catalogue, CatalogueModel};
-pub use fault::{ConfigFaults, Fault, Warning};
+pub use catalogue::{Capability, Catalogue, CatalogueModel};
+pub use fault::{ConfigFaults, Fault, Place, Warning};
 pub use resolve::load;
+pub use source::{BadSource, Source, is_loopback};
 pub use sources::{BUILT_IN, DemoCloud, ReadFile, Sources, default_cache_dir};
 
 use crate::classify::Cuts;
-use crate::domain::Sampling;
-use crate::domain::{Complexity, ModelName, NanoUsd, Price, TargetName};
+use crate::domain::{Complexity, ModelName, NanoUsd, OverrideValue, Price, Rope, Sampling, TargetName};
+use crate::gguf::KvType;
 use secrecy::SecretString;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,6 +41,10 @@ pub struct Config {
     pub ledger: LedgerConfig,
     pub health: HealthConfig,
     pub chaos_enabled: bool,
+    /// Models by name.
+    pub catalogue: Catalogue,
+    /// Where models are kept, under `models/`.
+    pub cache_dir: PathBuf,
 }
 
 impl Config {
@@ -111,7 +117,41 @@ pub struct LocalConfig {
     pub threads: Option<u32>,
     pub use_mmap: bool,
     pub use_mlock: bool,
+    pub options: LoadOptions,
+    /// Smaller quantisations of the same model, the largest first; they need not exist.
+    pub smaller_models: Vec<PathBuf>,
+    /// What `spillway models pull` gets this model by; `None` for a file of the operator's own.
+    pub pull: Option<String>,
+    /// Where the model is named, for faults found later.
+    pub model_place: Place,
     pub defaults: LocalDefaults,
+}
+
+/// How an engine loads its model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoadOptions {
+    /// Most tokens of one decode; `None` = by device.
+    pub batch_tokens: Option<u32>,
+    /// Most tokens computed at once.
+    pub ubatch_tokens: u32,
+    pub kv_type_k: KvType,
+    pub kv_type_v: KvType,
+    pub rope: Rope,
+    /// Facts of the model file that are replaced.
+    pub overrides: Vec<(String, OverrideValue)>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            batch_tokens: None,
+            ubatch_tokens: 512,
+            kv_type_k: KvType::F16,
+            kv_type_v: KvType::F16,
+            rope: Rope::default(),
+            overrides: Vec::new(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -132,6 +172,10 @@ impl LocalConfig {
             threads: None,
             use_mmap: true,
             use_mlock: false,
+            options: LoadOptions::default(),
+            smaller_models: Vec::new(),
+            pull: None,
+            model_place: Place::default(),
             defaults: LocalDefaults::default(),
         }
     }

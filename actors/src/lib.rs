@@ -32,6 +32,7 @@ pub mod cloud;
 pub mod config;
 pub mod domain;
 pub mod flight;
+pub mod gguf;
 pub mod gpu;
 pub mod health;
 pub mod jobs;

@@ -49,6 +49,8 @@ pub fn describe() {
     describe_gauge!("spillway_gpu_state", "1 for the state a local target is in");
     describe_histogram!("spillway_recovery_seconds", Unit::Seconds, "Engine death to serving again");
     describe_histogram!("spillway_model_load_seconds", Unit::Seconds, "Spawn of an engine to its loaded model");
+    describe_gauge!("spillway_gpu_memory_rung", "Reductions in force for want of memory; 0 = loaded as configured");
+    describe_counter!("spillway_gpu_memory_steps_total", "Rungs down (memory ran out) and up (healthy again)");
     describe_gauge!("spillway_kv_cache_usage_ratio", Unit::Count, "KV cells in use / KV cells");
     describe_gauge!("spillway_gpu_memory_used_bytes", Unit::Bytes, "GPU memory in use");
     describe_gauge!("spillway_gpu_memory_total_bytes", Unit::Bytes, "GPU memory");
@@ -112,9 +114,48 @@ pub fn kv_usage(gpu: &str, used: u32, total: u32) {
     }
 }
 
-pub fn model_loaded(gpu: &str, device: &str, took: Duration) {
+pub struct ModelLoaded<'a> {
+    pub gpu: &'a str,
+    pub device: &'a str,
+    pub took: Duration,
+    pub gpu_layers: u32,
+    pub layers: u32,
+    /// Nobody asked for the CPU, and there is no GPU.
+    pub chosen_cpu: bool,
+}
+
+pub fn model_loaded(loaded: &ModelLoaded<'_>) {
+    let ModelLoaded { gpu, device, took, gpu_layers, layers, chosen_cpu } = *loaded;
     histogram!("spillway_model_load_seconds", "gpu" => gpu.to_owned()).record(took.as_secs_f64());
-    tracing::info!(gpu, device, took_ms = took.as_millis() as u64, "model loaded");
+    tracing::info!(gpu, device, gpu_layers, layers, took_ms = took.as_millis() as u64, "model loaded");
+    if chosen_cpu {
+        tracing::warn!(gpu, "gpu = \"auto\" and no GPU was found: it computes on the CPU");
+    }
+}
+
+/// Rungs down the memory ladder; 0 = loaded as configured.
+pub fn memory_rung(gpu: &str, rung: usize) {
+    gauge!("spillway_gpu_memory_rung", "gpu" => gpu.to_owned()).set(rung as f64);
+}
+
+/// Memory ran out, and `what` is given up for it.
+pub fn memory_given_up(gpu: &str, rung: usize, what: &'static str, plan: &str, cause: &str) {
+    memory_rung(gpu, rung);
+    counter!("spillway_gpu_memory_steps_total", "gpu" => gpu.to_owned(), "direction" => "down", "what" => what)
+        .increment(1);
+    tracing::warn!(gpu, rung, gave_up = what, plan, cause, "out of memory: one rung down");
+}
+
+/// After a healthy time `what` is taken back.
+pub fn memory_taken_back(gpu: &str, rung: usize, what: &'static str, plan: &str) {
+    memory_rung(gpu, rung);
+    counter!("spillway_gpu_memory_steps_total", "gpu" => gpu.to_owned(), "direction" => "up", "what" => what)
+        .increment(1);
+    tracing::info!(gpu, rung, took_back = what, plan, "healthy: one rung up");
+}
+
+pub fn memory_exhausted(gpu: &str, rung: usize, cause: &str) {
+    tracing::error!(gpu, rung, cause, "out of memory, and nothing is left to give up: the cloud serves");
 }
 
 pub fn recovered(gpu: &str, took: Duration) {

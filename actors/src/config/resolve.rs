@@ -1,9 +1,11 @@
 //! From the merged tree to types that cannot be invalid. Reads everything before it judges, so that one run shows every
 //! fault. Opens no file itself: keys and tokens come through the caller's `read`.
 
+mod catalogue;
 mod cloud;
 mod keys;
 mod limits;
+mod loading;
 mod local;
 mod models;
 mod money;
@@ -53,7 +55,8 @@ fn resolve(root: &Node, context: &Context<'_>) -> Option<Config> {
     let mut names = Names::default();
     let server = top.section("server").and_then(|section| server::server(section, context));
     let keys = top.section("keys").and_then(|section| keys::keys(section, context));
-    let locals = local::locals(&top, context, &mut names);
+    let catalogue = catalogue::catalogue(&top, context);
+    let locals = local::locals(&top, context, &catalogue, &mut names);
     let clouds = cloud::clouds(&top, context, &mut names);
     let all_on_cpu = !locals.is_empty() && locals.iter().all(|local| local.gpu.as_deref() == Some("cpu"));
     let router = top.section("router").and_then(|section| router::router(section, context, &mut names, all_on_cpu));
@@ -76,5 +79,7 @@ fn resolve(root: &Node, context: &Context<'_>) -> Option<Config> {
         ledger: ledger?,
         health: health?,
         chaos_enabled: chaos?,
+        catalogue,
+        cache_dir: context.sources.cache_dir.clone(),
     })
 }

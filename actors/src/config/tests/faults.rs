@@ -46,7 +46,7 @@ gpu = \"gpu0\"
 engine = \"http\"
 base_url = \"http://127.0.0.1:1\"
 [[local]]
-model = \"hf:owner/repo/file.gguf\"
+model = \"hf:owner/file.gguf\"
 defaults.max_tokens = 4096
 [[local]]
 name = \"third\"
@@ -62,9 +62,9 @@ max_request_tokens = 101
         "8:12 `local[0].parallel` must be from 1 to 256",
         "9:7 `local[0].gpu` must be auto, cpu, or the index or UUID of a device",
         "10:10 `local[0].engine` = \"http\" is not available in this version: use \"llama\"",
-        "13:9 `local[1].model` = \"hf:…\" is not available in this version: download the file and give its path",
+        "13:9 `local[1].model` must be written hf:OWNER/REPO/FILE.gguf or hf:OWNER/REPO@REVISION/FILE.gguf",
         "14:23 `local[1].defaults.max_tokens` is above max_output_tokens = 2048",
-        "17:9 `local[2].model` must be the path of a .gguf file or one of smollm2-135m",
+        "17:9 `local[2].model` must be the path of a .gguf file, hf:OWNER/REPO/FILE.gguf, or one of smollm2-135m",
         "19:22 `local[2].max_request_tokens` is larger than the whole pool (context_tokens = 100)",
     ];
     let found = faults(&sources(file));
