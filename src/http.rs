@@ -4,16 +4,22 @@
 //! a `ChatRequest` or refuses, the job table admits, a flight is launched, `answer` waits for its first event, and then
 //! [`render`] gives one object or [`stream`] gives server-sent events. Every refusal on the way is one [`error`] object.
 
+mod anthropic;
 mod answer;
 mod body;
 mod catalogue;
+mod dialect;
 pub mod error;
+#[cfg(test)]
+mod fixtures;
 mod frames;
 pub mod listen;
+mod openai;
 pub(crate) mod origin;
 pub mod parse;
 mod ready;
 pub mod render;
+mod responses;
 mod route;
 pub mod routes;
 pub mod stream;

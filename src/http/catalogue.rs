@@ -44,6 +44,11 @@ pub(super) fn list(config: &Config, found: &Found, created: u64) -> Value {
     json!({"object": "list", "data": data})
 }
 
+/// Every model's name.
+pub(super) fn names<'a>(config: &'a Config, found: &'a Found) -> Vec<&'a str> {
+    entries(config, found).into_iter().map(|(name, _)| name).collect()
+}
+
 /// One model.
 pub(super) fn one(config: &Config, found: &Found, name: &str, created: u64) -> Result<Value, GatewayError> {
     let entry = entries(config, found).into_iter().find(|(known, _)| *known == name);

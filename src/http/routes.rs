@@ -1,26 +1,30 @@
 //! The API's routes, with and without `/v1`. A handler reads, parses, admits, launches and hands over.
 
 use super::{
+    anthropic,
     answer::{self, Wish},
     body::{self, Budget},
     catalogue,
+    dialect::{Arrived, Asked, Endpoint},
     error::{self, ErrorReply},
-    frames, origin, parse, ready,
-    render::Stamp,
-    route,
+    frames, origin, ready, route,
 };
 use axum::{
     Json, Router,
-    extract::{Path, Request, State, rejection::PathRejection},
+    extract::{
+        Path, Query, Request, State,
+        rejection::{PathRejection, QueryRejection},
+    },
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
 use futures_util::FutureExt;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::json;
 use spillway_actors::{
-    domain::{ChatRequest, ErrorKind, GatewayError, RequestId, RequestKind},
+    config::Config,
+    domain::{ErrorKind, GatewayError, RequestId},
     flight::{self, Services},
 };
 use std::{
@@ -67,6 +71,9 @@ pub fn api_router(state: EdgeState) -> Router {
         router = router
             .route(&format!("{prefix}/chat/completions"), post(chat))
             .route(&format!("{prefix}/completions"), post(completion))
+            .route(&format!("{prefix}/responses"), post(responses))
+            .route(&format!("{prefix}/messages"), post(messages))
+            .route(&format!("{prefix}/messages/count_tokens"), post(count_tokens))
             .route(&format!("{prefix}/route"), post(explain))
             .route(&format!("{prefix}/models"), get(models))
             .route(&format!("{prefix}/models/{{*id}}"), get(model));
@@ -81,6 +88,7 @@ pub fn api_router(state: EdgeState) -> Router {
 /// Gives the request its id, and the response its id and duration. A panic of a handler is an answer, too.
 async fn identified(mut request: Request, next: Next) -> Response {
     let arrival = Arrival { id: RequestId::random(), at: Instant::now() };
+    let in_anthropics = anthropic::is_meant(request.uri().path(), request.headers());
     request.extensions_mut().insert(arrival);
     let mut response = if origin::is_foreign(request.headers()) {
         error::respond(&origin::refusal())
@@ -91,8 +99,14 @@ async fn identified(mut request: Request, next: Next) -> Response {
             error::respond(&frames::bug())
         })
     };
+    if in_anthropics {
+        response = error::in_anthropics_form(response);
+    }
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::try_from(arrival.id.to_string()) {
+        if in_anthropics {
+            headers.insert("request-id", id.clone());
+        }
         headers.insert("x-request-id", id);
     }
     let took = u64::try_from(arrival.at.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -101,69 +115,101 @@ async fn identified(mut request: Request, next: Next) -> Response {
 }
 
 async fn chat(State(state): State<EdgeState>, request: Request) -> Response {
-    serve(&state, RequestKind::Chat, request).await.unwrap_or_else(|error| error::respond(&error))
+    serve(&state, Endpoint::Chat, request).await.unwrap_or_else(|error| error::respond(&error))
 }
 
 async fn completion(State(state): State<EdgeState>, request: Request) -> Response {
-    serve(&state, RequestKind::Completion, request).await.unwrap_or_else(|error| error::respond(&error))
+    serve(&state, Endpoint::Completion, request).await.unwrap_or_else(|error| error::respond(&error))
 }
 
-async fn explain(State(state): State<EdgeState>, request: Request) -> Response {
-    match received(&state, RequestKind::Chat, request).await {
-        Ok((request, _held)) => route::explained(&state, &request).await,
+async fn responses(State(state): State<EdgeState>, request: Request) -> Response {
+    serve(&state, Endpoint::Responses, request).await.unwrap_or_else(|error| error::respond(&error))
+}
+
+async fn messages(State(state): State<EdgeState>, request: Request) -> Response {
+    serve(&state, Endpoint::Messages, request).await.unwrap_or_else(|error| error::respond(&error))
+}
+
+async fn count_tokens(State(state): State<EdgeState>, request: Request) -> Response {
+    match received(&state, request, anthropic::count::read).await {
+        Ok((request, _held)) => anthropic::count::counted(&state.services, &request).await,
         Err(error) => error::respond(&error),
     }
 }
 
-/// Reads and parses. What is held lives as long as the answer.
-async fn received(
+async fn explain(State(state): State<EdgeState>, request: Request) -> Response {
+    match asked(&state, Endpoint::Chat, request).await {
+        Ok((asked, _held)) => route::explained(&state, &asked.request).await,
+        Err(error) => error::respond(&error),
+    }
+}
+
+async fn asked(
     state: &EdgeState,
-    kind: RequestKind,
+    endpoint: Endpoint,
     request: Request,
-) -> Result<(ChatRequest, OwnedSemaphorePermit), GatewayError> {
+) -> Result<(Asked, OwnedSemaphorePermit), GatewayError> {
+    received(state, request, move |arrived, body, headers, config| endpoint.read(arrived, body, headers, config)).await
+}
+
+/// Reads and parses. What is held lives as long as the answer.
+async fn received<T, R>(state: &EdgeState, request: Request, read: R) -> Result<(T, OwnedSemaphorePermit), GatewayError>
+where
+    T: Send + 'static,
+    R: FnOnce(Arrived, &[u8], &HeaderMap, &Config) -> Result<T, GatewayError> + Send + 'static,
+{
     let (parts, body) = request.into_parts();
     let config = &state.services.config;
     let id = parts.extensions.get::<Arrival>().map_or_else(RequestId::random, |arrival| arrival.id);
+    let arrived = Arrived { id, at: unix_seconds() };
     let upload = body::read(&parts.headers, body, config.server.max_body_bytes, &state.bodies).await?;
-    let parser = match kind {
-        RequestKind::Chat => parse::chat,
-        RequestKind::Completion => parse::completion,
-    };
     let body::Upload { bytes, held } = upload;
-    let request = if bytes.len() < LARGE_BODY {
-        parser(id, &bytes, &parts.headers, config)?
+    let read = if bytes.len() < LARGE_BODY {
+        read(arrived, &bytes, &parts.headers, config)?
     } else {
         let config = Arc::clone(config);
-        let parsing = tokio::task::spawn_blocking(move || parser(id, &bytes, &parts.headers, &config));
-        parsing.await.map_err(|_| GatewayError::gateway(ErrorKind::Internal, "the request could not be parsed"))??
+        let reading = tokio::task::spawn_blocking(move || read(arrived, &bytes, &parts.headers, &config));
+        reading.await.map_err(|_| GatewayError::gateway(ErrorKind::Internal, "the request could not be parsed"))??
     };
-    Ok((request, held))
+    Ok((read, held))
 }
 
-async fn serve(state: &EdgeState, kind: RequestKind, request: Request) -> Result<Response, GatewayError> {
+async fn serve(state: &EdgeState, endpoint: Endpoint, request: Request) -> Result<Response, GatewayError> {
     let Services { config, jobs, .. } = &state.services;
-    let (request, held) = received(state, kind, request).await?;
+    let (Asked { request, voice }, held) = asked(state, endpoint, request).await?;
     catalogue::admit_name(&request, config, &state.services.fleet)?;
-    let wish = Wish {
-        stamp: Stamp::new(kind, request.id, unix_seconds()),
-        stream: request.stream,
-        include_usage: request.include_usage,
-        keep_alive: config.server.keep_alive,
-    };
+    let wish = Wish { voice, stream: request.stream, keep_alive: config.server.keep_alive };
     let guard = jobs.admit(request, Instant::now(), config.server.request_timeout)?;
     let events = flight::launch(state.services.clone(), guard);
     Ok(answer::answer(events, wish, config, held).await)
 }
 
-async fn models(State(state): State<EdgeState>) -> Response {
-    Json(catalogue::list(&state.services.config, &state.services.fleet.found_models(), state.started)).into_response()
+async fn models(
+    State(state): State<EdgeState>,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    headers: HeaderMap,
+) -> Response {
+    let (config, found) = (&state.services.config, state.services.fleet.found_models());
+    if !anthropic::is_spoken(&headers) {
+        return Json(catalogue::list(config, &found, state.started)).into_response();
+    }
+    let Query(query) = query.unwrap_or_default();
+    match anthropic::models::Page::read(query) {
+        Ok(page) => Json(anthropic::models::list(&catalogue::names(config, &found), &page, state.started)).into_response(),
+        Err(error) => error::respond(&error),
+    }
 }
 
-async fn model(State(state): State<EdgeState>, name: Result<Path<String>, PathRejection>) -> Response {
+async fn model(
+    State(state): State<EdgeState>,
+    name: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Response {
     let Ok(Path(name)) = name else {
         return error::respond(&GatewayError::invalid("model", "the model's name in the URL is not UTF-8"));
     };
     match catalogue::one(&state.services.config, &state.services.fleet.found_models(), &name, state.started) {
+        Ok(_) if anthropic::is_spoken(&headers) => Json(anthropic::models::one(&name, state.started)).into_response(),
         Ok(model) => Json(model).into_response(),
         Err(error) => error::respond(&error),
     }
