@@ -15,6 +15,7 @@ mod fixtures;
 mod frames;
 pub mod listen;
 mod openai;
+mod openapi;
 pub(crate) mod origin;
 pub mod parse;
 mod ready;

@@ -11,10 +11,12 @@ use spillway_actors::{
 /// Models that a provider lists and nobody configured.
 pub(super) type Found = [(ModelName, TargetName)];
 
+/// Owner of the names that no target has.
+const OURS: &str = "spillway";
+
 /// (name, owner) of everything that can serve here, each name once: the reserved words, local targets and their models,
 /// models of providers that have a key, aliases, what providers list.
 fn entries<'a>(config: &'a Config, found: &'a Found) -> Vec<(&'a str, &'a str)> {
-    const OURS: &str = "spillway";
     let mut entries = vec![("auto", OURS)];
     if !config.locals.is_empty() {
         entries.push(("local", OURS));
@@ -52,20 +54,23 @@ pub(super) fn names<'a>(config: &'a Config, found: &'a Found) -> Vec<&'a str> {
 /// One model.
 pub(super) fn one(config: &Config, found: &Found, name: &str, created: u64) -> Result<Value, GatewayError> {
     let entry = entries(config, found).into_iter().find(|(known, _)| *known == name);
-    entry.map(|entry| object(entry, created)).ok_or_else(|| parse::model::not_found(name))
+    // Whoever may ask for it may look it up.
+    let stand_in = || parse::model::stand_in(config).map(|_| (name, OURS));
+    entry.or_else(stand_in).map(|entry| object(entry, created)).ok_or_else(|| parse::model::not_found(name))
 }
 
 /// A request may name what a provider lists, but without a price nobody can say what it would cost.
 ///
 /// # Errors
 /// Nobody lists the model, or the request wants its cost watched.
-pub(super) fn admit_name(request: &ChatRequest, config: &Config, fleet: &Fleet) -> Result<(), GatewayError> {
+pub(super) fn admit_name(request: &mut ChatRequest, config: &Config, fleet: &Fleet) -> Result<(), GatewayError> {
     let ModelChoice::Named(name) = &request.model else { return Ok(()) };
     if parse::model::is_configured(name.as_str(), config) {
         return Ok(());
     }
     if !fleet.found_models().iter().any(|(found, _)| found == name) {
-        return Err(parse::model::not_found(name.as_str()));
+        request.model = parse::model::stand_in(config).ok_or_else(|| parse::model::not_found(name.as_str()))?;
+        return Ok(());
     }
     if request.budget_sensitive {
         let message = "this model has no configured price: a budget_sensitive request cannot use it";

@@ -7,7 +7,7 @@ use super::{
     catalogue,
     dialect::{Arrived, Asked, Endpoint},
     error::{self, ErrorReply},
-    frames, origin, ready, route,
+    frames, openapi, origin, ready, route,
 };
 use axum::{
     Json, Router,
@@ -17,7 +17,7 @@ use axum::{
     },
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
 use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -64,21 +64,31 @@ struct Arrival {
     at: Instant,
 }
 
+/// Every path and what it does. `/openapi.json` describes exactly these.
+pub(super) fn routes() -> Vec<(String, MethodRouter<EdgeState>)> {
+    let own = [("/health", get(health)), ("/ready", get(readiness)), ("/openapi.json", get(document))];
+    let mut routes: Vec<_> = own.into_iter().map(|(path, handler)| (path.to_owned(), handler)).collect();
+    for prefix in ["", "/v1"] {
+        let served = [
+            ("/chat/completions", post(chat)),
+            ("/completions", post(completion)),
+            ("/responses", post(responses)),
+            ("/messages", post(messages)),
+            ("/messages/count_tokens", post(count_tokens)),
+            ("/route", post(explain)),
+            ("/models", get(models)),
+            ("/models/{*id}", get(model)),
+        ];
+        routes.extend(served.map(|(path, handler)| (format!("{prefix}{path}"), handler)));
+    }
+    routes
+}
+
 /// All routes of the API listener.
 pub fn api_router(state: EdgeState) -> Router {
-    let mut router = Router::new().route("/health", get(health)).route("/ready", get(readiness));
-    for prefix in ["", "/v1"] {
-        router = router
-            .route(&format!("{prefix}/chat/completions"), post(chat))
-            .route(&format!("{prefix}/completions"), post(completion))
-            .route(&format!("{prefix}/responses"), post(responses))
-            .route(&format!("{prefix}/messages"), post(messages))
-            .route(&format!("{prefix}/messages/count_tokens"), post(count_tokens))
-            .route(&format!("{prefix}/route"), post(explain))
-            .route(&format!("{prefix}/models"), get(models))
-            .route(&format!("{prefix}/models/{{*id}}"), get(model));
-    }
-    router
+    let routes = routes().into_iter();
+    routes
+        .fold(Router::new(), |router, (path, handler)| router.route(&path, handler))
         .fallback(unknown_url)
         .method_not_allowed_fallback(wrong_method)
         .with_state(state)
@@ -176,8 +186,8 @@ where
 
 async fn serve(state: &EdgeState, endpoint: Endpoint, request: Request) -> Result<Response, GatewayError> {
     let Services { config, jobs, .. } = &state.services;
-    let (Asked { request, voice }, held) = asked(state, endpoint, request).await?;
-    catalogue::admit_name(&request, config, &state.services.fleet)?;
+    let (Asked { mut request, voice }, held) = asked(state, endpoint, request).await?;
+    catalogue::admit_name(&mut request, config, &state.services.fleet)?;
     let wish = Wish { voice, stream: request.stream, keep_alive: config.server.keep_alive };
     let guard = jobs.admit(request, Instant::now(), config.server.request_timeout)?;
     let events = flight::launch(state.services.clone(), guard);
@@ -215,6 +225,10 @@ async fn model(
     }
 }
 
+async fn document() -> Response {
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], openapi::text()).into_response()
+}
+
 /// Alive, whatever the targets do.
 async fn health() -> Response {
     Json(json!({"status": "ok"})).into_response()
@@ -238,4 +252,4 @@ async fn wrong_method(request: Request) -> Response {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
