@@ -21,6 +21,8 @@ mod anthropic;
 mod api;
 #[path = "integration/cascade.rs"]
 mod cascade;
+#[path = "integration/compat.rs"]
+mod compat;
 #[path = "integration/engine.rs"]
 mod engine;
 #[path = "integration/errors.rs"]
