@@ -4,8 +4,8 @@
 //! a `ChatRequest` or refuses, the job table admits, a flight is launched, `answer` waits for its first event, and then
 //! [`render`] gives one object or [`stream`] gives server-sent events. Every refusal on the way is one [`error`] object.
 
-mod anthropic;
 mod answer;
+mod anthropic;
 mod body;
 mod catalogue;
 mod dialect;
@@ -24,6 +24,8 @@ mod responses;
 mod route;
 pub mod routes;
 pub mod stream;
+#[cfg(test)]
+mod typed;
 
 pub use listen::{Limits, serve};
 pub use routes::{EdgeState, api_router};

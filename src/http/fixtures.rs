@@ -40,13 +40,7 @@ pub(super) fn refusal(endpoint: Endpoint, body: &Value) -> String {
 }
 
 pub(super) fn head() -> Head {
-    Head {
-        target: "sheep".into(),
-        model: "m".into(),
-        complexity: Complexity::Trivial,
-        attempts: 1,
-        simulated: false,
-    }
+    Head { target: "sheep".into(), model: "m".into(), complexity: Complexity::Trivial, attempts: 1, simulated: false }
 }
 
 pub(super) fn text(text: &str) -> FlightEvent {

@@ -1,8 +1,8 @@
 //! The API's routes, with and without `/v1`. A handler reads, parses, admits, launches and hands over.
 
 use super::{
-    anthropic,
     answer::{self, Wish},
+    anthropic,
     body::{self, Budget},
     catalogue,
     dialect::{Arrived, Asked, Endpoint},
@@ -205,7 +205,9 @@ async fn models(
     }
     let Query(query) = query.unwrap_or_default();
     match anthropic::models::Page::read(query) {
-        Ok(page) => Json(anthropic::models::list(&catalogue::names(config, &found), &page, state.started)).into_response(),
+        Ok(page) => {
+            Json(anthropic::models::list(&catalogue::names(config, &found), &page, state.started)).into_response()
+        }
         Err(error) => error::respond(&error),
     }
 }

@@ -40,8 +40,10 @@ async fn run(gateway: &Gateway, script: &'static str, model: &'static str) {
     let mut command = command(script);
     command.env("SPILLWAY_URL", &gateway.api).env("SPILLWAY_MODEL", model).env("PYTHONDONTWRITEBYTECODE", "1");
     let running = tokio::task::spawn_blocking(move || command.output());
-    let Output { status, stdout, stderr } =
-        running.await.expect("a thread").unwrap_or_else(|error| panic!("{script} cannot be run ({error}): `make test` installs it"));
+    let Output { status, stdout, stderr } = running
+        .await
+        .expect("a thread")
+        .unwrap_or_else(|error| panic!("{script} cannot be run ({error}): `make test` installs it"));
     let (said, complained) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     assert!(status.success(), "{script} with {model}:\n{said}\n{complained}\n{}", gateway.log_tail());
     assert!(said.contains(" passed"), "{script} with {model} checked something: {said}\n{complained}");

@@ -99,10 +99,12 @@ fn no_tools() -> GatewayError {
 
 fn tool(place: &str, raw: &Value) -> Result<Value, GatewayError> {
     let Value::Object(fields) = raw else { return Err(wrong_type(place, "an object", raw)) };
-    let kind = Fields(fields).text("type").map_err(|_| wrong_type(format!("{place}.type"), "a string", &raw["type"]))?;
+    let kind =
+        Fields(fields).text("type").map_err(|_| wrong_type(format!("{place}.type"), "a string", &raw["type"]))?;
     if kind.is_some_and(|kind| kind != "custom") {
         let at = format!("{place}.type");
-        let message = format!("Unsupported value for '{at}': this gateway runs no tools of its own; offer a 'custom' one.");
+        let message =
+            format!("Unsupported value for '{at}': this gateway runs no tools of its own; offer a 'custom' one.");
         return Err(fault(at, message));
     }
     let name = match fields.get("name") {

@@ -101,15 +101,42 @@ fn what_is_malformed_is_refused_with_its_place() {
         (json!({"max_tokens": null}), "max_tokens: Missing required parameter: 'max_tokens'."),
         (json!({"messages": null}), "messages: Missing required parameter: 'messages'."),
         (json!({"messages": []}), "messages: Invalid 'messages': at least one message is required."),
-        (json!({"messages": [{"role": "tool", "content": "a"}]}), "messages[0].role: Invalid value for 'messages[0].role'. Supported values are: 'user' and 'assistant'."),
-        (json!({"temperature": 1.5}), "temperature: Invalid 'temperature': value above maximum. Expected a value <= 1, but got 1.5 instead."),
-        (json!({"system": 1}), "system: Invalid type for 'system': expected a string or an array of text blocks, but got an integer instead."),
-        (json!({"stop_sequences": [""]}), "stop_sequences[0]: Invalid 'stop_sequences[0]': a stop sequence must not be empty."),
-        (json!({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}), "tools[0].type: Unsupported value for 'tools[0].type': this gateway runs no tools of its own; offer a 'custom' one."),
-        (json!({"tools": [{"name": "f"}]}), "tools[0].input_schema: Missing required parameter: 'tools[0].input_schema'."),
-        (json!({"tool_choice": {"type": "any"}}), "tool_choice: Invalid 'tool_choice': there are no 'tools' to choose from."),
-        (turn(json!([{"type": "video"}])), "messages[0].content[0].type: Invalid value for 'messages[0].content[0].type'. Supported values are: 'text', 'image', 'document', and 'tool_result'."),
-        (turn(json!([{"type": "image", "source": {"type": "file", "file_id": "f"}}])), "messages[0].content[0].source.type: Invalid value for 'messages[0].content[0].source.type'. Supported values are: 'base64' and 'url'."),
+        (
+            json!({"messages": [{"role": "tool", "content": "a"}]}),
+            "messages[0].role: Invalid value for 'messages[0].role'. Supported values are: 'user' and 'assistant'.",
+        ),
+        (
+            json!({"temperature": 1.5}),
+            "temperature: Invalid 'temperature': value above maximum. Expected a value <= 1, but got 1.5 instead.",
+        ),
+        (
+            json!({"system": 1}),
+            "system: Invalid type for 'system': expected a string or an array of text blocks, but got an integer instead.",
+        ),
+        (
+            json!({"stop_sequences": [""]}),
+            "stop_sequences[0]: Invalid 'stop_sequences[0]': a stop sequence must not be empty.",
+        ),
+        (
+            json!({"tools": [{"type": "web_search_20250305", "name": "web_search"}]}),
+            "tools[0].type: Unsupported value for 'tools[0].type': this gateway runs no tools of its own; offer a 'custom' one.",
+        ),
+        (
+            json!({"tools": [{"name": "f"}]}),
+            "tools[0].input_schema: Missing required parameter: 'tools[0].input_schema'.",
+        ),
+        (
+            json!({"tool_choice": {"type": "any"}}),
+            "tool_choice: Invalid 'tool_choice': there are no 'tools' to choose from.",
+        ),
+        (
+            turn(json!([{"type": "video"}])),
+            "messages[0].content[0].type: Invalid value for 'messages[0].content[0].type'. Supported values are: 'text', 'image', 'document', and 'tool_result'.",
+        ),
+        (
+            turn(json!([{"type": "image", "source": {"type": "file", "file_id": "f"}}])),
+            "messages[0].content[0].source.type: Invalid value for 'messages[0].content[0].source.type'. Supported values are: 'base64' and 'url'.",
+        ),
     ] {
         assert_eq!(refusal(extra.clone()), expected, "{extra}");
     }
@@ -145,9 +172,15 @@ fn reasons_and_contents_have_their_counterparts() {
     for (got, expected) in [
         (whole(json!({}), json!({"content": "a"}), "stop"), r#""end_turn" [{"type":"text","text":"a"}]"#),
         (whole(json!({}), json!({"content": ""}), "length"), r#""max_tokens" []"#),
-        (whole(json!({}), json!({"content": null, "refusal": "no"}), "stop"), r#""refusal" [{"type":"text","text":"no"}]"#),
+        (
+            whole(json!({}), json!({"content": null, "refusal": "no"}), "stop"),
+            r#""refusal" [{"type":"text","text":"no"}]"#,
+        ),
         (whole(json!({}), call(""), "stop"), r#""tool_use" [{"type":"tool_use","id":"t","name":"f","input":{}}]"#),
-        (whole(json!({}), call("{\"a"), "length"), r#""max_tokens" [{"type":"tool_use","id":"t","name":"f","input":{"unreadable":"{\"a"}}]"#),
+        (
+            whole(json!({}), call("{\"a"), "length"),
+            r#""max_tokens" [{"type":"tool_use","id":"t","name":"f","input":{"unreadable":"{\"a"}}]"#,
+        ),
         (
             whole(thinking(), json!({"content": "a", "reasoning": "hm"}), "stop"),
             r#""end_turn" [{"type":"thinking","thinking":"hm","signature":""},{"type":"text","text":"a"}]"#,
@@ -160,10 +193,18 @@ fn reasons_and_contents_have_their_counterparts() {
 #[test]
 fn a_stream_is_exactly_this() {
     let call = |index: u32, id: Option<&str>, arguments: &str| {
-        other(json!({"tool_calls": [{"index": index, "id": id, "function": {"name": id.map(|_| "f"), "arguments": arguments}}]}))
+        other(
+            json!({"tool_calls": [{"index": index, "id": id, "function": {"name": id.map(|_| "f"), "arguments": arguments}}]}),
+        )
     };
     let events = [
-        text("a"), text("\"b"), call(0, Some("t0"), ""), call(0, None, "{}"), call(1, Some("t1"), "{}"), finish("tool_calls"), done(),
+        text("a"),
+        text("\"b"),
+        call(0, Some("t0"), ""),
+        call(0, None, "{}"),
+        call(1, Some("t1"), "{}"),
+        finish("tool_calls"),
+        done(),
     ];
     let mut all = fixtures::events(&stream(json!({}), events), &["routing"]);
     let tool = |id: &str| format!(r#"{{"type":"tool_use","id":"{id}","name":"f","input":{{}}}}"#);
@@ -213,11 +254,22 @@ fn thoughts_are_shown_to_who_asked_and_blocks_take_turns() {
 #[test]
 fn a_broken_stream_ends_with_an_error_and_never_message_stop() {
     let error = GatewayError::target("t", ErrorKind::Upstream, "cut");
-    let late = |index: u32| other(json!({"tool_calls": [{"index": index, "id": "t", "function": {"name": "f", "arguments": "{"}}]}));
+    let late = |index: u32| {
+        other(json!({"tool_calls": [{"index": index, "id": "t", "function": {"name": "f", "arguments": "{"}}]}))
+    };
     for (events, last) in [
-        (vec![text("a"), FlightEvent::Failed(error)], r#"{"type":"error","error":{"type":"api_error","message":"t: cut"}}"#),
-        (vec![text("a"), done()], r#"{"type":"error","error":{"type":"api_error","message":"the gateway lost this request; please report it with its x-request-id"}}"#),
-        (vec![late(0), late(1), late(0)], r#"{"type":"error","error":{"type":"api_error","message":"the provider went back to a tool call that had ended"}}"#),
+        (
+            vec![text("a"), FlightEvent::Failed(error)],
+            r#"{"type":"error","error":{"type":"api_error","message":"t: cut"}}"#,
+        ),
+        (
+            vec![text("a"), done()],
+            r#"{"type":"error","error":{"type":"api_error","message":"the gateway lost this request; please report it with its x-request-id"}}"#,
+        ),
+        (
+            vec![late(0), late(1), late(0)],
+            r#"{"type":"error","error":{"type":"api_error","message":"the provider went back to a tool call that had ended"}}"#,
+        ),
     ] {
         let text = stream(json!({}), events);
         assert_eq!(fixtures::events(&text, &[]).last().unwrap(), last);
@@ -232,15 +284,32 @@ fn errors_are_named_by_their_status() {
         super::error::object(&reply)["error"]["type"].as_str().unwrap().to_owned()
     };
     let kinds = [
-        ErrorKind::InvalidRequest, ErrorKind::Unauthorized, ErrorKind::Forbidden, ErrorKind::ModelNotFound,
-        ErrorKind::TooLarge, ErrorKind::RateLimited, ErrorKind::InsufficientQuota, ErrorKind::Unavailable,
-        ErrorKind::Upstream, ErrorKind::Timeout, ErrorKind::Internal,
+        ErrorKind::InvalidRequest,
+        ErrorKind::Unauthorized,
+        ErrorKind::Forbidden,
+        ErrorKind::ModelNotFound,
+        ErrorKind::TooLarge,
+        ErrorKind::RateLimited,
+        ErrorKind::InsufficientQuota,
+        ErrorKind::Unavailable,
+        ErrorKind::Upstream,
+        ErrorKind::Timeout,
+        ErrorKind::Internal,
     ];
     assert_eq!(
         kinds.map(kind),
         [
-            "invalid_request_error", "authentication_error", "permission_error", "not_found_error", "request_too_large",
-            "rate_limit_error", "billing_error", "overloaded_error", "api_error", "timeout_error", "api_error",
+            "invalid_request_error",
+            "authentication_error",
+            "permission_error",
+            "not_found_error",
+            "request_too_large",
+            "rate_limit_error",
+            "billing_error",
+            "overloaded_error",
+            "api_error",
+            "timeout_error",
+            "api_error",
         ]
     );
 }

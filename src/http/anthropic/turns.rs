@@ -23,7 +23,10 @@ pub(super) fn messages(body: Fields<'_>) -> Result<Vec<Value>, GatewayError> {
             "system" => messages.push(json!({"role": "system", "content": joined(&place, turn)?})),
             _ => {
                 let at = format!("{place}.role");
-                return Err(fault(&at, format!("Invalid value for '{at}'. Supported values are: 'user' and 'assistant'.")));
+                return Err(fault(
+                    &at,
+                    format!("Invalid value for '{at}'. Supported values are: 'user' and 'assistant'."),
+                ));
             }
         }
     }

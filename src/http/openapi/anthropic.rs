@@ -67,8 +67,14 @@ pub(super) enum TextBlock {
 #[derive(ToSchema)]
 #[serde(tag = "role", rename_all = "lowercase")]
 pub(super) enum Turn {
-    User { #[schema(schema_with = user_blocks)] content: String },
-    Assistant { #[schema(schema_with = assistant_blocks)] content: String },
+    User {
+        #[schema(schema_with = user_blocks)]
+        content: String,
+    },
+    Assistant {
+        #[schema(schema_with = assistant_blocks)]
+        content: String,
+    },
 }
 
 fn user_blocks() -> Schema {
@@ -82,9 +88,17 @@ fn assistant_blocks() -> Schema {
 #[derive(ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum UserBlock {
-    Text { text: String },
-    Image { source: ImageSource },
-    ToolResult { tool_use_id: String, #[schema(nullable = false)] content: Option<String> },
+    Text {
+        text: String,
+    },
+    Image {
+        source: ImageSource,
+    },
+    ToolResult {
+        tool_use_id: String,
+        #[schema(nullable = false)]
+        content: Option<String>,
+    },
 }
 
 #[derive(ToSchema)]

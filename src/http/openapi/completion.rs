@@ -46,10 +46,16 @@ pub(super) struct CompletionRequest {
 /// A text, token ids, or an array of either.
 fn prompt() -> Schema {
     let text = || ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).build();
-    let token = || ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(i64::from(i32::MAX))).build();
+    let token =
+        || ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(i64::from(i32::MAX))).build();
     let tokens = || array_of(token(), 1);
     Schema::OneOf(
-        OneOfBuilder::new().item(text()).item(array_of(text(), 1)).item(tokens()).item(array_of(Schema::Array(tokens()), 1)).build(),
+        OneOfBuilder::new()
+            .item(text())
+            .item(array_of(text(), 1))
+            .item(tokens())
+            .item(array_of(Schema::Array(tokens()), 1))
+            .build(),
     )
 }
 

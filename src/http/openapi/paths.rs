@@ -4,8 +4,8 @@ use super::{anthropic, chat, completion, meta, responses, shared};
 use utoipa::{
     ToSchema,
     openapi::{
-        Components, ComponentsBuilder, ContentBuilder, HttpMethod, ObjectBuilder, OneOfBuilder, Paths, PathsBuilder, Ref,
-        RefOr, Required, Response, ResponseBuilder, Schema, Type,
+        Components, ComponentsBuilder, ContentBuilder, HttpMethod, ObjectBuilder, OneOfBuilder, Paths, PathsBuilder,
+        Ref, RefOr, Required, Response, ResponseBuilder, Schema, Type,
         path::{Operation, OperationBuilder, ParameterBuilder, ParameterIn, PathItem},
         request_body::RequestBodyBuilder,
     },
@@ -103,7 +103,11 @@ fn answer(description: &str, whole: Ref, event: &Ref) -> Response {
 pub(super) fn all() -> (Paths, Components) {
     let mut collector = Collector::default();
     let mut paths = PathsBuilder::new();
-    for (path, operation) in [("/health", health(&mut collector)), ("/ready", ready(&mut collector)), ("/openapi.json", document(&mut collector))] {
+    for (path, operation) in [
+        ("/health", health(&mut collector)),
+        ("/ready", ready(&mut collector)),
+        ("/openapi.json", document(&mut collector)),
+    ] {
         paths = paths.path(path, PathItem::new(HttpMethod::Get, operation));
     }
     for (path, method, operation) in served(&mut collector) {
@@ -141,8 +145,11 @@ fn chat_completions(c: &mut Collector) -> Operation {
 }
 
 fn completions(c: &mut Collector) -> Operation {
-    let (body, whole, event) =
-        (c.of::<completion::CompletionRequest>(), c.of::<completion::Completion>(), c.of::<completion::CompletionChunk>());
+    let (body, whole, event) = (
+        c.of::<completion::CompletionRequest>(),
+        c.of::<completion::Completion>(),
+        c.of::<completion::CompletionChunk>(),
+    );
     Draft::new(c, "createCompletion", "OpenAI", "A text to go on with")
         .takes(body)
         .gives("200", answer("How it goes on", whole, &event))

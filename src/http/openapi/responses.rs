@@ -47,9 +47,21 @@ fn input() -> Schema {
 #[derive(ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum InputItem {
-    Message { role: InputRole, #[schema(schema_with = parts)] content: String },
-    FunctionCall { call_id: String, name: String, arguments: String },
-    FunctionCallOutput { call_id: String, #[schema(schema_with = parts)] output: String },
+    Message {
+        role: InputRole,
+        #[schema(schema_with = parts)]
+        content: String,
+    },
+    FunctionCall {
+        call_id: String,
+        name: String,
+        arguments: String,
+    },
+    FunctionCallOutput {
+        call_id: String,
+        #[schema(schema_with = parts)]
+        output: String,
+    },
 }
 
 fn parts() -> Schema {

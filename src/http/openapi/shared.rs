@@ -92,9 +92,7 @@ pub(super) struct Ours {
 
 /// A string, or an array of these.
 pub(super) fn text_or_array(item: &str, least: usize) -> Schema {
-    Schema::OneOf(
-        OneOfBuilder::new().item(string()).item(array_of(Ref::from_schema_name(item), least)).build(),
-    )
+    Schema::OneOf(OneOfBuilder::new().item(string()).item(array_of(Ref::from_schema_name(item), least)).build())
 }
 
 /// As [`text_or_array`], or null.

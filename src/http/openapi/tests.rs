@@ -33,7 +33,8 @@ fn it_is_openapi_3_1_and_every_reference_leads_somewhere() {
     let document = document();
     assert_eq!(document["openapi"], "3.1.0");
     let text = super::text();
-    let names: BTreeSet<&str> = text.split("\"#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    let names: BTreeSet<&str> =
+        text.split("\"#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next()).collect();
     for name in names {
         assert!(document["components"]["schemas"].get(name).is_some(), "{name}");
     }
@@ -47,13 +48,16 @@ fn it_is_openapi_3_1_and_every_reference_leads_somewhere() {
 
 #[tokio::test]
 async fn its_paths_and_methods_are_the_routers() {
-    let routed: BTreeSet<String> = routes::routes().into_iter().map(|(path, _)| path.replace("{*id}", "{id}")).collect();
+    let routed: BTreeSet<String> =
+        routes::routes().into_iter().map(|(path, _)| path.replace("{*id}", "{id}")).collect();
     let document = document();
     let described: BTreeMap<String, Vec<String>> = document["paths"]
         .as_object()
         .unwrap()
         .iter()
-        .map(|(path, item)| (path.clone(), item.as_object().unwrap().keys().map(|method| method.to_uppercase()).collect()))
+        .map(|(path, item)| {
+            (path.clone(), item.as_object().unwrap().keys().map(|method| method.to_uppercase()).collect())
+        })
         .collect();
     assert_eq!(routed, described.keys().cloned().collect());
     for (path, methods) in described {
@@ -143,7 +147,11 @@ fn answers_are_what_it_says() {
         ("ChatCompletion", Endpoint::Chat, json!({"messages": [{"role": "user", "content": "a"}]})),
         ("Completion", Endpoint::Completion, json!({"prompt": "a"})),
         ("Response", Endpoint::Responses, json!({"input": "a", "tools": [{"type": "function", "name": "f"}]})),
-        ("Message", Endpoint::Messages, json!({"max_tokens": 5, "thinking": {"type": "adaptive"}, "messages": [{"role": "user", "content": "a"}]})),
+        (
+            "Message",
+            Endpoint::Messages,
+            json!({"max_tokens": 5, "thinking": {"type": "adaptive"}, "messages": [{"role": "user", "content": "a"}]}),
+        ),
     ];
     for (schema, endpoint, body) in bodies {
         for message in &messages {
@@ -160,10 +168,18 @@ fn answers_are_what_it_says() {
 fn events_are_what_it_says() {
     use fixtures::{done, finish, head, text, written};
     for (schema, endpoint, body) in [
-        ("ChatCompletionChunk", Endpoint::Chat, json!({"messages": [{"role": "user", "content": "a"}], "stream_options": {"include_usage": true}, "stream": true})),
+        (
+            "ChatCompletionChunk",
+            Endpoint::Chat,
+            json!({"messages": [{"role": "user", "content": "a"}], "stream_options": {"include_usage": true}, "stream": true}),
+        ),
         ("CompletionChunk", Endpoint::Completion, json!({"prompt": "a", "stream": true})),
         ("ResponseEvent", Endpoint::Responses, json!({"input": "a", "stream": true})),
-        ("MessageEvent", Endpoint::Messages, json!({"max_tokens": 5, "stream": true, "messages": [{"role": "user", "content": "a"}]})),
+        (
+            "MessageEvent",
+            Endpoint::Messages,
+            json!({"max_tokens": 5, "stream": true, "messages": [{"role": "user", "content": "a"}]}),
+        ),
     ] {
         let frames = fixtures::read(endpoint, &body).unwrap().voice.stream(&head());
         let all = written(frames, [text("a"), finish("stop"), done()]);

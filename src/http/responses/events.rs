@@ -39,7 +39,11 @@ struct Part {
 enum Content {
     /// A message, or what was thought: the last part is the open one.
     Parts(Vec<Part>),
-    Call { id: String, name: String, arguments: String },
+    Call {
+        id: String,
+        name: String,
+        arguments: String,
+    },
 }
 
 #[derive(Debug)]
@@ -151,7 +155,8 @@ impl Frames {
         let Content::Parts(parts) = &mut self.items[at].content else { return 0 };
         let index = parts.len();
         let part = Part { kind, text: String::new(), logprobs: Vec::new() };
-        let data = json!({"item_id": self.items[at].id, "output_index": at, "content_index": index, "part": part.json()});
+        let data =
+            json!({"item_id": self.items[at].id, "output_index": at, "content_index": index, "part": part.json()});
         if let Content::Parts(parts) = &mut self.items[at].content {
             parts.push(part);
         }

@@ -11,9 +11,10 @@ use spillway_actors::{cloud::WholeAnswer, flight::FlightReport};
 /// The response in one piece.
 pub(super) fn whole(echo: &Echo, answer: WholeAnswer, report: &FlightReport) -> Value {
     let model = report.model.as_str().into();
-    let reasoning_tokens = answer.raw.get("usage").and_then(|usage| {
-        usage.pointer("/completion_tokens_details/reasoning_tokens").and_then(Value::as_u64)
-    });
+    let reasoning_tokens = answer
+        .raw
+        .get("usage")
+        .and_then(|usage| usage.pointer("/completion_tokens_details/reasoning_tokens").and_then(Value::as_u64));
     // This API knows one choice.
     let Some(choice) = answer.choices.into_iter().next() else {
         return echo.object(&model, Vec::new(), &Standing::Failed(&bug()));

@@ -134,7 +134,8 @@ fn tool_of(place: &str, tool: &Value) -> Result<Value, GatewayError> {
         Some(Value::String(kind)) if kind == "function" => {}
         Some(Value::String(_)) => {
             let at = format!("{place}.type");
-            let message = format!("Unsupported value for '{at}': this gateway runs no tools of its own; offer a 'function'.");
+            let message =
+                format!("Unsupported value for '{at}': this gateway runs no tools of its own; offer a 'function'.");
             return Err(fault(at, message));
         }
         Some(other) => return Err(wrong_type(format!("{place}.type"), "a string", other)),
@@ -182,7 +183,8 @@ fn choice_of(choice: &Value, tools: &mut Vec<Value>) -> Result<Value, GatewayErr
         Some("allowed_tools") => {
             let allowed = raw.get("tools").and_then(Value::as_array).ok_or_else(|| missing("tool_choice.tools"))?;
             let names: Vec<String> = allowed.iter().filter_map(name).collect();
-            let is_allowed = |tool: &Value| tool["function"]["name"].as_str().is_some_and(|n| names.iter().any(|a| a == n));
+            let is_allowed =
+                |tool: &Value| tool["function"]["name"].as_str().is_some_and(|n| names.iter().any(|a| a == n));
             tools.retain(is_allowed);
             match raw.get("mode").and_then(Value::as_str) {
                 Some(mode @ ("auto" | "required")) => Ok(mode.into()),
@@ -208,8 +210,9 @@ fn set_text(chat: &mut Map<String, Value>, body: Fields<'_>) -> Result<(), Gatew
             "json_object" => drop(chat.insert("response_format".into(), json!({"type": "json_object"}))),
             "json_schema" => drop(chat.insert("response_format".into(), schema_format(raw)?)),
             _ => {
-                let message =
-                    format!("Invalid value for '{at}'. Supported values are: 'text', 'json_object', and 'json_schema'.");
+                let message = format!(
+                    "Invalid value for '{at}'. Supported values are: 'text', 'json_object', and 'json_schema'."
+                );
                 return Err(fault(at, message));
             }
         },
@@ -220,10 +223,9 @@ fn set_text(chat: &mut Map<String, Value>, body: Fields<'_>) -> Result<(), Gatew
 }
 
 fn schema_format(format: &Map<String, Value>) -> Result<Value, GatewayError> {
-    for (name, expected, is_right) in [
-        ("name", "a string", Value::is_string as fn(&Value) -> bool),
-        ("schema", "an object", Value::is_object),
-    ] {
+    for (name, expected, is_right) in
+        [("name", "a string", Value::is_string as fn(&Value) -> bool), ("schema", "an object", Value::is_object)]
+    {
         match format.get(name) {
             Some(value) if is_right(value) => {}
             Some(other) => return Err(wrong_type(format!("text.format.{name}"), expected, other)),
@@ -261,7 +263,8 @@ fn set_logprobs(chat: &mut Map<String, Value>, body: Fields<'_>) -> Result<(), G
 
 /// Tools in this API's flat form inside a chat's body, as some clients mix them, become a chat's.
 pub(in crate::http) fn normalise_tools(chat: &mut Map<String, Value>) {
-    let is_flat = |tool: &Value| tool["type"] == "function" && tool["name"].is_string() && tool.get("function").is_none();
+    let is_flat =
+        |tool: &Value| tool["type"] == "function" && tool["name"].is_string() && tool.get("function").is_none();
     if let Some(Value::Array(tools)) = chat.get_mut("tools") {
         for tool in tools.iter_mut().filter(|tool| is_flat(tool)) {
             if let Value::Object(flat) = tool {

@@ -50,9 +50,7 @@ fn every_field_has_its_counterpart() {
         "top_logprobs": 2, "truncation": "disabled", "stream": true, "stream_options": {"include_obfuscation": false},
         "x_unknown": 1
     }));
-    let call = |id: &str, name: &str, arguments: &str| {
-        json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}})
-    };
+    let call = |id: &str, name: &str, arguments: &str| json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}});
     assert_eq!(
         sent,
         json!({
@@ -92,22 +90,57 @@ fn what_needs_a_store_or_is_malformed_is_refused_with_its_place() {
     for (body, expected) in [
         (json!({}), "input: Missing required parameter: 'input'."),
         (json!({"input": []}), "input: Invalid 'input': empty array. Expected at least one item."),
-        (json!({"input": 1}), "input: Invalid type for 'input': expected a string or an array of items, but got an integer instead."),
-        (json!({"input": "a", "previous_response_id": "r"}), "previous_response_id: 'previous_response_id' is not supported: no response is stored here: send the whole conversation as 'input'."),
-        (json!({"input": "a", "background": true}), "background: 'background' is not supported: no response is stored here, so none can be fetched later: leave it out and wait or stream."),
-        (json!({"input": "a", "tools": [{"type": "web_search"}]}), "tools[0].type: Unsupported value for 'tools[0].type': this gateway runs no tools of its own; offer a 'function'."),
-        (json!({"input": "a", "tool_choice": "required"}), "tool_choice: Invalid 'tool_choice': there are no 'tools' to choose from."),
-        (json!({"input": "a", "max_output_tokens": 0}), "max_output_tokens: Invalid 'max_output_tokens': value below minimum. Expected a value >= 1, but got 0 instead."),
-        (json!({"input": "a", "text": {"format": {"type": "json_schema", "name": "n"}}}), "text.format.schema: Missing required parameter: 'text.format.schema'."),
-        (item(json!({"type": "item_reference", "id": "x"})), "input[0]: 'input[0]' refers to a stored item, and none is stored here: send the item itself."),
+        (
+            json!({"input": 1}),
+            "input: Invalid type for 'input': expected a string or an array of items, but got an integer instead.",
+        ),
+        (
+            json!({"input": "a", "previous_response_id": "r"}),
+            "previous_response_id: 'previous_response_id' is not supported: no response is stored here: send the whole conversation as 'input'.",
+        ),
+        (
+            json!({"input": "a", "background": true}),
+            "background: 'background' is not supported: no response is stored here, so none can be fetched later: leave it out and wait or stream.",
+        ),
+        (
+            json!({"input": "a", "tools": [{"type": "web_search"}]}),
+            "tools[0].type: Unsupported value for 'tools[0].type': this gateway runs no tools of its own; offer a 'function'.",
+        ),
+        (
+            json!({"input": "a", "tool_choice": "required"}),
+            "tool_choice: Invalid 'tool_choice': there are no 'tools' to choose from.",
+        ),
+        (
+            json!({"input": "a", "max_output_tokens": 0}),
+            "max_output_tokens: Invalid 'max_output_tokens': value below minimum. Expected a value >= 1, but got 0 instead.",
+        ),
+        (
+            json!({"input": "a", "text": {"format": {"type": "json_schema", "name": "n"}}}),
+            "text.format.schema: Missing required parameter: 'text.format.schema'.",
+        ),
+        (
+            item(json!({"type": "item_reference", "id": "x"})),
+            "input[0]: 'input[0]' refers to a stored item, and none is stored here: send the item itself.",
+        ),
         (item(json!({"role": "user"})), "input[0].content: Missing required parameter: 'input[0].content'."),
-        (item(json!({"role": "robot", "content": "a"})), "input[0].role: Invalid value for 'input[0].role'. Supported values are: 'system', 'developer', 'user', 'assistant'."),
-        (item(json!({"role": "user", "content": [{"type": "input_image", "file_id": "f"}]})), "input[0].content[0].file_id: No file is stored here: send it inside 'input[0].content[0].image_url'."),
-        (item(json!({"type": "function_call_output", "output": "a"})), "input[0].call_id: Missing required parameter: 'input[0].call_id'."),
+        (
+            item(json!({"role": "robot", "content": "a"})),
+            "input[0].role: Invalid value for 'input[0].role'. Supported values are: 'system', 'developer', 'user', 'assistant'.",
+        ),
+        (
+            item(json!({"role": "user", "content": [{"type": "input_image", "file_id": "f"}]})),
+            "input[0].content[0].file_id: No file is stored here: send it inside 'input[0].content[0].image_url'.",
+        ),
+        (
+            item(json!({"type": "function_call_output", "output": "a"})),
+            "input[0].call_id: Missing required parameter: 'input[0].call_id'.",
+        ),
     ] {
         assert_eq!(refusal(body.clone()), expected, "{body}");
     }
-    assert!(fixtures::read(Endpoint::Responses, &json!({"input": "a", "background": false, "conversation": null})).is_ok());
+    assert!(
+        fixtures::read(Endpoint::Responses, &json!({"input": "a", "background": false, "conversation": null})).is_ok()
+    );
 }
 
 #[test]
@@ -141,9 +174,13 @@ fn thoughts_calls_and_a_cut_have_their_items() {
     let mut cut = answer(message, json!({"usage": {"completion_tokens_details": {"reasoning_tokens": 4}}}));
     cut.choices[0].finish_reason = "length".into();
     let whole = voice.whole(cut, &report());
-    let items: Vec<String> = whole["output"].as_array().unwrap().iter().map(|i| format!("{} {}", i["type"], i["status"])).collect();
+    let items: Vec<String> =
+        whole["output"].as_array().unwrap().iter().map(|i| format!("{} {}", i["type"], i["status"])).collect();
     assert_eq!(items, [r#""reasoning" "completed""#, r#""message" "completed""#, r#""function_call" "incomplete""#]);
-    assert_eq!((&whole["status"], &whole["incomplete_details"]["reason"]), (&json!("incomplete"), &json!("max_output_tokens")));
+    assert_eq!(
+        (&whole["status"], &whole["incomplete_details"]["reason"]),
+        (&json!("incomplete"), &json!("max_output_tokens"))
+    );
     assert_eq!(whole["usage"]["output_tokens_details"]["reasoning_tokens"], 4);
     assert_eq!(whole["output"][2]["arguments"], "{\"a\":");
 }
@@ -160,18 +197,27 @@ fn a_stream_of_text_is_exactly_this() {
         [
             r#"{"type":"response.created","sequence_number":0}"#.to_owned(),
             r#"{"type":"response.in_progress","sequence_number":1}"#.to_owned(),
-            format!(r#"{{"output_index":0,"item":{{{item},"status":"in_progress","role":"assistant","content":[]}},"type":"response.output_item.added","sequence_number":2}}"#),
+            format!(
+                r#"{{"output_index":0,"item":{{{item},"status":"in_progress","role":"assistant","content":[]}},"type":"response.output_item.added","sequence_number":2}}"#
+            ),
             format!(r#"{{{id},"part":{{{part},"text":""}},"type":"response.content_part.added","sequence_number":3}}"#),
             format!(r#"{{{id},"delta":"a\"","logprobs":[],"type":"response.output_text.delta","sequence_number":4}}"#),
             format!(r#"{{{id},"delta":"b","logprobs":[],"type":"response.output_text.delta","sequence_number":5}}"#),
             format!(r#"{{{id},"text":"a\"b","logprobs":[],"type":"response.output_text.done","sequence_number":6}}"#),
-            format!(r#"{{{id},"part":{{{part},"text":"a\"b"}},"type":"response.content_part.done","sequence_number":7}}"#),
-            format!(r#"{{"output_index":0,"item":{{{item},"status":"completed","role":"assistant","content":[{{{part},"text":"a\"b"}}]}},"type":"response.output_item.done","sequence_number":8}}"#),
+            format!(
+                r#"{{{id},"part":{{{part},"text":"a\"b"}},"type":"response.content_part.done","sequence_number":7}}"#
+            ),
+            format!(
+                r#"{{"output_index":0,"item":{{{item},"status":"completed","role":"assistant","content":[{{{part},"text":"a\"b"}}]}},"type":"response.output_item.done","sequence_number":8}}"#
+            ),
             r#"{"type":"response.completed","sequence_number":9}"#.to_owned(),
         ]
     );
     let last: Value = serde_json::from_str(events.trim_end().rsplit_once("data: ").unwrap().1).unwrap();
-    assert_eq!((&last["response"]["status"], &last["response"]["usage"]["total_tokens"]), (&json!("completed"), &json!(29)));
+    assert_eq!(
+        (&last["response"]["status"], &last["response"]["usage"]["total_tokens"]),
+        (&json!("completed"), &json!(29))
+    );
     assert_eq!(last["response"]["output"][0]["content"][0]["text"], "a\"b");
     assert!(events.starts_with("event: response.created\ndata: {"));
 }
@@ -182,7 +228,8 @@ fn told(text: &str) -> Vec<String> {
         let event: Value = serde_json::from_str(&event).unwrap();
         let name = event["type"].as_str().unwrap().trim_start_matches("response.").to_owned();
         let place = event["output_index"].as_u64().map_or(String::new(), |at| format!(" {at}"));
-        let said = event["delta"].as_str().or(event["arguments"].as_str()).map_or(String::new(), |said| format!(" {said}"));
+        let said =
+            event["delta"].as_str().or(event["arguments"].as_str()).map_or(String::new(), |said| format!(" {said}"));
         format!("{name}{place}{said}")
     };
     fixtures::events(text, &[]).into_iter().map(one).collect()
@@ -208,13 +255,30 @@ fn thoughts_text_and_interleaved_calls_are_told_item_by_item() {
     assert_eq!(
         told(&text),
         [
-            "created", "in_progress", "output_item.added 0", "content_part.added 0", "reasoning_text.delta 0 hm",
-            "reasoning_text.done 0", "content_part.done 0", "output_item.done 0", "output_item.added 1",
-            "content_part.added 1", "output_text.delta 1 I look.", "output_text.done 1", "content_part.done 1",
-            "output_item.done 1", "output_item.added 2", "output_item.added 3", "function_call_arguments.delta 3 {",
-            "function_call_arguments.delta 2 {}", "function_call_arguments.delta 3 }",
-            "function_call_arguments.done 2 {}", "output_item.done 2", "function_call_arguments.done 3 {}",
-            "output_item.done 3", "completed",
+            "created",
+            "in_progress",
+            "output_item.added 0",
+            "content_part.added 0",
+            "reasoning_text.delta 0 hm",
+            "reasoning_text.done 0",
+            "content_part.done 0",
+            "output_item.done 0",
+            "output_item.added 1",
+            "content_part.added 1",
+            "output_text.delta 1 I look.",
+            "output_text.done 1",
+            "content_part.done 1",
+            "output_item.done 1",
+            "output_item.added 2",
+            "output_item.added 3",
+            "function_call_arguments.delta 3 {",
+            "function_call_arguments.delta 2 {}",
+            "function_call_arguments.delta 3 }",
+            "function_call_arguments.done 2 {}",
+            "output_item.done 2",
+            "function_call_arguments.done 3 {}",
+            "output_item.done 3",
+            "completed",
         ]
     );
 }
@@ -282,5 +346,8 @@ fn a_response_body_sent_to_the_chat_endpoint_is_a_chat() {
     let sent = fixtures::chat(Endpoint::Chat, &mixed);
     assert_eq!(sent["tools"], json!([{"type": "function", "function": {"name": "f", "parameters": {}}}]));
     assert_eq!(sent["tool_choice"], json!({"type": "function", "function": {"name": "f"}}));
-    assert_eq!(fixtures::refusal(Endpoint::Chat, &json!({"input": null})), "messages: Missing required parameter: 'messages'.");
+    assert_eq!(
+        fixtures::refusal(Endpoint::Chat, &json!({"input": null})),
+        "messages: Missing required parameter: 'messages'."
+    );
 }

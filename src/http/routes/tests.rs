@@ -128,7 +128,13 @@ async fn anthropics_clients_read_errors_and_models_in_their_own_form() {
     let services = services(1);
     for (method, path, body, status, kind) in [
         (Method::POST, "/v1/messages", "{", 400, "invalid_request_error"),
-        (Method::POST, "/messages", r#"{"model": "gpt-9", "max_tokens": 1, "messages": [{"role": "user", "content": "a"}]}"#, 404, "not_found_error"),
+        (
+            Method::POST,
+            "/messages",
+            r#"{"model": "gpt-9", "max_tokens": 1, "messages": [{"role": "user", "content": "a"}]}"#,
+            404,
+            "not_found_error",
+        ),
         (Method::GET, "/v1/messages", "", 405, "invalid_request_error"),
         (Method::POST, "/v1/messages/nothing", "{}", 404, "not_found_error"),
         (Method::POST, "/v1/messages/count_tokens", "{}", 400, "invalid_request_error"),
@@ -145,7 +151,10 @@ async fn anthropics_clients_read_errors_and_models_in_their_own_form() {
         serde_json::from_slice::<Value>(&to_bytes(body, 1 << 16).await.unwrap()).unwrap()
     };
     let page = get("/v1/models?limit=2").await;
-    assert_eq!((&page["data"][1]["id"], &page["has_more"], &page["last_id"]), (&json!("local"), &json!(true), &json!("local")));
+    assert_eq!(
+        (&page["data"][1]["id"], &page["has_more"], &page["last_id"]),
+        (&json!("local"), &json!(true), &json!("local"))
+    );
     assert_eq!(get("/v1/models/gpt-4.1").await["type"], "model");
     assert_eq!(get("/v1/models/gpt-9").await["error"]["type"], "not_found_error");
     assert_eq!(get("/v1/models?limit=x").await["error"]["type"], "invalid_request_error");

@@ -13,7 +13,11 @@ const CHAT: &str = r#"data: {"id":"chatcmpl-00000000000000000000000000000001","o
 const TEXT: &str = r#"data: {"id":"cmpl-00000000000000000000000000000001","object":"text_completion","created":5,"model":"m","choices":["#;
 
 fn frames(kind: RequestKind, include_usage: bool) -> Box<dyn Frames> {
-    Box::new(crate::http::frames::Frames::new(&Stamp::new(kind, RequestId::from_bits(1), 5), &"m".into(), include_usage))
+    Box::new(crate::http::frames::Frames::new(
+        &Stamp::new(kind, RequestId::from_bits(1), 5),
+        &"m".into(),
+        include_usage,
+    ))
 }
 
 fn delta(text: &str) -> FlightEvent {

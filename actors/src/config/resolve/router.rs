@@ -4,8 +4,7 @@ use super::{Context, Names, money::amount, names::RESERVED};
 use crate::{
     classify::Cuts,
     config::{
-        CascadeConfig, ClassifierKind, HedgeConfig, RouterConfig, Rule, RuleTarget, SessionConfig,
-        UnknownModels,
+        CascadeConfig, ClassifierKind, HedgeConfig, RouterConfig, Rule, RuleTarget, SessionConfig, UnknownModels,
         raw::{Entry, Value},
         section::{Placed, Report, Section},
     },
