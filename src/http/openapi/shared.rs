@@ -1,9 +1,9 @@
 //! What several endpoints have in common.
 
-use serde_json::Value;
+use std::borrow::Cow;
 use utoipa::{
-    ToSchema,
-    openapi::{Array, ArrayBuilder, Object, ObjectBuilder, OneOfBuilder, Ref, RefOr, Schema, schema::SchemaType},
+    PartialSchema, ToSchema,
+    openapi::{Array, ArrayBuilder, Object, ObjectBuilder, OneOfBuilder, Ref, RefOr, Schema, Type},
 };
 
 /// An error as OpenAI's clients read it: always these four keys.
@@ -97,7 +97,7 @@ pub(super) fn text_or_array(item: &str, least: usize) -> Schema {
 
 /// As [`text_or_array`], or null.
 pub(super) fn nullable_text_or_array(item: &str, least: usize) -> Schema {
-    let null = ObjectBuilder::new().schema_type(SchemaType::Type(utoipa::openapi::Type::Null)).build();
+    let null = ObjectBuilder::new().schema_type(Type::Null).build();
     let array = array_of(Ref::from_schema_name(item), least);
     Schema::OneOf(OneOfBuilder::new().item(string()).item(array).item(null).build())
 }
@@ -107,16 +107,28 @@ pub(super) fn array_of(item: impl Into<RefOr<Schema>>, least: usize) -> Array {
 }
 
 pub(super) fn string() -> Object {
-    ObjectBuilder::new().schema_type(utoipa::openapi::Type::String).build()
+    ObjectBuilder::new().schema_type(Type::String).build()
 }
 
 /// One or more stop strings.
 pub(super) fn stop() -> Schema {
-    let some = || ObjectBuilder::new().schema_type(utoipa::openapi::Type::String).min_length(Some(1)).build();
-    let null = ObjectBuilder::new().schema_type(utoipa::openapi::Type::Null).build();
+    let some = || ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).build();
+    let null = ObjectBuilder::new().schema_type(Type::Null).build();
     let several = ArrayBuilder::new().items(some()).max_items(Some(16)).build();
     Schema::OneOf(OneOfBuilder::new().item(some()).item(several).item(null).build())
 }
 
 /// Any JSON object.
-pub(super) type Free = std::collections::HashMap<String, Value>;
+pub(super) struct Free;
+
+impl PartialSchema for Free {
+    fn schema() -> RefOr<Schema> {
+        Schema::Object(ObjectBuilder::new().schema_type(Type::Object).build()).into()
+    }
+}
+
+impl ToSchema for Free {
+    fn name() -> Cow<'static, str> {
+        "AnyObject".into()
+    }
+}
