@@ -12,7 +12,7 @@ use utoipa::{
 /// A request of Anthropic's API.
 #[derive(ToSchema)]
 pub(super) struct MessagesRequest {
-    #[schema(minimum = 1, maximum = 9200000000000000000)]
+    #[schema(minimum = 1, maximum = 9200000000000000000_i64)]
     max_tokens: i64,
     stream: Option<bool>,
     #[serde(flatten)]

@@ -16,7 +16,7 @@ pub(super) struct ResponsesRequest {
     /// `auto` (the default), `local`, or a name from `GET /v1/models`.
     model: Option<String>,
     instructions: Option<String>,
-    #[schema(minimum = 1, maximum = 9200000000000000000)]
+    #[schema(minimum = 1, maximum = 9200000000000000000_i64)]
     max_output_tokens: Option<i64>,
     #[schema(minimum = 0, maximum = 2)]
     temperature: Option<f64>,

@@ -121,7 +121,7 @@ fn ranges_and_types_are_those_of_the_api() {
         ("repetition_penalty", json!([0])),
         ("seed", json!(["x", 1.5])),
         ("max_tokens", json!([-1, 1.5, "9", true])),
-        ("max_completion_tokens", json!([0, "9"])),
+        ("max_completion_tokens", json!([-1, "9"])),
         ("n", json!([0, 129, "1"])),
         ("stop", json!([1, {}, "", ["a", ""]])),
         ("stream", json!(["true", 1])),

@@ -305,7 +305,9 @@ fn a_broken_stream_ends_with_failed_and_never_completed() {
         let mut frames = fixtures::read(Endpoint::Responses, &json!({"input": "a"})).unwrap().voice.stream(&head());
         let mut out = bytes::BytesMut::new();
         frames.begin(&mut out);
-        events.into_iter().for_each(|event| drop(frames.write(event, &mut out)));
+        for event in events {
+            frames.write(event, &mut out);
+        }
         frames.vanished(&mut out);
         let text = String::from_utf8_lossy(&out).into_owned();
         assert!(text.contains("event: response.failed") && !text.contains("response.completed"), "{text}");
