@@ -75,9 +75,16 @@ need 'a C++ compiler' g++ command -v c++
 need pkg-config pkg-config command -v pkg-config
 need libclang libclang-dev has_libclang
 need 'pip for Python 3' python3-pip python3 -m pip --version
+if [[ "${1:-}" == test ]]; then
+	need curl curl command -v curl
+	need 'virtual environments for Python 3' python3-venv python3 -c 'import venv, ensurepip'
+	need Node.js nodejs command -v node
+	need npm npm command -v npm
+fi
 install_packages
 check_rust
 if [[ "${1:-}" == test ]]; then
+	"$(dirname "$0")/../tests/compat/install.sh" >/dev/null
 	rust_component fmt rustfmt
 	rust_component clippy clippy
 fi

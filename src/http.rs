@@ -6,18 +6,27 @@
 
 mod access;
 mod answer;
+mod anthropic;
 mod body;
 mod catalogue;
+mod dialect;
 pub mod error;
+#[cfg(test)]
+mod fixtures;
 mod frames;
 pub mod listen;
+mod openai;
+mod openapi;
 pub(crate) mod origin;
 pub mod parse;
 mod ready;
 pub mod render;
+mod responses;
 mod route;
 pub mod routes;
 pub mod stream;
+#[cfg(test)]
+mod typed;
 
 pub use listen::{Limits, serve};
 pub use routes::{EdgeState, api_router};

@@ -286,9 +286,19 @@ pub enum PrefillStyle {
     DeepseekPrefix,
 }
 
+/// What becomes of a request that names a model nobody configured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum UnknownModels {
+    #[default]
+    Refuse,
+    /// It is served as if it had said `auto`.
+    Auto,
+}
+
 #[derive(Debug, Clone)]
 pub struct RouterConfig {
     pub classifier: ClassifierKind,
+    pub unknown_models: UnknownModels,
     pub session: SessionConfig,
     pub hedge: HedgeConfig,
     pub cascade: CascadeConfig,
@@ -299,8 +309,8 @@ pub struct RouterConfig {
 
 impl RouterConfig {
     pub fn new(classifier: ClassifierKind, aliases: BTreeMap<String, String>, rules: [Rule; 4]) -> Self {
-        let (session, hedge, cascade) = Default::default();
-        Self { classifier, session, hedge, cascade, aliases, rules }
+        let (unknown_models, session, hedge, cascade) = Default::default();
+        Self { classifier, unknown_models, session, hedge, cascade, aliases, rules }
     }
 
     pub fn rule(&self, complexity: Complexity) -> &Rule {

@@ -3,6 +3,7 @@
 
 mod cascade;
 mod cloud;
+mod count;
 mod decide;
 mod hedge;
 mod judge;
@@ -14,6 +15,7 @@ mod show;
 mod take_over;
 mod tokens;
 
+pub use count::{TokenCount, count_tokens};
 pub use hedge::HedgeBudget;
 pub use report::{AttemptReport, FlightReport};
 pub use take_over::Resumed;

@@ -12,10 +12,12 @@ use std::sync::Arc;
 /// Models that a provider lists and nobody configured.
 pub(super) type Found = [(ModelName, TargetName)];
 
+/// Owner of the names that no target has.
+const OURS: &str = "spillway";
+
 /// (name, owner) of everything that can serve here, each name once: the reserved words, local targets and their models,
 /// models of providers that have a key, aliases, what providers list.
 fn entries<'a>(config: &'a Config, found: &'a Found) -> Vec<(&'a str, &'a str)> {
-    const OURS: &str = "spillway";
     let mut entries = vec![("auto", OURS)];
     if !config.locals.is_empty() {
         entries.push(("local", OURS));
@@ -71,6 +73,11 @@ pub(super) fn list(config: &Config, found: &Found, caller: Option<&Caller>, crea
     json!({"object": "list", "data": data})
 }
 
+/// Every model's name.
+pub(super) fn names<'a>(config: &'a Config, found: &'a Found, caller: Option<&Caller>) -> Vec<&'a str> {
+    visible(config, found, caller).into_iter().map(|(name, _)| name).collect()
+}
+
 /// One model.
 pub(super) fn one(
     config: &Config,
@@ -80,20 +87,24 @@ pub(super) fn one(
     created: u64,
 ) -> Result<Value, GatewayError> {
     let entry = visible(config, found, caller).into_iter().find(|(known, _)| *known == name);
-    entry.map(|entry| object(entry, created)).ok_or_else(|| parse::model::not_found(name))
+    // Whoever may ask for it may look it up; a key with a list of models may ask for those.
+    let any_model = caller.is_none_or(|caller| caller.models.is_none());
+    let stand_in = || any_model.then(|| parse::model::stand_in(config)).flatten().map(|_| (name, OURS));
+    entry.or_else(stand_in).map(|entry| object(entry, created)).ok_or_else(|| parse::model::not_found(name))
 }
 
 /// A request may name what a provider lists, but without a price nobody can say what it would cost.
 ///
 /// # Errors
 /// Nobody lists the model, or the request wants its cost watched.
-pub(super) fn admit_name(request: &ChatRequest, config: &Config, fleet: &Fleet) -> Result<(), GatewayError> {
+pub(super) fn admit_name(request: &mut ChatRequest, config: &Config, fleet: &Fleet) -> Result<(), GatewayError> {
     let ModelChoice::Named(name) = &request.model else { return Ok(()) };
     if parse::model::is_configured(name.as_str(), config) {
         return Ok(());
     }
     if !fleet.found_models().iter().any(|(found, _)| found == name) {
-        return Err(parse::model::not_found(name.as_str()));
+        request.model = parse::model::stand_in(config).ok_or_else(|| parse::model::not_found(name.as_str()))?;
+        return Ok(());
     }
     if request.budget_sensitive {
         let message = "this model has no configured price: a budget_sensitive request cannot use it";

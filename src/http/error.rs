@@ -1,8 +1,10 @@
-//! [`GatewayError`] → status, OpenAI error object, `retry-after`. The only place that knows status codes.
+//! [`GatewayError`] → status, OpenAI error object, `retry-after`. The only place that knows status codes. Other APIs' forms of
+//! an error are put on at the door, over whatever was answered.
 //!
 //! A target's refusal is not the client's fault unless it is about the request: a provider that refuses *our* key or has
 //! no credit left is an upstream failure (502, 503), never 401.
 
+use super::anthropic;
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
@@ -129,6 +131,7 @@ fn of_target(kind: ErrorKind, message: String) -> ErrorReply {
 impl IntoResponse for ErrorReply {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::from(self.object().to_string()));
+        response.extensions_mut().insert(self.clone());
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -148,6 +151,17 @@ impl IntoResponse for ErrorReply {
 /// Rounded up, at least 1.
 fn whole_seconds(after: Duration) -> u64 {
     (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1)
+}
+
+/// An error in Anthropic's form; whatever else passes is left alone.
+pub(super) fn in_anthropics_form(response: Response) -> Response {
+    match response.extensions().get::<ErrorReply>() {
+        Some(reply) => {
+            let body = Body::from(anthropic::error::object(reply).to_string());
+            response.map(|_| body)
+        }
+        None => response,
+    }
 }
 
 /// The response to an error, labelled with the target that caused it.
