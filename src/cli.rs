@@ -4,8 +4,8 @@
 use crate::{
     bench::{self, BenchArgs},
     check,
-    keys::{self, KeysArgs},
     doctor::{self, DoctorArgs},
+    keys::{self, KeysArgs},
     models::{self, ModelsArgs},
     route::{self, RouteArgs},
     serve::{self, ServeError, StopSignals},

@@ -21,10 +21,10 @@ mod anthropic;
 mod api;
 #[path = "integration/cascade.rs"]
 mod cascade;
-#[path = "integration/doctor.rs"]
-mod doctor;
 #[path = "integration/compat.rs"]
 mod compat;
+#[path = "integration/doctor.rs"]
+mod doctor;
 #[path = "integration/engine.rs"]
 mod engine;
 #[path = "integration/errors.rs"]

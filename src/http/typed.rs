@@ -127,9 +127,9 @@ fn responses() {
 
 #[test]
 fn models_and_errors() {
-    let list: ListModelResponse = parsed(&catalogue::list(&CONFIG, &[], 5));
+    let list: ListModelResponse = parsed(&catalogue::list(&CONFIG, &[], None, 5));
     assert_eq!(list.data[0].id, "auto");
-    let _one: Model = parsed(&catalogue::one(&CONFIG, &[], "gpt-4.1", 5).unwrap());
+    let _one: Model = parsed(&catalogue::one(&CONFIG, &[], None, "gpt-4.1", 5).unwrap());
     for kind in [ErrorKind::InvalidRequest, ErrorKind::RateLimited, ErrorKind::Internal] {
         let got: WrappedError = parsed(&ErrorReply::from(&GatewayError::gateway(kind, "m")).object());
         assert_eq!(got.error.message, "m");
