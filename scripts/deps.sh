@@ -84,7 +84,8 @@ fi
 install_packages
 check_rust
 if [[ "${1:-}" == test ]]; then
-	"$(dirname "$0")/../tests/compat/install.sh" >/dev/null
+	"$(dirname "${BASH_SOURCE[0]}")/../tests/compat/install.sh" >/dev/null
 	rust_component fmt rustfmt
 	rust_component clippy clippy
+	"$(dirname "${BASH_SOURCE[0]}")/schemathesis.sh" install
 fi

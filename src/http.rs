@@ -28,5 +28,5 @@ pub mod stream;
 #[cfg(test)]
 mod typed;
 
-pub use listen::{Limits, serve};
+pub use listen::{Door, Limits, serve};
 pub use routes::{EdgeState, api_router};

@@ -25,6 +25,8 @@ mod cascade;
 mod compat;
 #[path = "integration/doctor.rs"]
 mod doctor;
+#[path = "integration/edge.rs"]
+mod edge;
 #[path = "integration/engine.rs"]
 mod engine;
 #[path = "integration/errors.rs"]

@@ -4,16 +4,18 @@ use super::{
     access::{self, Access},
     answer::{self, Wish},
     anthropic,
-    body::{self, Budget},
+    body::{self, Bounds, Budget},
     catalogue,
     dialect::{Arrived, Asked, Endpoint},
     error::{self, ErrorReply},
-    frames, openapi, origin, ready, route,
+    frames, openapi,
+    origin::{self, Page},
+    ready, route,
 };
 use axum::{
     Json, Router,
     extract::{
-        Path, Query, Request, State,
+        FromRef, Path, Query, Request, State,
         rejection::{PathRejection, QueryRejection},
     },
     middleware::{self, Next},
@@ -24,7 +26,7 @@ use futures_util::FutureExt;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::json;
 use spillway_actors::{
-    config::Config,
+    config::{Config, LiveConfig},
     domain::{ChatRequest, ErrorKind, GatewayError, RequestId},
     flight::{self, FlightEvent, Services},
 };
@@ -44,7 +46,9 @@ const LARGE_BODY: usize = 64 << 10;
 /// What every handler needs.
 #[derive(Clone)]
 pub struct EdgeState {
+    /// With the configuration that was in force when the request came.
     pub services: Services,
+    live: LiveConfig,
     bodies: Budget,
     /// Unix seconds of the start.
     started: u64,
@@ -52,8 +56,28 @@ pub struct EdgeState {
 
 impl EdgeState {
     pub fn new(services: Services) -> Self {
-        let bodies = Budget::new(services.config.server.max_body_bytes);
-        Self { services, bodies, started: unix_seconds() }
+        let server = &services.config.server;
+        let bodies = Budget::new(server.edge.max_bodies_bytes.max(server.max_body_bytes));
+        let live = LiveConfig::new(Arc::clone(&services.config));
+        Self { services, live, bodies, started: unix_seconds() }
+    }
+
+    /// Takes each request's configuration from there.
+    #[must_use]
+    pub fn following(self, live: LiveConfig) -> Self {
+        Self { live, ..self }
+    }
+}
+
+/// What the router holds; each request gets its own [`EdgeState`] from it.
+#[derive(Clone)]
+pub(super) struct Edge(EdgeState);
+
+impl FromRef<Edge> for EdgeState {
+    fn from_ref(edge: &Edge) -> Self {
+        let mut state = edge.0.clone();
+        state.services.config = state.live.load();
+        state
     }
 }
 
@@ -69,7 +93,7 @@ struct Arrival {
 }
 
 /// Every path and what it does. `/openapi.json` describes exactly these.
-pub(super) fn routes() -> Vec<(String, MethodRouter<EdgeState>)> {
+pub(super) fn routes() -> Vec<(String, MethodRouter<Edge>)> {
     let own = [("/health", get(health)), ("/ready", get(readiness)), ("/openapi.json", get(document))];
     let mut routes: Vec<_> = own.into_iter().map(|(path, handler)| (path.to_owned(), handler)).collect();
     for prefix in ["", "/v1"] {
@@ -95,29 +119,35 @@ pub fn api_router(state: EdgeState) -> Router {
         .fold(Router::new(), |router, (path, handler)| router.route(&path, handler))
         .fallback(unknown_url)
         .method_not_allowed_fallback(wrong_method)
-        .with_state(state.clone())
-        .layer(middleware::from_fn_with_state(state, access::guarded))
-        .layer(middleware::from_fn(identified))
+        .with_state(Edge(state.clone()))
+        .layer(middleware::from_fn_with_state(Edge(state.clone()), access::guarded))
+        .layer(middleware::from_fn_with_state(state.live, identified))
 }
 
 /// Gives the request its id, and the response its id and duration. A panic of a handler is an answer, too.
-async fn identified(mut request: Request, next: Next) -> Response {
+async fn identified(State(live): State<LiveConfig>, mut request: Request, next: Next) -> Response {
     let arrival = Arrival { id: RequestId::random(), at: Instant::now() };
     let in_anthropics = anthropic::is_meant(request.uri().path(), request.headers());
     request.extensions_mut().insert(arrival);
-    let mut response = if origin::is_foreign(request.headers()) {
-        error::respond(&origin::refusal())
-    } else {
-        let handled = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-        handled.unwrap_or_else(|_| {
-            tracing::error!(request = %arrival.id, "a handler panicked");
-            error::respond(&frames::bug())
-        })
+    let page = origin::page(request.headers(), &live.load().server.cors);
+    let mut response = match &page {
+        Page::Foreign => error::respond(&origin::refusal()),
+        Page::Listed(_) if origin::is_preflight(request.method(), request.headers()) => {
+            origin::preflight(request.headers())
+        }
+        Page::None | Page::Local | Page::Listed(_) => {
+            let handled = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+            handled.unwrap_or_else(|_| {
+                tracing::error!(request = %arrival.id, "a handler panicked");
+                error::respond(&frames::bug())
+            })
+        }
     };
     if in_anthropics {
         response = error::in_anthropics_form(response);
     }
     let headers = response.headers_mut();
+    page.allow(headers);
     if let Ok(id) = HeaderValue::try_from(arrival.id.to_string()) {
         if in_anthropics {
             headers.insert("request-id", id.clone());
@@ -181,7 +211,7 @@ where
     let config = &state.services.config;
     let id = parts.extensions.get::<Arrival>().map_or_else(RequestId::random, |arrival| arrival.id);
     let arrived = Arrived { id, at: unix_seconds() };
-    let upload = body::read(&parts.headers, body, config.server.max_body_bytes, &state.bodies).await?;
+    let upload = body::read(&parts.headers, body, Bounds::from(&config.server), &state.bodies).await?;
     let body::Upload { bytes, held } = upload;
     let read = if bytes.len() < LARGE_BODY {
         read(arrived, &bytes, &parts.headers, config)?
@@ -213,8 +243,7 @@ async fn launch(
     catalogue::admit_name(&mut request, config, fleet)?;
     access.admit_model(&request.model, config, fleet)?;
     let hold = access.hold(&request, config).await?;
-    let guard =
-        jobs.admit(request, Instant::now(), config.server.request_timeout).inspect_err(|_| access.gives_back())?;
+    let guard = jobs.admit(request, Arc::clone(config), Instant::now()).inspect_err(|_| access.gives_back())?;
     access.counts();
     if let Some(hold) = hold {
         guard.job().put_hold(hold);
