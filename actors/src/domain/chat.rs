@@ -168,6 +168,11 @@ pub struct ChatRequest {
 }
 
 impl ChatRequest {
+    /// Whether it must stay on this machine: it says so itself, or its key does.
+    pub fn is_local_only(&self) -> bool {
+        self.local_only || self.caller.as_ref().is_some_and(|caller| caller.local_only)
+    }
+
     /// The last user message (or the text prompt), the part that is graded.
     pub fn last_user_text(&self) -> &str {
         match &self.input {
@@ -234,9 +239,9 @@ impl ChatRequest {
 pub struct CloudBound<'a>(&'a ChatRequest);
 
 impl<'a> CloudBound<'a> {
-    /// `None` for a local-only request.
+    /// `None` for a local-only request, or one that came with a local-only key.
     pub fn new(request: &'a ChatRequest) -> Option<Self> {
-        (!request.local_only).then_some(Self(request))
+        (!request.is_local_only()).then_some(Self(request))
     }
 
     pub const fn request(self) -> &'a ChatRequest {
@@ -259,7 +264,7 @@ pub struct Outbound<'a>(&'a ChatRequest);
 impl<'a> Outbound<'a> {
     /// To a server of the operator's. `None` for a local-only request unless the server is on the operator's premises.
     pub fn to_local(request: &'a ChatRequest, premises: Premises) -> Option<Self> {
-        (premises == Premises::Own || !request.local_only).then_some(Self(request))
+        (premises == Premises::Own || !request.is_local_only()).then_some(Self(request))
     }
 
     pub const fn request(self) -> &'a ChatRequest {
