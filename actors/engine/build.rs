@@ -1,8 +1,6 @@
 //! Tells the linker where an engine with plug-ins finds llama.cpp's shared libraries: beside itself first, so that a
 //! folder can be moved, then where cargo built them. A build without plug-ins is one static file and needs nothing.
 
-#![expect(clippy::print_stdout, reason = "this is how a build script speaks to cargo")]
-
 use std::{env, path::PathBuf};
 
 fn main() {

@@ -39,7 +39,8 @@ async fn f22_a_prompt_that_was_alone_at_a_death_is_refused_at_once_from_then_on(
     history.add(innocent);
     assert_eq!(gateway.gpu().await.epoch, before + 1, "one death in all");
     assert!(gateway.cloud().arrived().await.is_empty());
-    gateway.finish(&history).await;
+    gateway.assert_account(&history).await;
+    gateway.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -60,11 +61,13 @@ async fn f22_who_may_leave_the_machine_is_answered_by_the_cloud() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f22_the_others_of_its_batch_go_on_and_the_engine_dies_twice() {
-    let gateway = Setup::default().without_cloud().warm().await;
+    // One after the other, on a machine that may be busy.
+    let setup = Setup { request_timeout: Duration::from_secs(85), ..Setup::default() };
+    let gateway = setup.without_cloud().warm().await;
     let history = History::default();
     let before = gateway.gpu().await.epoch;
     let innocent = |at: usize| {
-        let asked = Ask::count().max_tokens(150).with("seed", at);
+        let asked = Ask::count().max_tokens(60).with("seed", at);
         // Each is another prompt to the table, or they would all be one.
         let asked = asked.with("prompt", format!("{}{}", " ".repeat(at), crate::support::checks::COUNT));
         let asked = if at == 0 { asked } else { asked.local_only() };
@@ -97,7 +100,8 @@ async fn f22_the_others_of_its_batch_go_on_and_the_engine_dies_twice() {
     assert!(message.contains("died of this prompt"), "{message}");
     history.add(again);
     assert_eq!(gateway.gpu().await.epoch, before + 2);
-    gateway.finish(&history).await;
+    gateway.assert_account(&history).await;
+    gateway.shutdown().await;
 }
 
 /// Being there when somebody else kills the engine is no guilt.

@@ -77,7 +77,8 @@ async fn what_a_server_cannot_do_goes_elsewhere() {
     assert!(message.contains("tools"), "{message}");
     history.add(refused);
     assert!(server.arrived().await.is_empty());
-    gateway.finish(&history).await;
+    gateway.assert_account(&history).await;
+    gateway.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -227,7 +228,8 @@ async fn what_must_stay_local_never_goes_to_a_server_that_may_be_anywhere() {
         history.add(record);
     }
     assert_eq!(server.calls().await, 1);
-    gateway.finish(&history).await;
+    gateway.assert_account(&history).await;
+    gateway.shutdown().await;
 
     let gateway = setup("is_local = true\n").warm().await;
     let record = ask(&gateway, Ask::chat("Hello").local_only()).await;

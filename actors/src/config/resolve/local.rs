@@ -8,7 +8,7 @@ use crate::{
     config::{
         Catalogue, CatalogueModel, LocalConfig, LocalDefaults, Place, Source,
         raw::Value,
-        section::{Section, as_text, did_you_mean},
+        section::{Placed, Section, as_text, did_you_mean},
     },
     domain::{ModelName, TargetName},
     gpu::frame::Sampling,
