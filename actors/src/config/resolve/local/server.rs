@@ -17,8 +17,10 @@ use reqwest::Url;
 use secrecy::SecretString;
 use std::path::PathBuf;
 
-/// The words of `abilities`, each with the need that it meets.
-const ABILITIES: [(&str, fn(&mut Needs) -> &mut bool); 7] = [
+/// A word of `abilities`, and the need that it meets.
+type Ability = (&'static str, fn(&mut Needs) -> &mut bool);
+
+const ABILITIES: [Ability; 7] = [
     ("tools", |needs| &mut needs.tools),
     ("response_format", |needs| &mut needs.response_format),
     ("images", |needs| &mut needs.images),
