@@ -347,6 +347,7 @@ async fn decode_one(slot: &Arc<EngineSlot>, epoch: u64) -> Result<(), String> {
         logprobs: None,
         logit_bias: Vec::new(),
         grammar: None,
+        markers: false,
     };
     let Some(mut outputs) = slot.submit(epoch, None, spec) else {
         let same = slot.view().epoch == epoch;
@@ -416,6 +417,7 @@ mod tests {
             max_request_tokens: 64,
             parallel: 2,
             has_chat_template: false,
+            chat: crate::tools::ChatTraits::default(),
             layers: 1,
             gpu_layers: 0,
             load_ms: 1,
