@@ -53,5 +53,7 @@ mod route;
 mod shutdown;
 #[path = "integration/start.rs"]
 mod start;
+#[path = "integration/structured.rs"]
+mod structured;
 #[path = "integration/take_over.rs"]
 mod take_over;
