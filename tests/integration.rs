@@ -59,5 +59,7 @@ mod server;
 mod shutdown;
 #[path = "integration/start.rs"]
 mod start;
+#[path = "integration/structured.rs"]
+mod structured;
 #[path = "integration/take_over.rs"]
 mod take_over;

@@ -8,7 +8,7 @@ use spillway_actors::{
     classify::by_keywords,
     cloud::Provider,
     config::{Config, Sources, load},
-    domain::{ChatRequest, Input, Message, ModelChoice, Needs, RequestId, RequestKind, SamplingWish},
+    domain::{ChatRequest, Input, Message, ModelChoice, Needs, OutputWish, RequestId, RequestKind, SamplingWish},
     gpu::{EngineSlot, poison::Poison},
     jobs::Progress,
     route::{
@@ -60,6 +60,7 @@ fn request() -> ChatRequest {
         input: Input::Messages((0..21).map(message).collect()),
         needs: Needs::default(),
         sampling: SamplingWish::default(),
+        output: OutputWish::default(),
         max_tokens: Some(200),
         stop: None,
         stream: true,

@@ -424,16 +424,18 @@ impl Default for HedgeConfig {
 }
 
 /// `[router.cascade]`: a poor local answer that nobody has seen goes one tier up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CascadeConfig {
     pub enabled: bool,
+    /// A local answer whose tokens' mean log-probability is lower is poor; `None` = not looked at.
+    pub min_mean_logprob: Option<f32>,
     /// Tokens of a stream that wait until its beginning has been judged.
     pub hold_back_tokens: u32,
 }
 
 impl Default for CascadeConfig {
     fn default() -> Self {
-        Self { enabled: false, hold_back_tokens: 24 }
+        Self { enabled: false, min_mean_logprob: None, hold_back_tokens: 24 }
     }
 }
 

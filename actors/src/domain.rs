@@ -8,6 +8,7 @@ pub mod event;
 pub mod loading;
 pub mod money;
 pub mod name;
+pub mod output;
 pub mod sampling;
 
 pub use caller::{BudgetLimits, Caller, Priority};
@@ -20,4 +21,5 @@ pub use event::{Delta, GenerationEvent, TokenUsage};
 pub use loading::{MAX_OVERRIDE_BYTES, OverrideValue, Rope, RopeScaling};
 pub use money::{NanoUsd, Price};
 pub use name::{Complexity, KeyId, ModelName, RequestId, TargetName};
+pub use output::{Format, OutputWish, Tool, ToolChoice, ToolWish, Unmet};
 pub use sampling::Sampling;

@@ -181,7 +181,7 @@ fn next_frame(reader: &mut impl Read) -> Result<ToEngine, ReadError> {
 
 fn is_poison(prompt: &Prompt) -> bool {
     match prompt {
-        Prompt::Chat { messages_json: text } | Prompt::Text(text) => text.contains(CHAOS_POISON),
+        Prompt::Chat { messages_json: text, .. } | Prompt::Text(text) => text.contains(CHAOS_POISON),
         Prompt::Tokens(_) => false,
     }
 }

@@ -7,6 +7,7 @@ use super::{
     caller::Caller,
     count::TextCount,
     name::{ModelName, RequestId},
+    output::OutputWish,
     sampling::Sampling,
 };
 use serde_json::{Map, Value};
@@ -148,6 +149,8 @@ pub struct ChatRequest {
     pub input: Input,
     pub needs: Needs,
     pub sampling: SamplingWish,
+    /// What the answer must be, for local targets.
+    pub output: OutputWish,
     /// Explicit `max_completion_tokens` or `max_tokens`; at least 1.
     pub max_tokens: Option<u32>,
     /// At most 16 non-empty strings; `None` when the client gave no `stop`.
@@ -220,6 +223,7 @@ impl ChatRequest {
             input: Input::Text(text.to_owned()),
             needs: Needs::default(),
             sampling: SamplingWish::default(),
+            output: OutputWish::default(),
             max_tokens: None,
             stop: None,
             stream: false,

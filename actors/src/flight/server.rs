@@ -3,6 +3,7 @@
 
 use super::{
     Failure, Flight, FlightEvent,
+    cascade::Shown,
     hedge::Hedge,
     judge::HoldBack,
     local::{Progress, died},
@@ -205,7 +206,6 @@ impl Flight {
         said.count.delta(&delta);
         said.is_plain &= delta.choice == 0 && delta.other.is_empty() && delta.logprobs.is_none();
         if let Some(whole) = &mut said.whole {
-            progress.text.push_str(delta.content.as_deref().unwrap_or_default());
             return whole.delta(delta).map_err(|_| {
                 let message = "the server sent more than an answer may hold";
                 GatewayError::target(&decision.candidate.target, ErrorKind::Upstream, message).into()
@@ -264,17 +264,18 @@ impl Flight {
             "length" if said.is_plain => Some("length"),
             _ => None,
         };
-        if let Some(reason) = judged
-            && self.keep_if_poor(&mut progress.text, &mut progress.held, reason, decision)
-        {
-            let error = GatewayError::target(&decision.candidate.target, ErrorKind::Upstream, "the answer was poor");
-            return Err(Failure { poor: true, ..Failure::from(error) });
+        let mut shown = match said.whole.take() {
+            Some(whole) => Shown::Whole(Box::new(whole.into_answer())),
+            None => Shown::Stream(std::mem::take(&mut progress.held)),
+        };
+        if let Some(reason) = judged {
+            shown = self.keep_if_poor(shown, reason, decision).ok_or_else(|| poor(decision))?;
         }
         self.finished = true;
-        match said.whole.take() {
-            Some(whole) => self.emit(FlightEvent::Whole(Box::new(whole.into_answer()))).await,
-            None => {
-                for delta in progress.held.release() {
+        match shown {
+            Shown::Whole(answer) => self.emit(FlightEvent::Whole(answer)).await,
+            Shown::Stream(mut held) => {
+                for delta in held.release() {
                     self.show(delta, decision).await;
                 }
                 for (choice, reason) in said.finishes.drain(..) {
@@ -308,6 +309,11 @@ fn note_answer(lease: &Lease, progress: &Progress) {
         let took = progress.began.elapsed();
         lease.slot().note_answer(Answered { first_token, took, prompt_tokens, completion_tokens }, Instant::now());
     }
+}
+
+fn poor(decision: &Decision) -> Failure {
+    let error = GatewayError::target(&decision.candidate.target, ErrorKind::Upstream, "the answer was poor");
+    Failure { poor: true, ..Failure::from(error) }
 }
 
 /// The style promised a continuation.

@@ -390,6 +390,7 @@ mod tests {
             max_request_tokens: 64,
             parallel: 2,
             has_chat_template: false,
+            chat: crate::tools::ChatTraits::default(),
             layers: 1,
             gpu_layers: 0,
             load_ms: 1,

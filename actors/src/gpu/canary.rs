@@ -69,6 +69,7 @@ async fn decode_one(slot: &Arc<EngineSlot>, epoch: u64) -> Result<(), String> {
         logprobs: None,
         logit_bias: Vec::new(),
         grammar: None,
+        markers: false,
     };
     let Some(mut outputs) = slot.submit(epoch, None, spec) else {
         let same = slot.view().epoch == epoch;

@@ -5,6 +5,7 @@ use super::{frame::LoadedInfo, life::Cause};
 use crate::{
     config::{LocalConfig, LocalServer},
     domain::{GatewayError, Premises},
+    tools::ChatTraits,
     upstream::{Presence, ProviderClient, Timeouts},
 };
 use parking_lot::Mutex;
@@ -128,6 +129,8 @@ pub(super) fn info(target: &LocalConfig) -> LoadedInfo {
         max_request_tokens: request.min(target.context_tokens),
         parallel: target.parallel,
         has_chat_template: true,
+        // The server renders its own prompts.
+        chat: ChatTraits::default(),
         layers: 0,
         gpu_layers: 0,
         load_ms: 0,

@@ -5,7 +5,7 @@ use super::{
     classifier::grade,
     facts::{Ask, Budget, CloudFacts, LocalFacts, Surroundings},
     fleet::Fleet,
-    gates::Gate,
+    gates::{Gate, is_tokens},
     plan::{ATTEMPTS, Candidate, Steps, steps},
     policy::{self, Standing, Tier},
 };
@@ -203,7 +203,8 @@ fn why_stopped(gate: Gate, ask: Ask<'_>, missing: Needs, window: u64, state: &st
         Gate::LocalOnly => "the request may not leave this machine".to_owned(),
         Gate::KeyPolicy => "the request's key may not use it".to_owned(),
         Gate::Abilities if missing.any() => format!("does not take {}", missing.field_names().join(", ")),
-        Gate::Abilities => "cannot read token ids".to_owned(),
+        Gate::Abilities if is_tokens(ask) => "cannot read token ids".to_owned(),
+        Gate::Abilities => "no grammar stands for the schema asked for".to_owned(),
         Gate::Wire => "its wire format has no words for what the request asks".to_owned(),
         Gate::Context => format!("the prompt is too long for its {window} tokens"),
         Gate::Budget => "costs more than is left of the budget".to_owned(),

@@ -22,7 +22,7 @@ pub enum Gate {
     LocalOnly,
     /// The request's key may not use it.
     KeyPolicy,
-    /// It lacks something the request needs: tools, images, token ids, …
+    /// It lacks something the request needs: images, token ids, a schema that a grammar can stand for, …
     Abilities,
     /// Its wire format has no words for something the request asks.
     Wire,
@@ -83,7 +83,7 @@ fn stops_local(local: &LocalFacts, ask: Ask<'_>, size: Size) -> Option<Gate> {
         (Gate::Model, local_is_meant(local, ask)),
         (Gate::LocalOnly, local.premises == Premises::Own || !ask.request.is_local_only()),
         (Gate::KeyPolicy, ask.may_use_local(local)),
-        (Gate::Abilities, !local.abilities.missing(ask.request.needs).any() && reads(local.abilities, ask)),
+        (Gate::Abilities, local.abilities.serves(ask.request)),
         (Gate::Context, size.prompt_least <= room(local.window)),
         (Gate::Tried, !ask.progress.tried.contains(&local.key())),
         (Gate::Barred, !matches!(ask.verdict, Verdict::Barred { .. })),
@@ -100,7 +100,7 @@ fn stops_cloud(cloud: &CloudFacts, ask: Ask<'_>, size: Size, around: Surrounding
         (Gate::Model, cloud_is_meant(cloud, ask)),
         (Gate::LocalOnly, !ask.request.is_local_only()),
         (Gate::KeyPolicy, ask.may_use_cloud(cloud)),
-        (Gate::Abilities, !cloud.abilities.missing(ask.request.needs).any() && reads(cloud.abilities, ask)),
+        (Gate::Abilities, cloud.abilities.serves(ask.request)),
         (Gate::Wire, cloud.wire.unmet(ask.request).is_none()),
         (Gate::Context, size.prompt.saturating_add(asked) <= room(cloud.window)),
         // Without a price nobody knows what a budget is charged.
@@ -116,10 +116,6 @@ fn first_stop<const N: usize>(tests: [(Gate, bool); N]) -> Option<Gate> {
 
 pub(super) fn is_tokens(ask: Ask<'_>) -> bool {
     matches!(ask.request.input, Input::Tokens(_))
-}
-
-fn reads(abilities: super::facts::Abilities, ask: Ask<'_>) -> bool {
-    abilities.token_prompts || !is_tokens(ask)
 }
 
 pub(super) fn local_is_meant(local: &LocalFacts, ask: Ask<'_>) -> bool {

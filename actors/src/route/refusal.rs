@@ -103,6 +103,12 @@ fn unable(gated: &Gated, ask: Ask<'_>, around: Surroundings<'_>) -> GatewayError
     let missing = locals.map(|(_, local)| local.abilities.missing(needs));
     let missing = missing.chain(clouds.map(|(_, cloud)| cloud.abilities.missing(needs)));
     let least = missing.map(|missing| missing.field_names()).min_by_key(Vec::len).unwrap_or_default();
+    let unmet = around.locals.iter().find_map(|local| local.abilities.unmet(ask.request));
+    if let (true, Some(unmet)) = (least.is_empty(), unmet) {
+        let mut error = GatewayError::invalid(None, unmet.message.clone());
+        error.param = Some(unmet.param.clone());
+        return error;
+    }
     if least.is_empty() && is_tokens(ask) {
         return GatewayError::invalid("prompt", "a prompt of token ids can only be served locally");
     }

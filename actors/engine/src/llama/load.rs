@@ -4,10 +4,16 @@
 //! try next.
 
 use super::{
-    Llama, device, fit,
+    Llama, device, fit, markers,
     params::{context_params, model_params},
 };
-use crate::{backend::Limits, devices::Device, gguf, memory, session::Progress, template::ChatTemplate};
+use crate::{
+    backend::Limits,
+    devices::Device,
+    gguf, memory,
+    session::Progress,
+    template::{ChatTemplate, traits},
+};
 use llama_cpp_2::{
     llama_backend::LlamaBackend,
     llama_batch::LlamaBatch,
@@ -17,7 +23,7 @@ use llama_cpp_2::{
 use spillway_actors::{
     gguf::Gguf,
     gpu::{
-        frame::{LoadFailure, LoadFailureKind, LoadSpec, LoadedInfo},
+        frame::{ChatTraits, LoadFailure, LoadFailureKind, LoadSpec, LoadedInfo},
         memory::{CANARY_CELLS, Shape, estimate},
     },
 };
@@ -69,16 +75,19 @@ pub fn load(spec: &LoadSpec, progress: Progress) -> Result<(Llama, LoadedInfo), 
     // A lock that was refused is no want of memory.
     memory::ran_out();
     let limits = limits(spec, &device, model, pool, context.n_batch());
-    let info = loaded_info(&trying, model, &limits, started);
+    let mut info = loaded_info(&trying, model, &limits, started);
     let (bos, eos) = (special_text(model, model.vocab().bos()), special_text(model, model.vocab().eos()));
+    let template = ChatTemplate::new(file_template(model).as_deref(), &bos, &eos);
+    info.chat = template.as_ref().map(traits::of).unwrap_or_default();
     let llama = Llama {
         context,
         model,
         batch: LlamaBatch::new(limits.batch_tokens, 1),
         rows: Vec::with_capacity(limits.batch_tokens),
         limits,
-        template: ChatTemplate::new(file_template(model).as_deref(), &bos, &eos),
+        template,
         bos,
+        markers: markers::of(model),
         candidates: LlamaTokenDataArray::new(Vec::new(), false),
         _library: library,
     };
@@ -203,6 +212,7 @@ fn loaded_info(trying: &Trying<'_>, model: &LlamaModel, limits: &Limits, started
         max_request_tokens: as_u32(limits.max_request_tokens),
         parallel: spec.parallel,
         has_chat_template: file_template(model).is_some(),
+        chat: ChatTraits::default(),
         layers: model.n_layer().saturating_add(1),
         gpu_layers: trying.layers,
         load_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),

@@ -87,7 +87,7 @@ async fn a_prefix_is_for_plain_text_that_may_leave_and_for_the_model_that_was_as
     assert_eq!(ways(&ChatRequest { model: ModelChoice::Local, ..request() }, cut(now)), ["gpu0"]);
     let named = ModelChoice::Named("another".into());
     assert_eq!(ways(&ChatRequest { model: named, ..request() }, cut(now)), ["gpu0"]);
-    let needs = Needs { tools: true, ..Needs::default() };
+    let needs = Needs { images: true, ..Needs::default() };
     let cut = TakeOver { prefix: is_continuable(&ChatRequest { needs, ..request() }), ..cut(now) };
     assert_eq!(ways(&request(), cut), ["gpu0"]);
 }
