@@ -2,6 +2,7 @@
 //! router for its queue.
 
 mod health;
+mod usage;
 
 use crate::http::{
     error::{ErrorReply, respond},
@@ -10,10 +11,7 @@ use crate::http::{
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{
-        Query, Request, State,
-        rejection::{BytesRejection, QueryRejection},
-    },
+    extract::{Request, State, rejection::BytesRejection},
     http::{HeaderMap, StatusCode, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -45,8 +43,9 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/status", get(status))
         .route("/admin/actors", get(actors))
         .route("/admin/health/gpu", get(health::gpu))
-        .route("/admin/usage", get(usage))
-        .route("/admin/usage/attempts", get(attempts));
+        .route("/admin/usage", get(usage::usage))
+        .route("/admin/usage/attempts", get(usage::attempts))
+        .route("/admin/usage/requests", get(usage::requests));
     if state.runtime.services.config.chaos_enabled {
         router = router.route("/admin/chaos/kill", post(kill));
     }
@@ -170,32 +169,6 @@ fn gpu_status(runtime: &Runtime, at: usize, slot: &Arc<EngineSlot>) -> Value {
 
 async fn actors(State(state): State<AdminState>) -> Json<Value> {
     Json(json!({"actors": state.runtime.tree.snapshot()}))
-}
-
-async fn usage(State(state): State<AdminState>) -> Json<Value> {
-    Json(json!(state.runtime.services.ledger.snapshot()))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Page {
-    from: u64,
-    limit: usize,
-}
-
-impl Default for Page {
-    fn default() -> Self {
-        Self { from: 0, limit: 1000 }
-    }
-}
-
-/// Attempts as the ledger has them, oldest first; `next` is where the following page begins.
-async fn attempts(State(state): State<AdminState>, page: Result<Query<Page>, QueryRejection>) -> Response {
-    let Ok(Query(page)) = page else {
-        return respond(&GatewayError::invalid(None, "want numbers: ?from=N&limit=N"));
-    };
-    let (rows, next) = state.runtime.services.ledger.rows(page.from, page.limit.min(1000));
-    Json(json!({"attempts": rows, "next": next})).into_response()
 }
 
 /// A longer chaos order is cut, and so is no JSON.

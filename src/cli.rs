@@ -7,6 +7,7 @@ use crate::{
     route::{self, RouteArgs},
     serve::{self, ServeError, StopSignals},
     sim::{Sim, SimArgs},
+    usage::{self, UsageArgs},
 };
 use clap::{Args, Parser, Subcommand};
 use spillway_actors::config::{self, Config, DemoCloud, Sources, Warning};
@@ -49,6 +50,8 @@ enum Command {
     Bench(BenchArgs),
     /// Explain where a prompt would go and why, without a running gateway and without running it; or score prompts.
     Route(Box<RouteArgs>),
+    /// Show what was used and what it cost, from the ledger's database.
+    Usage(UsageArgs),
     /// Run the simulated provider: for tests, demo and benchmarks, never for answers.
     #[command(after_help = SIM_HELP)]
     Sim(SimArgs),
@@ -99,6 +102,7 @@ pub fn run() -> ExitCode {
             Command::Check(args) => check_offline(&args),
             Command::Bench(args) => bench::run(args).await,
             Command::Route(args) => route::run(&args),
+            Command::Usage(args) => usage::run(&args).await,
             Command::Sim(args) => simulate(&args).await,
         }
     });

@@ -10,3 +10,4 @@ pub mod http;
 pub mod route;
 pub mod serve;
 pub mod sim;
+mod usage;

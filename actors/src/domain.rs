@@ -8,6 +8,7 @@ pub mod event;
 pub mod money;
 pub mod name;
 pub mod sampling;
+pub mod time;
 
 pub use caller::{BudgetLimits, Caller};
 pub use chat::{ChatRequest, CloudBound, Input, Message, ModelChoice, Needs, RequestKind, SamplingWish};
@@ -17,3 +18,4 @@ pub use event::{Delta, GenerationEvent, TokenUsage};
 pub use money::{NanoUsd, Price};
 pub use name::{Complexity, KeyId, ModelName, RequestId, TargetName};
 pub use sampling::Sampling;
+pub use time::{Day, Month, UnixMs};

@@ -13,7 +13,7 @@ use crate::{
     gpu::{EngineSlot, GpuModelActor, GpuMsg, process::Spawner},
     health::{HealthActor, HealthMsg, NvmlProbe, Scores, Vitals},
     jobs::JobTable,
-    ledger::{Ledger, LedgerActor, LedgerMsg},
+    ledger::{Ledger, LedgerActor, LedgerMsg, OpenError, unix_now},
     observe,
     route::{ClassifierActor, ClassifierMsg, Fleet, RouterActor, RouterMsg, actor::queued, session::Sessions},
     supervise::{
@@ -52,6 +52,8 @@ pub enum StartError {
     Thread(#[from] io::Error),
     #[error("{0}")]
     Provider(#[from] GatewayError),
+    #[error("{0}")]
+    Ledger(#[from] OpenError),
     #[error("the actors could not be started: {0}")]
     Actors(#[from] SpawnErr),
 }
@@ -86,14 +88,14 @@ impl Runtime {
     /// `engine` is the engine binary for local targets without an `engine_path`, or where it was looked for.
     ///
     /// # Errors
-    /// Threads or actors cannot be started, or a provider's client cannot be built.
+    /// The ledger cannot be opened, threads or actors cannot be started, or a provider's client cannot be built.
     pub async fn start(config: Arc<Config>, engine: Result<PathBuf, String>) -> Result<Self, StartError> {
         observe::label_models(config.names());
         let slots: Arc<[Arc<EngineSlot>]> =
             config.locals.iter().map(|local| EngineSlot::new(Arc::clone(local), config.supervision.gpu)).collect();
         let providers: Arc<[Arc<Provider>]> =
             config.clouds.iter().map(|cloud| Provider::new(Arc::clone(cloud))).collect::<Result<_, _>>()?;
-        let ledger = Ledger::default();
+        let ledger = Ledger::open(&config.ledger, unix_now()).await?;
         let directory = Directory {
             ledger: ledger.address.clone(),
             gpus: slots.iter().map(|_| Address::default()).collect(),
@@ -143,7 +145,7 @@ impl Runtime {
         queued(&self.directory.router).await
     }
 
-    /// Stops the actors in reverse start order, then the engines.
+    /// Stops the actors in reverse start order, then the engines; the ledger is closed last.
     pub async fn stop(&self) {
         if let Some(root) = self.directory.root.get() {
             let stopped = root.call(|reply_to| SupervisorMsg::Shutdown { reply_to }, Some(TREE_STOP)).await;
@@ -151,6 +153,7 @@ impl Runtime {
             let _ = root.stop_and_wait(Some("shutdown".to_owned()), Some(TREE_STOP)).await;
         }
         self.stop_engines().await;
+        self.services.ledger.close().await;
     }
 
     /// Ends every engine child, in good order if it obeys.
@@ -282,6 +285,7 @@ impl Parts<'_> {
         let router = RouterActor {
             config: Arc::clone(config),
             fleet: services.fleet.clone(),
+            ledger: services.ledger.clone(),
             gpus: Arc::clone(&directory.gpus),
         };
         vec![

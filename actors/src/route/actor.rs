@@ -2,7 +2,7 @@
 //! requests themselves are in the JobTable: if this actor dies, their flights ask its successor again.
 
 use super::{
-    facts::{Ask, Budget, CloudFacts, LocalFacts, Surroundings},
+    facts::{Ask, CloudFacts, LocalFacts, Surroundings},
     fleet::Fleet,
     plan::{Candidate, Plan, plan},
     session::{Conversation, Sessions},
@@ -14,6 +14,7 @@ use crate::{
     domain::{ErrorKind, GatewayError},
     gpu::{EngineSlot, GpuMsg, SlotView},
     jobs::{Job, TargetKey},
+    ledger::{Ledger, unix_now},
     observe,
     supervise::Address,
     task::{self, Owned},
@@ -67,6 +68,8 @@ pub struct RouterSnapshot {
 pub struct RouterActor {
     pub config: Arc<Config>,
     pub fleet: Fleet,
+    /// What may be spent.
+    pub ledger: Ledger,
     /// One per slot, in order: whose death is the first hint to drain.
     pub gpus: Arc<[Address<GpuMsg>]>,
 }
@@ -183,7 +186,8 @@ impl RouterActor {
         let ask = Ask { recalled, time_left, ..Ask::new(&waiting.job.request, &waiting.grade, &progress) };
         let default_output = self.config.ledger.default_output_tokens;
         let router = &self.config.router;
-        let around = Surroundings { locals, clouds, router, default_output, budget: Budget::default() };
+        let budget = self.ledger.purchasing(waiting.job.request.caller.as_deref(), unix_now()).into();
+        let around = Surroundings { locals, clouds, router, default_output, budget };
         // A request that breaks planning is that request's error, not the router's death.
         let plan = match catch_unwind(AssertUnwindSafe(|| plan(ask, around))) {
             Ok(Ok(plan)) => Arc::new(plan),

@@ -4,7 +4,10 @@ use super::{
     facts::{Ask, CloudFacts, Size, Surroundings},
     gates::{Gate, Gated, is_tokens, local_is_meant},
 };
-use crate::domain::{ChatRequest, ErrorKind, GatewayError, ModelChoice};
+use crate::{
+    domain::{ChatRequest, ErrorKind, GatewayError, ModelChoice},
+    ledger::Refused,
+};
 use std::time::Duration;
 
 /// The nearest target decides: one that may be there later counts more than one that can never serve this.
@@ -13,6 +16,8 @@ pub(super) fn refusal(gated: &Gated, ask: Ask<'_>, size: Size, around: Surroundi
         none_now(gated, ask, around)
     } else if gated.stopped_any(Gate::Tried) {
         unavailable(ask.request, "every target was tried", Duration::from_secs(1))
+    } else if gated.stopped_any(Gate::Ledger) {
+        GatewayError::from(Refused::NotWritten)
     } else if gated.stopped_any(Gate::Budget) {
         let message = "the budget for paid targets is spent, and no local target can serve this request";
         GatewayError::gateway(ErrorKind::InsufficientQuota, message)
