@@ -24,6 +24,10 @@ has_libclang() {
 		{ compgen -G '/usr/lib/llvm-*/lib/clang/*/include/stddef.h' || compgen -G '/usr/lib*/clang/*/include/stddef.h'; }
 }
 
+has_postgres() {
+	compgen -G '/usr/lib/postgresql/*/bin/initdb' || command -v initdb
+}
+
 as_root() {
 	if [[ $EUID -eq 0 ]]; then
 		"$@"
@@ -75,6 +79,9 @@ need 'a C++ compiler' g++ command -v c++
 need pkg-config pkg-config command -v pkg-config
 need libclang libclang-dev has_libclang
 need 'pip for Python 3' python3-pip python3 -m pip --version
+if [[ "${1:-}" == test ]]; then
+	need PostgreSQL postgresql has_postgres # a private server in a temporary folder; the system's own is not used
+fi
 install_packages
 check_rust
 if [[ "${1:-}" == test ]]; then

@@ -58,7 +58,9 @@ pub(crate) async fn run(args: &UsageArgs) -> ExitCode {
     };
     let store = match open(&config).await {
         Ok(Some(store)) => store,
-        Ok(None) => return failed(&"the ledger is in memory ([ledger] url): ask the running gateway, GET /admin/usage"),
+        Ok(None) => {
+            return failed(&"the ledger is in memory ([ledger] url): ask the running gateway, GET /admin/usage");
+        }
         Err(error) => return failed(&error),
     };
     let shown = match args.by {

@@ -18,8 +18,14 @@ mod support;
 mod accounts;
 #[path = "faults/answers.rs"]
 mod answers;
+#[path = "faults/budgets.rs"]
+mod budgets;
 #[path = "faults/clients.rs"]
 mod clients;
+#[path = "faults/crashes.rs"]
+mod crashes;
+#[path = "faults/disks.rs"]
+mod disks;
 #[path = "faults/failures.rs"]
 mod failures;
 #[path = "faults/limits.rs"]

@@ -19,8 +19,6 @@ pub use open::OpenError;
 pub use reservation::{Refused, Reservation};
 pub use row::{AttemptRow, RequestRow};
 
-pub(crate) use reservation::LOOK_AGAIN;
-
 use crate::domain::UnixMs;
 use std::time::{SystemTime, UNIX_EPOCH};
 

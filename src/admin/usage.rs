@@ -48,7 +48,10 @@ fn day(param: &'static str, text: Option<&String>) -> Result<Option<Day>, Gatewa
 pub(super) async fn usage(State(state): State<AdminState>, asked: Result<Query<Asked>, QueryRejection>) -> Response {
     let services = &state.runtime.services;
     let Ok(Query(asked)) = asked else {
-        return respond(&GatewayError::invalid(None, "want ?by=model|target|key|day&since=YYYY-MM-DD&until=YYYY-MM-DD"));
+        return respond(&GatewayError::invalid(
+            None,
+            "want ?by=model|target|key|day&since=YYYY-MM-DD&until=YYYY-MM-DD",
+        ));
     };
     let question = match asked.question() {
         Ok(question) => question,

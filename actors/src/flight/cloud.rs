@@ -8,7 +8,8 @@ use crate::{
     },
     config::{CloudModel, PrefillStyle},
     domain::{
-        BudgetLimits, CloudBound, Delta, ErrorKind, GatewayError, GenerationEvent, NanoUsd, TextCount, TokenUsage, UnixMs,
+        BudgetLimits, CloudBound, Delta, ErrorKind, GatewayError, GenerationEvent, NanoUsd, TextCount, TokenUsage,
+        UnixMs,
     },
     jobs::Job,
     ledger::{AttemptRow, Reservation, unix_now},
@@ -88,7 +89,7 @@ impl Flight {
         let row = self.reserved_row(decision, prompt_tokens);
         let reserved = self.services.ledger.reserve(row, limits(&self.job), deadline(&self.job)).await;
         self.paid |= reserved.is_ok();
-        reserved.map_err(|refused| Failure { unpaid: Some(refused), ..Failure::from(GatewayError::from(refused)) })
+        reserved.map_err(|refused| Failure { unpaid: Some(refused), ..Failure::from(refused.told()) })
     }
 
     pub(super) fn begin(&self, began: Instant) -> Progress {

@@ -16,7 +16,7 @@ use crate::{
     config::{HedgeConfig, PrefillStyle},
     domain::{ChatRequest, CloudBound, ErrorKind, GatewayError, GenerationEvent, ModelChoice, TokenUsage},
     jobs::{Job, TargetKey},
-    ledger::{AttemptRow, Reservation},
+    ledger::{AttemptRow, Refused, Reservation},
     observe,
     route::{Candidate, Decision, plan::Plan, policy::Standing},
 };
@@ -186,7 +186,7 @@ async fn call(order: Order, sent: Arc<Mutex<Option<Sending>>>) -> Result<Called,
     let model = provider.model(model).ok_or_else(|| internal("no such model"))?;
     let body = provider.config().wire.body(bound, &model.upstream, decision.candidate.output_cap.max(1), true)?;
     let key = grant.key().ok_or_else(|| internal("no such key"))?;
-    let reservation = services.ledger.reserve(row, limits(&job), deadline(&job)).await?;
+    let reservation = services.ledger.reserve(row, limits(&job), deadline(&job)).await.map_err(Refused::told)?;
     *sent.lock() = Some(Sending { began: Instant::now(), headed: false, reservation });
     let client = provider.client().continuing(PrefillStyle::None);
     let headed = || sent.lock().iter_mut().for_each(|sending| sending.headed = true);

@@ -69,8 +69,7 @@ impl Purse {
     /// What may still be reserved; `None` = no bound.
     pub fn left(&mut self, limits: BudgetLimits, now: UnixMs) -> Option<NanoUsd> {
         self.roll(now);
-        let bounds =
-            [(limits.day, self.of_day), (limits.month, self.of_month), (limits.total, self.total)].into_iter();
+        let bounds = [(limits.day, self.of_day), (limits.month, self.of_month), (limits.total, self.total)].into_iter();
         bounds.filter_map(|(limit, amounts)| Some(amounts.left(limit?))).min()
     }
 
@@ -116,8 +115,7 @@ impl Purse {
     /// Share of the tightest bound that is left, 0 to 1; `None` = no bound.
     fn remaining_ratio(&mut self, limits: BudgetLimits, now: UnixMs) -> Option<f64> {
         self.roll(now);
-        let bounds =
-            [(limits.day, self.of_day), (limits.month, self.of_month), (limits.total, self.total)].into_iter();
+        let bounds = [(limits.day, self.of_day), (limits.month, self.of_month), (limits.total, self.total)].into_iter();
         let ratio = |(limit, amounts): (Option<NanoUsd>, Amounts)| {
             let limit = limit?;
             let left = amounts.left(limit).get() as f64;

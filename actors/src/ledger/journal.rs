@@ -18,3 +18,12 @@ pub use writer::{Begin, Disk, Journal, NotWritten, Position, Receipt, SystemDisk
 
 /// A segment this large gets a successor.
 pub const SEGMENT_BYTES: u64 = 16 << 20;
+
+#[cfg(test)]
+pub(in crate::ledger) mod tests {
+    //! What other tests of the ledger borrow.
+    pub(in crate::ledger) use super::{
+        record::tests::{request_row, row},
+        writer::tests::{SmallDisk, TestFolder},
+    };
+}

@@ -85,12 +85,8 @@ impl Ledger {
         // Ids are told apart from those of earlier runs, which may still be in the journal: there are fewer ids than
         // records.
         books.begin_ids(seq);
-        let begin = Begin {
-            segment: replay.next_segment,
-            seq,
-            bytes: replay.bytes,
-            max_bytes: config.max_journal_bytes,
-        };
+        let begin =
+            Begin { segment: replay.next_segment, seq, bytes: replay.bytes, max_bytes: config.max_journal_bytes };
         let journal = Journal::start(folder, begin, disk)?;
         Ok(Self::of(books, Outlet::Journal(journal), store, applied, config.retention))
     }

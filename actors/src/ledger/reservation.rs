@@ -20,18 +20,21 @@ pub enum Refused {
 }
 
 /// How soon a client may look whether the ledger can be written again.
-pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-impl From<Refused> for GatewayError {
-    fn from(refused: Refused) -> Self {
-        match refused {
-            Refused::Budget(Payer::Operator) => {
-                Self::gateway(ErrorKind::InsufficientQuota, "the gateway's budget for paid targets does not cover this request")
+impl Refused {
+    /// What the client reads when nothing else can serve it.
+    pub fn told(self) -> GatewayError {
+        match self {
+            Self::Budget(Payer::Operator) => {
+                let message = "the gateway's budget for paid targets does not cover this request";
+                GatewayError::gateway(ErrorKind::InsufficientQuota, message)
             }
-            Refused::Budget(Payer::Key) => {
-                Self::gateway(ErrorKind::InsufficientQuota, "the budget of this API key does not cover this request")
+            Self::Budget(Payer::Key) => {
+                let message = "the budget of this API key does not cover this request";
+                GatewayError::gateway(ErrorKind::InsufficientQuota, message)
             }
-            Refused::NotWritten => Self::gateway(
+            Self::NotWritten => GatewayError::gateway(
                 ErrorKind::Unavailable,
                 "paid targets are off while the gateway cannot write its ledger; retry later",
             )
@@ -90,6 +93,14 @@ impl Reservation {
     pub fn void(mut self) {
         self.state = State::Ended;
         self.ledger.void(self.id);
+    }
+}
+
+#[cfg(test)]
+impl Reservation {
+    /// As if its process had died: it says nothing more.
+    pub(super) fn vanish(mut self) {
+        self.state = State::Ended;
     }
 }
 

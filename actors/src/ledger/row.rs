@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 
 /// Outcome of a reservation that is still open.
-pub const RESERVED: &str = "reserved";
+pub(super) const RESERVED: &str = "reserved";
 /// Outcome of an attempt that was dropped: its tokens and cost are those reserved.
-pub const ABANDONED: &str = "abandoned";
+pub(super) const ABANDONED: &str = "abandoned";
 /// Outcome of an attempt whose gateway died under it: charged as reserved, because nobody knows better.
-pub const INTERRUPTED: &str = "interrupted";
+pub(super) const INTERRUPTED: &str = "interrupted";
 /// Outcome of a reservation that nobody closed by its deadline: charged as reserved.
-pub const EXPIRED: &str = "expired";
+pub(super) const EXPIRED: &str = "expired";
 
 /// One attempt of one request.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -17,7 +17,7 @@ pub(super) fn refusal(gated: &Gated, ask: Ask<'_>, size: Size, around: Surroundi
     } else if gated.stopped_any(Gate::Tried) {
         unavailable(ask.request, "every target was tried", Duration::from_secs(1))
     } else if gated.stopped_any(Gate::Ledger) {
-        GatewayError::from(Refused::NotWritten)
+        Refused::NotWritten.told()
     } else if gated.stopped_any(Gate::Budget) {
         let message = "the budget for paid targets is spent, and no local target can serve this request";
         GatewayError::gateway(ErrorKind::InsufficientQuota, message)

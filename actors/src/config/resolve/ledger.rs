@@ -52,7 +52,14 @@ fn place(section: &Section<'_>) -> Option<LedgerPlace> {
     let (scheme, rest) = url.value.split_once(':').unwrap_or((&url.value, ""));
     match scheme {
         "memory" => Some(LedgerPlace::Memory),
-        "postgres" | "postgresql" => Some(LedgerPlace::Postgres(SecretString::from(url.value.as_str()))),
+        "postgres" | "postgresql" if rest.starts_with("//") => {
+            Some(LedgerPlace::Postgres(SecretString::from(url.value.as_str())))
+        }
+        "postgres" | "postgresql" => {
+            let why = "must be an address such as postgres://user:password@host/database";
+            section.refuse_unseen(KEY, &url.origin, why);
+            None
+        }
         "sqlite" => {
             let path = rest.strip_prefix("//").unwrap_or(rest);
             if path.is_empty() || path.starts_with(':') || path.contains('?') {

@@ -1,9 +1,6 @@
 //! The small sections: supervision, health, chaos.
 
-use crate::config::{
-    ActorRestart, EngineRestart, HealthConfig, StrainLimits, SupervisionConfig,
-    section::Section,
-};
+use crate::config::{ActorRestart, EngineRestart, HealthConfig, StrainLimits, SupervisionConfig, section::Section};
 use std::{path::PathBuf, time::Duration};
 
 const MAX_DEATHS: u32 = 10_000;

@@ -245,3 +245,28 @@ fn health_bands_must_not_be_upside_down_and_a_health_gpu_must_be_a_device() {
     assert!(all.contains("health_gpu` must be empty, or the index or UUID of a device"), "{all}");
     assert_eq!(found.len(), 4, "{all}");
 }
+
+#[test]
+fn a_ledgers_address_is_checked_and_never_shown() {
+    for (url, why) in [
+        ("mysql://u:hunter2@h/d", "must start with memory:, sqlite: or postgres:"),
+        ("postgres:u:hunter2@h/d", "must be an address such as postgres://user:password@host/database"),
+        ("sqlite:", "must name a file, such as sqlite:spillway.db, without parameters"),
+        ("sqlite::memory:", "must name a file, such as sqlite:spillway.db, without parameters"),
+        ("sqlite:x.db?mode=ro", "must name a file, such as sqlite:spillway.db, without parameters"),
+    ] {
+        let shown = load(&sources(&format!("ledger.url = '{url}'")), &no_files).unwrap_err().to_string();
+        assert!(shown.contains(why) && !shown.contains("hunter2"), "{shown}");
+    }
+}
+
+#[test]
+fn budgets_and_currencies_say_what_they_take() {
+    let file = "[ledger]\nbudget_usd_per_day = 'none'\nbudget_usd_per_month = -1\n[currency]\ncode = 'yuan!'\n";
+    let expected = [
+        "2:22 `ledger.budget_usd_per_day` must be a number, in USD, or \"unlimited\"",
+        "3:24 `ledger.budget_usd_per_month` must not be negative",
+        "5:8 `currency.code` must be a currency's code, such as CNY",
+    ];
+    assert_eq!(faults(&sources(file)), expected);
+}

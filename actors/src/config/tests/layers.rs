@@ -248,3 +248,23 @@ fn hedging_and_the_cascade_are_off_until_switched_on_and_money_is_read_to_the_na
         assert!(wrong.iter().any(|fault| fault.contains(what)), "{what}: {wrong:#?}");
     }
 }
+
+#[test]
+fn the_ledger_has_its_journal_beside_it_and_a_demo_has_none() {
+    let place = |text: &str| loaded(&sources(text)).0.ledger;
+    let default = place("");
+    assert!(matches!(&default.place, LedgerPlace::Sqlite(path) if path.to_str() == Some("spillway.db")));
+    assert_eq!(default.journal_dir, Some(PathBuf::from("spillway.db.journal")));
+    assert_eq!((default.budget.day, default.budget.month), (None, None));
+    assert_eq!(default.retention, Some(Duration::from_secs(90 * 86_400)));
+    let server = place("ledger.url = 'postgres://u:p@h/d'\nledger.budget_usd_per_day = 2.5\nledger.retention_days = 0");
+    assert!(matches!(server.place, LedgerPlace::Postgres(_)) && server.retention.is_none());
+    assert_eq!(server.journal_dir, Some(PathBuf::from("spillway.journal")));
+    assert_eq!(server.budget.day, Some(NanoUsd::new(2_500_000_000)));
+    let named = place("ledger.url = 'sqlite:///var/lib/x.db'\nledger.journal_dir = '/fast/journal'");
+    assert!(matches!(&named.place, LedgerPlace::Sqlite(path) if path.to_str() == Some("/var/lib/x.db")));
+    assert_eq!(named.journal_dir, Some(PathBuf::from("/fast/journal")));
+    let demo = Some(DemoCloud { base_url: "http://127.0.0.1:9/v1".into() });
+    let demo = loaded(&Sources { demo, ..sources("") }).0.ledger;
+    assert!(matches!(demo.place, LedgerPlace::Memory) && demo.journal_dir.is_none());
+}

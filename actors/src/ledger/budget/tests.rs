@@ -104,10 +104,18 @@ fn with_a_budget_of_nothing_not_even_the_cheapest_call_starts() {
 
 #[derive(Debug, Clone)]
 enum Step {
-    Reserve { key: usize, cents: u64 },
+    Reserve {
+        key: usize,
+        cents: u64,
+    },
     /// The oldest, newest or middle open reservation ends at this share of its amount.
-    Settle { which: usize, percent: u64 },
-    Wait { hours: u32 },
+    Settle {
+        which: usize,
+        percent: u64,
+    },
+    Wait {
+        hours: u32,
+    },
 }
 
 fn step() -> impl Strategy<Value = Step> {

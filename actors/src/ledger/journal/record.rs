@@ -8,12 +8,24 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, Serialize)]
 pub enum RecordRef<'a> {
     /// Money is set aside; `row.cost` is how much. Repeated at the beginning of a new segment while it is open.
-    Reserved { id: u64, deadline: UnixMs, row: &'a AttemptRow },
+    Reserved {
+        id: u64,
+        deadline: UnixMs,
+        row: &'a AttemptRow,
+    },
     /// An attempt has ended; it closes the reservation of that id, if it had one.
-    Attempt { number: u64, reservation: Option<u64>, row: &'a AttemptRow },
+    Attempt {
+        number: u64,
+        reservation: Option<u64>,
+        row: &'a AttemptRow,
+    },
     /// A reservation ends and nothing was spent or sent.
-    Voided { id: u64 },
-    Request { row: &'a RequestRow },
+    Voided {
+        id: u64,
+    },
+    Request {
+        row: &'a RequestRow,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

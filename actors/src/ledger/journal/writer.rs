@@ -154,11 +154,7 @@ impl Journal {
         let shared = Arc::new(Shared {
             folder,
             max_bytes: begin.max_bytes,
-            queue: Mutex::new(Queue {
-                next_seq: begin.seq,
-                segment_bytes: SEGMENT_HEAD as u64,
-                ..Queue::default()
-            }),
+            queue: Mutex::new(Queue { next_seq: begin.seq, segment_bytes: SEGMENT_HEAD as u64, ..Queue::default() }),
             work: Condvar::new(),
             position: Mutex::default(),
             unsynced: Mutex::default(),
@@ -372,7 +368,9 @@ fn write_all(shared: &Shared, mut open: Open) {
         drop(queue);
         let mut batch = Batch { bytes, cuts, done: 0 };
         match batch.write(shared, &mut open) {
-            Ok(()) => waiting.into_iter().for_each(|waiting| drop(waiting.send(()))),
+            Ok(()) => waiting.into_iter().for_each(|waiting| {
+                let _ = waiting.send(());
+            }),
             Err(error) => {
                 shared.set(&shared.write_works, false, "write", Some(&error));
                 // Who waits hears at once; who came in between, too.
@@ -468,4 +466,4 @@ fn sync(shared: &Shared, files: &[Arc<File>], named: &mut u64, newest: u64) -> i
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -4,7 +4,7 @@
 use super::StoreError;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
-    AssertSqlSafe, ColumnIndex, ConnectOptions, Connection, Database, Decode, Executor, Row as _, Type,
+    AssertSqlSafe, ColumnIndex, ConnectOptions, Connection, Database, Decode, Executor, Type,
     postgres::{PgConnectOptions, PgConnection, PgRow},
     sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous},
 };
@@ -28,7 +28,7 @@ const DAMAGED: [i32; 2] = [11, 26];
 #[derive(Debug, Clone)]
 pub(super) enum Place {
     Sqlite(PathBuf),
-    Postgres(PgConnectOptions),
+    Postgres(Box<PgConnectOptions>),
 }
 
 pub(super) enum Db {
@@ -96,7 +96,7 @@ impl Place {
             place: "named by [ledger] url".to_owned(),
             message: "it is no address such as postgres://user:password@host:5432/database".to_owned(),
         })?;
-        Ok(Self::Postgres(options.application_name("spillway").disable_statement_logging()))
+        Ok(Self::Postgres(Box::new(options.application_name("spillway").disable_statement_logging())))
     }
 
     /// For messages: without user and password.
@@ -149,10 +149,7 @@ fn sqlite(path: &Path, read_only: bool) -> SqliteConnectOptions {
         return options.read_only(true);
     }
     // FULL: a batch that was applied survives a power cut, because its journal is removed afterwards.
-    options
-        .create_if_missing(true)
-        .journal_mode(SqliteJournalMode::Wal)
-        .synchronous(SqliteSynchronous::Full)
+    options.create_if_missing(true).journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full)
 }
 
 macro_rules! bound {

@@ -58,8 +58,7 @@ impl Rows {
 
     fn opening(&self, now: UnixMs) -> Opening {
         let today = now.day();
-        let mut opening =
-            Opening { applied: self.applied, next_number: self.next_number, ..Opening::default() };
+        let mut opening = Opening { applied: self.applied, next_number: self.next_number, ..Opening::default() };
         let (mut sums, mut keys): (BTreeMap<_, Sums>, BTreeMap<String, Spent>) = Default::default();
         for (slice, slice_sums) in &self.slices {
             sums.entry((slice.target.clone(), slice.model.clone())).or_default().add(slice_sums);

@@ -158,7 +158,10 @@ impl SqlStore {
     }
 
     /// Runs `work` in a transaction of the writer. Whatever goes wrong, the connection goes with it.
-    async fn in_transaction<T>(&self, work: impl AsyncFnOnce(&mut Db) -> Result<T, sqlx::Error>) -> Result<T, StoreError> {
+    async fn in_transaction<T>(
+        &self,
+        work: impl AsyncFnOnce(&mut Db) -> Result<T, sqlx::Error>,
+    ) -> Result<T, StoreError> {
         let mut writer = self.writer.lock().await;
         let mut db = match writer.take() {
             Some(db) => db,
@@ -183,6 +186,15 @@ impl SqlStore {
     }
 }
 
+#[cfg(test)]
+impl SqlStore {
+    pub(super) async fn pretend_version(&self, version: u64) {
+        let mut writer = self.writer.lock().await;
+        let db = writer.as_mut().expect("open");
+        db.execute(WRITE_VERSION.into(), vec![Arg::from(version)]).await.expect("written");
+    }
+}
+
 fn first_int(rows: &[Row]) -> Cell<u64> {
     rows.first().map_or(Ok(0), |row| row.int(0))
 }
@@ -190,7 +202,7 @@ fn first_int(rows: &[Row]) -> Cell<u64> {
 async fn apply(db: &mut Db, entries: &[Entry]) -> Result<(), sqlx::Error> {
     let applied = first_int(&db.query("SELECT applied FROM spillway_position WHERE id = 1".into(), Vec::new()).await?)?;
     let fresh = || entries.iter().filter(|entry| entry.seq > applied);
-    let Some(last) = fresh().last() else { return Ok(()) };
+    let Some(last) = fresh().next_back() else { return Ok(()) };
     let attempts = fresh().filter_map(|entry| match &entry.record {
         Record::Attempt { number, row, .. } => Some(rows::attempt_values(*number, row)),
         _ => None,
@@ -219,9 +231,11 @@ async fn opening(db: &mut Db, now: UnixMs) -> Result<Opening, sqlx::Error> {
         Some(row) => (row.int(0)?, row.text(1)?),
         None => return Err(sqlx::Error::RowNotFound),
     };
-    let number = first_int(&db.query("SELECT COALESCE(MAX(number) + 1, 0) FROM spillway_attempts".into(), Vec::new()).await?)?;
+    let number =
+        first_int(&db.query("SELECT COALESCE(MAX(number) + 1, 0) FROM spillway_attempts".into(), Vec::new()).await?)?;
     let mut opening = Opening { applied, ledger, next_number: number, ..Opening::default() };
-    let sums = db.query(format!("SELECT target, model, {} FROM spillway_daily GROUP BY target, model", rows::SUMS), Vec::new());
+    let sums = db
+        .query(format!("SELECT target, model, {} FROM spillway_daily GROUP BY target, model", rows::SUMS), Vec::new());
     for row in sums.await? {
         opening.sums.push(((row.text(0)?, row.text(1)?), rows::sums(&row, 2)?));
     }

@@ -110,12 +110,7 @@ pub(super) struct Slice {
 
 impl Slice {
     pub(super) fn of(row: &AttemptRow) -> Self {
-        Self {
-            day: row.at.day(),
-            key: row.key_text().to_owned(),
-            target: row.target.clone(),
-            model: row.model.clone(),
-        }
+        Self { day: row.at.day(), key: row.key_text().to_owned(), target: row.target.clone(), model: row.model.clone() }
     }
 
     pub(super) fn name(&self, by: By) -> String {
