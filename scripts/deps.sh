@@ -81,10 +81,12 @@ need libclang libclang-dev has_libclang
 need 'pip for Python 3' python3-pip python3 -m pip --version
 if [[ "${1:-}" == test ]]; then
 	need PostgreSQL postgresql has_postgres # a private server in a temporary folder; the system's own is not used
+	need 'venv for Python 3' python3-venv python3 -c 'import venv, ensurepip'
 fi
 install_packages
 check_rust
 if [[ "${1:-}" == test ]]; then
 	rust_component fmt rustfmt
 	rust_component clippy clippy
+	"$(dirname "${BASH_SOURCE[0]}")/schemathesis.sh" install
 fi

@@ -2,7 +2,9 @@
 //! reports every fault at once with its place. Nothing here reads a file or the environment: the caller passes text in.
 
 mod catalogue;
+mod edge;
 mod fault;
+mod live;
 mod raw;
 mod resolve;
 mod section;
@@ -11,14 +13,16 @@ mod sources;
 mod tests;
 
 pub use catalogue::{Catalogue, CatalogueModel};
+pub use edge::{CorsOrigins, EdgeConfig, TlsIdentity};
 pub use fault::{ConfigFaults, Fault, Warning};
+pub use live::{LiveConfig, in_force};
 pub use resolve::load;
 pub use sources::{BUILT_IN, DemoCloud, ReadFile, Sources, default_cache_dir};
 
 use crate::classify::Cuts;
 use crate::domain::Sampling;
 use crate::domain::{BudgetLimits, Complexity, ModelName, NanoUsd, Price, TargetName};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -53,6 +57,14 @@ impl Config {
     }
 }
 
+#[cfg(test)]
+impl Config {
+    /// The built-in configuration: what tests start from.
+    pub(crate) fn built_in() -> Self {
+        load(&Sources::default(), &|_| Err(std::io::ErrorKind::NotFound.into())).expect("it is good").0
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
     pub listen: SocketAddr,
@@ -69,10 +81,17 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
     /// Comment frames keep an idle SSE stream open; `None` = off.
     pub keep_alive: Option<Duration>,
+    /// What connections may cost.
+    pub edge: EdgeConfig,
+    pub cors: CorsOrigins,
+    /// `None` = plain HTTP.
+    pub tls: Option<TlsIdentity>,
+    /// How often files are looked at for changes; `None` = never.
+    pub reload_poll: Option<Duration>,
 }
 
 /// One `[[local]]` entry.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LocalConfig {
     pub name: TargetName,
     /// What clients may call the model.
@@ -121,7 +140,7 @@ impl LocalConfig {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LocalDefaults {
     pub sampling: Sampling,
     /// Output tokens when the request names none.
@@ -355,6 +374,17 @@ pub enum LedgerPlace {
     Postgres(SecretString),
 }
 
+impl PartialEq for LedgerPlace {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Memory, Self::Memory) => true,
+            (Self::Sqlite(one), Self::Sqlite(other)) => one == other,
+            (Self::Postgres(one), Self::Postgres(other)) => one.expose_secret() == other.expose_secret(),
+            _ => false,
+        }
+    }
+}
+
 /// `[energy]`: what local answers cost the operator's household, beside what providers bill.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct EnergyConfig {
@@ -374,7 +404,7 @@ pub struct CurrencyConfig {
     pub market_per_usd: f64,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthConfig {
     pub interval: Duration,
     pub timeout: Duration,
@@ -406,7 +436,7 @@ impl Default for StrainLimits {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SupervisionConfig {
     pub gpu: EngineRestart,
     pub actors: ActorRestart,

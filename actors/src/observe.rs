@@ -65,6 +65,8 @@ pub fn describe() {
     describe_gauge!("spillway_ledger_reserved_nanousd", "Money set aside for attempts under way");
     describe_counter!("spillway_ledger_rows_dropped_total", "Rows without cost that a full disk left no room for");
     describe_gauge!("spillway_budget_remaining_ratio", "Tightest bound's share that is left: all, or the poorest key");
+    describe_counter!("spillway_config_reloads_total", "Configurations read again, by outcome");
+    describe_counter!("spillway_connections_cut_total", "Connections that we ended, by cause");
     describe_gauge!("spillway_build_info", "1, with the version as label");
 }
 
@@ -253,6 +255,15 @@ pub fn ledger_state(journal_bytes: u64, unapplied: u64, reserved_nano_usd: u64) 
 /// `group`: "all" is the operator's own budget, "keys" the API key that is nearest to its bound.
 pub fn budget_remaining(group: &'static str, ratio: f64) {
     gauge!("spillway_budget_remaining_ratio", "key_group" => group).set(ratio);
+}
+
+pub fn config_reload(ok: bool) {
+    counter!("spillway_config_reloads_total", "outcome" => if ok { "ok" } else { "refused" }).increment(1);
+}
+
+/// `cause` is header, stalled_reader, tls or address_full.
+pub fn connection_cut(cause: &'static str) {
+    counter!("spillway_connections_cut_total", "cause" => cause).increment(1);
 }
 
 /// `value`: 0 passing, 1 probing, 2 tripped.

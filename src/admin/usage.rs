@@ -60,7 +60,7 @@ pub(super) async fn usage(State(state): State<AdminState>, asked: Result<Query<A
     let mut body = json!(services.ledger.snapshot());
     if let Some(question) = question {
         match services.ledger.usage(question).await {
-            Ok(lines) => body["usage"] = View::new(question.by, lines, &services.config).json(),
+            Ok(lines) => body["usage"] = View::new(question.by, lines, &state.runtime.live.load()).json(),
             Err(error) => return unread(&error),
         }
     }

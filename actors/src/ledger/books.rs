@@ -180,6 +180,13 @@ impl Ledger {
         Self { inner: Arc::new(inner), address: Address::default() }
     }
 
+    /// From now on; what is reserved stays reserved.
+    pub fn set_limits(&self, limits: BudgetLimits) {
+        let mut books = self.inner.books.lock();
+        books.limits = limits;
+        books.budgets.set_limits(limits);
+    }
+
     /// Whether paid attempts can be written down.
     pub fn is_up(&self) -> bool {
         match &self.inner.outlet {

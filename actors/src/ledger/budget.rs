@@ -152,6 +152,11 @@ impl Budgets {
         Self { limits, ..Self::default() }
     }
 
+    /// The operator's own, from now on.
+    pub fn set_limits(&mut self, limits: BudgetLimits) {
+        self.limits = limits;
+    }
+
     /// What was spent before this run.
     pub fn open(&mut self, all: Spent, keys: impl IntoIterator<Item = (KeyId, Spent)>, now: UnixMs) {
         self.all = Purse::opened(all, now);

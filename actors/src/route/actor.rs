@@ -10,7 +10,6 @@ use super::{
 use crate::{
     chaos::{self, Fault},
     classify::{Basis, Classification},
-    config::Config,
     domain::{ErrorKind, GatewayError},
     gpu::{EngineSlot, GpuMsg, SlotView},
     jobs::{Job, TargetKey},
@@ -66,7 +65,6 @@ pub struct RouterSnapshot {
 
 #[derive(Clone)]
 pub struct RouterActor {
-    pub config: Arc<Config>,
     pub fleet: Fleet,
     /// What may be spent.
     pub ledger: Ledger,
@@ -184,8 +182,8 @@ impl RouterActor {
         let recalled = self.fleet.sessions.recall(&waiting.conversation, now);
         let time_left = Some(waiting.job.deadline.saturating_duration_since(now));
         let ask = Ask { recalled, time_left, ..Ask::new(&waiting.job.request, &waiting.grade, &progress) };
-        let default_output = self.config.ledger.default_output_tokens;
-        let router = &self.config.router;
+        let config = &waiting.job.config;
+        let (router, default_output) = (&config.router, config.ledger.default_output_tokens);
         let budget = self.ledger.purchasing(waiting.job.request.caller.as_deref(), unix_now()).into();
         let around = Surroundings { locals, clouds, router, default_output, budget };
         // A request that breaks planning is that request's error, not the router's death.

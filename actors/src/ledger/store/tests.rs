@@ -73,7 +73,7 @@ async fn rows_are_read_in_order(store: &dyn Store) {
     let Record::Attempt { row, .. } = &second[0].record else { panic!("an attempt") };
     assert_eq!(all[2].1, *row, "every field survives, whatever a name holds");
     let Record::Request { row } = &second[1].record else { panic!("a request") };
-    assert_eq!(store.requests(1).await.unwrap(), [row.clone()], "the newest first");
+    assert_eq!(store.requests(1).await.unwrap(), std::slice::from_ref(row), "the newest first");
     assert_eq!(store.requests(10).await.unwrap().len(), 2);
 }
 
@@ -171,7 +171,7 @@ async fn f26_a_damaged_or_foreign_or_newer_file_stops_the_start_and_is_left_alon
     let refused = async |name: &str, bytes: &[u8]| {
         let path = folder.0.join(name);
         std::fs::write(&path, bytes).unwrap();
-        let error = SqlStore::sqlite(path.clone(), Access::Write).await.err().expect(name);
+        let error = SqlStore::sqlite(path.clone(), Access::Write).await.expect_err(name);
         assert_eq!(std::fs::read(&path).unwrap(), bytes, "{name} is left as it was");
         assert!(error.to_string().contains(name), "{error}");
         error

@@ -90,8 +90,13 @@ fn what_the_ledger_refused_is_not_offered_again_and_says_why() {
     let (dear, cheap) = (clouds[0].key(), clouds[1].key());
     let progress = Progress { unaffordable: vec![dear], unrecorded: vec![cheap], ..Progress::default() };
     let ask = Ask::new(&request, &grade, &progress);
-    let around =
-        Surroundings { locals: &locals, clouds: &clouds, router: &router, default_output: 4096, budget: Budget::default() };
+    let around = Surroundings {
+        locals: &locals,
+        clouds: &clouds,
+        router: &router,
+        default_output: 4096,
+        budget: Budget::default(),
+    };
     let found: Vec<_> = gates(ask, Size::of(&request), around).all().collect();
     assert_eq!(found, [PASSED, Some(Gate::Budget), Some(Gate::Ledger), PASSED]);
 }

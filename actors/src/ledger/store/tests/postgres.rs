@@ -80,6 +80,7 @@ fn nobody() -> (u32, u32) {
     (ids[0], ids[1])
 }
 
+#[expect(clippy::print_stdout, reason = "a test that does nothing should say so")]
 async fn server() -> Option<Server> {
     let Some(binaries) = binaries() else {
         println!("PostgreSQL is not installed here: its store was not tested (scripts/deps.sh test installs it)");
