@@ -119,6 +119,7 @@ async fn f26_a_torn_database_is_a_clear_start_up_error_that_names_the_file() {
         assert!(clear, "{complaint}");
         assert_eq!(fs::read(&path).unwrap(), torn, "it is left alone");
     }
-    let complaint = failed_start(&Setup::default().without_cloud().ledger_in(Path::new("/nonexistent")));
-    assert!(complaint.contains("/nonexistent"), "{complaint}");
+    // Where no folder can be made, whoever runs this.
+    let complaint = failed_start(&on(&path));
+    assert!(complaint.contains("ledger.db/ledger.db.journal cannot be used"), "{complaint}");
 }

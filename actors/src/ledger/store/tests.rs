@@ -202,6 +202,8 @@ async fn a_database_of_a_newer_version_stops_the_start() {
 
 #[tokio::test]
 async fn a_file_that_cannot_be_opened_is_named() {
-    let error = SqlStore::sqlite("/nonexistent/ledger.db".into(), Access::Write).await.err().unwrap();
-    assert!(error.to_string().contains("/nonexistent/ledger.db cannot be used"), "{error}");
+    let folder = TestFolder::new();
+    std::fs::write(folder.0.join("file"), "").unwrap();
+    let error = SqlStore::sqlite(folder.0.join("file/ledger.db"), Access::Write).await.err().unwrap();
+    assert!(error.to_string().contains("file/ledger.db cannot be used"), "{error}");
 }
