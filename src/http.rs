@@ -7,6 +7,7 @@
 mod answer;
 mod body;
 mod catalogue;
+mod embeddings;
 pub mod error;
 mod frames;
 pub mod listen;

@@ -8,7 +8,7 @@ use spillway_actors::{
     classify::by_keywords,
     cloud::Provider,
     config::{Config, Sources, load},
-    domain::{ChatRequest, Input, Message, ModelChoice, Needs, RequestId, RequestKind, SamplingWish},
+    domain::{ChatRequest, Choices, Input, Message, ModelChoice, Needs, RequestId, RequestKind, SamplingWish},
     gpu::EngineSlot,
     jobs::Progress,
     route::{
@@ -58,6 +58,7 @@ fn request() -> ChatRequest {
         kind: RequestKind::Chat,
         model: ModelChoice::Auto,
         input: Input::Messages((0..21).map(message).collect()),
+        choices: Choices::default(),
         needs: Needs::default(),
         sampling: SamplingWish::default(),
         max_tokens: Some(200),

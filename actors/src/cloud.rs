@@ -6,7 +6,7 @@
 //! [`fault`] (statuses and error bodies to [`GatewayError`](crate::domain::GatewayError)). [`client`] is the only part that
 //! opens a socket; [`breaker`], [`keys`], [`discovery`] and [`provider`] remember what was learned about a provider,
 //! [`actor`] decides whether a call may start, [`keeper`] keeps connection and model list fresh. [`count`] estimates what
-//! nobody counted, [`retry`] says how many extra attempts there may be in all. Nothing here retries or chooses a target.
+//! nobody counted, [`embed`] is request and answer of vectors, [`retry`] says how many extra attempts there may be in all. Nothing here retries or chooses a target.
 
 pub mod actor;
 pub mod anthropic;
@@ -18,6 +18,7 @@ pub mod client;
 pub mod continuation;
 pub mod count;
 pub mod discovery;
+pub mod embed;
 pub mod fault;
 pub mod keeper;
 pub mod keys;

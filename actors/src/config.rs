@@ -92,6 +92,8 @@ pub struct LocalConfig {
     pub threads: Option<u32>,
     pub use_mmap: bool,
     pub use_mlock: bool,
+    /// Most tokens of one text that becomes a vector; `None` = it makes none.
+    pub embedding_tokens: Option<u32>,
     pub defaults: LocalDefaults,
 }
 
@@ -113,6 +115,7 @@ impl LocalConfig {
             threads: None,
             use_mmap: true,
             use_mlock: false,
+            embedding_tokens: Some(2048),
             defaults: LocalDefaults::default(),
         }
     }
@@ -195,6 +198,7 @@ pub struct CloudModel {
     pub name: ModelName,
     /// The provider's own id.
     pub upstream: String,
+    pub kind: ModelKind,
     pub context_tokens: u32,
     pub prefill: PrefillStyle,
     pub price: Price,
@@ -203,6 +207,15 @@ pub struct CloudModel {
     pub price_as_of: String,
     /// Expected time to the first token before any measurement.
     pub typical_latency: Duration,
+}
+
+/// What a cloud model answers with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ModelKind {
+    #[default]
+    Chat,
+    /// Vectors, at `POST /embeddings`.
+    Embedding,
 }
 
 /// The API a provider speaks; `cloud/wire.rs` says what follows from it.

@@ -10,7 +10,9 @@ pub mod name;
 pub mod sampling;
 
 pub use caller::{BudgetLimits, Caller};
-pub use chat::{ChatRequest, CloudBound, Input, Message, ModelChoice, Needs, RequestKind, SamplingWish};
+pub use chat::{
+    ChatRequest, Choices, CloudBound, Input, MAX_CHOICES, Message, ModelChoice, Needs, Passage, RequestKind, SamplingWish,
+};
 pub use count::TextCount;
 pub use error::{ErrorKind, GatewayError, Origin};
 pub use event::{Delta, GenerationEvent, TokenUsage};

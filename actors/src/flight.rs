@@ -4,6 +4,7 @@
 mod cascade;
 mod cloud;
 mod decide;
+mod embed;
 mod hedge;
 mod judge;
 mod local;
@@ -72,6 +73,8 @@ pub enum FlightEvent {
     Delta(Delta),
     Finish { choice: u32, reason: String },
     Whole(Box<WholeAnswer>),
+    /// Instead of `Whole`, one vector for each input in its order.
+    Embedded(Vec<Vec<f32>>),
     Done(Box<FlightReport>),
     Failed(GatewayError),
 }
@@ -358,18 +361,22 @@ impl Flight {
 
     /// What the same tokens would have cost on the configured baseline model.
     fn baseline(&self, usage: TokenUsage) -> NanoUsd {
-        let Some(name) = &self.services.config.ledger.baseline else { return NanoUsd::ZERO };
+        let Some(name) = self.services.config.ledger.baseline.as_ref().filter(|_| !self.request().needs.embeddings) else {
+            return NanoUsd::ZERO;
+        };
         let mut models = self.services.config.clouds.iter().flat_map(|cloud| &cloud.models);
         let price = models.find(|model| model.name == *name).map(|model| model.price).unwrap_or_default();
         price.cost(usage.prompt_tokens, 0, usage.completion_tokens)
     }
 }
 
-/// An answer of one choice, as a local engine gives it.
-fn whole_text(text: String, finish_reason: &str) -> WholeAnswer {
-    let mut message = serde_json::Map::new();
-    message.insert("role".into(), "assistant".into());
-    message.insert("content".into(), text.into());
-    let choice = WholeChoice { index: 0, message, finish_reason: finish_reason.to_owned(), logprobs: None };
-    WholeAnswer { choices: vec![choice], raw: serde_json::Map::new(), usage: None }
+/// An answer as a local engine gives it: (choice, text, finish_reason) of each.
+fn whole_of(answers: impl IntoIterator<Item = (u32, String, &'static str)>) -> WholeAnswer {
+    let choice = |(index, text, reason): (u32, String, &str)| {
+        let mut message = serde_json::Map::new();
+        message.insert("role".into(), "assistant".into());
+        message.insert("content".into(), text.into());
+        WholeChoice { index, message, finish_reason: reason.to_owned(), logprobs: None }
+    };
+    WholeAnswer { choices: answers.into_iter().map(choice).collect(), raw: serde_json::Map::new(), usage: None }
 }

@@ -65,8 +65,8 @@ struct TextChoice<'a> {
 impl Frames {
     pub(super) fn new(stamp: &Stamp, model: &ModelName, include_usage: bool) -> Self {
         let object = match stamp.kind {
-            RequestKind::Chat => "chat.completion.chunk",
             RequestKind::Completion => "text_completion",
+            RequestKind::Chat | RequestKind::Embedding => "chat.completion.chunk",
         };
         let mut prefix = BytesMut::new();
         prefix.put_slice(b"data: {\"id\":");
@@ -97,7 +97,7 @@ impl Frames {
             FlightEvent::Finish { choice, reason } => self.finish(choice, &reason, out),
             FlightEvent::Done(report) => self.done(&report, out),
             FlightEvent::Failed(error) => failed(&error, out),
-            FlightEvent::Whole(_) => failed(&bug(), out),
+            FlightEvent::Whole(_) | FlightEvent::Embedded(_) => failed(&bug(), out),
         }
     }
 
@@ -112,8 +112,8 @@ impl Frames {
             return Next::More;
         }
         match self.kind {
-            RequestKind::Chat => self.chat_delta(delta, bit, out),
             RequestKind::Completion => self.text_delta(delta, out),
+            RequestKind::Chat | RequestKind::Embedding => self.chat_delta(delta, bit, out),
         }
         Next::More
     }
@@ -150,7 +150,7 @@ impl Frames {
         self.finished |= bit;
         let finish_reason = Some(reason);
         match self.kind {
-            RequestKind::Chat => {
+            RequestKind::Chat | RequestKind::Embedding => {
                 // An answer of no text still has a role.
                 let is_first = self.begun & bit == 0;
                 let delta = ChatDelta {

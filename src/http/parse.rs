@@ -2,6 +2,7 @@
 //!
 //! Ranges are those of the OpenAI API. What this gateway does not know is left in `body` for the cloud.
 
+mod embeddings;
 mod fields;
 mod json;
 mod messages;
@@ -10,13 +11,15 @@ pub(super) mod model;
 mod tests;
 mod wishes;
 
-pub(super) use fields::fault;
-use fields::{Fields, missing, wrong_type};
+pub use embeddings::embeddings;
+pub(super) use embeddings::{Format, format};
+pub(super) use fields::{Fields, fault};
+use fields::{missing, wrong_type};
 use http::HeaderMap;
 use serde_json::{Map, Value};
 use spillway_actors::{
     config::Config,
-    domain::{ChatRequest, GatewayError, Input, Needs, RequestId, RequestKind},
+    domain::{ChatRequest, Choices, GatewayError, Input, Needs, RequestId, RequestKind},
 };
 
 /// A body of `POST /v1/chat/completions`.
@@ -69,6 +72,7 @@ fn request(
         kind,
         model,
         input,
+        choices: Choices::default(),
         needs,
         sampling,
         max_tokens,

@@ -3,7 +3,7 @@
 use super::{
     answer::{self, Wish},
     body::{self, Budget},
-    catalogue,
+    catalogue, embeddings,
     error::{self, ErrorReply},
     frames, origin, parse, ready,
     render::Stamp,
@@ -67,6 +67,7 @@ pub fn api_router(state: EdgeState) -> Router {
         router = router
             .route(&format!("{prefix}/chat/completions"), post(chat))
             .route(&format!("{prefix}/completions"), post(completion))
+            .route(&format!("{prefix}/embeddings"), post(embed))
             .route(&format!("{prefix}/route"), post(explain))
             .route(&format!("{prefix}/models"), get(models))
             .route(&format!("{prefix}/models/{{*id}}"), get(model));
@@ -108,6 +109,10 @@ async fn completion(State(state): State<EdgeState>, request: Request) -> Respons
     serve(&state, RequestKind::Completion, request).await.unwrap_or_else(|error| error::respond(&error))
 }
 
+async fn embed(State(state): State<EdgeState>, request: Request) -> Response {
+    embedded(&state, request).await.unwrap_or_else(|error| error::respond(&error))
+}
+
 async fn explain(State(state): State<EdgeState>, request: Request) -> Response {
     match received(&state, RequestKind::Chat, request).await {
         Ok((request, _held)) => route::explained(&state, &request).await,
@@ -128,6 +133,7 @@ async fn received(
     let parser = match kind {
         RequestKind::Chat => parse::chat,
         RequestKind::Completion => parse::completion,
+        RequestKind::Embedding => parse::embeddings,
     };
     let body::Upload { bytes, held } = upload;
     let request = if bytes.len() < LARGE_BODY {
@@ -153,6 +159,16 @@ async fn serve(state: &EdgeState, kind: RequestKind, request: Request) -> Result
     let guard = jobs.admit(request, Instant::now(), config.server.request_timeout)?;
     let events = flight::launch(state.services.clone(), guard);
     Ok(answer::answer(events, wish, config, held).await)
+}
+
+async fn embedded(state: &EdgeState, request: Request) -> Result<Response, GatewayError> {
+    let Services { config, jobs, fleet, .. } = &state.services;
+    let (request, held) = received(state, RequestKind::Embedding, request).await?;
+    catalogue::admit_name(&request, config, fleet)?;
+    let format = embeddings::format_of(&request.body);
+    let guard = jobs.admit(request, Instant::now(), config.server.request_timeout)?;
+    let events = flight::launch(state.services.clone(), guard);
+    Ok(embeddings::answer(events, format, config, held).await)
 }
 
 async fn models(State(state): State<EdgeState>) -> Response {

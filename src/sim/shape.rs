@@ -45,7 +45,7 @@ impl Shape {
     /// What comes before the first token; text completions have nothing.
     pub(super) fn opening(&self, prompt_tokens: u64) -> Option<Bytes> {
         match self.endpoint {
-            Endpoint::Chat => {
+            Endpoint::Chat | Endpoint::Embeddings => {
                 let role = json!({"role": "assistant", "content": "", "refusal": null});
                 Some(self.each_choice(|_| (role.clone(), Value::Null)))
             }
@@ -57,7 +57,7 @@ impl Shape {
     pub(super) fn token_frames(&self) -> TokenFrames {
         const MARK: &str = "<token>";
         let event = match self.endpoint {
-            Endpoint::Chat => self.each_choice(|_| (json!({"content": MARK}), Value::Null)),
+            Endpoint::Chat | Endpoint::Embeddings => self.each_choice(|_| (json!({"content": MARK}), Value::Null)),
             Endpoint::Completion => self.each_choice(|_| (MARK.into(), Value::Null)),
             Endpoint::Messages => messages::piece(self, MARK),
         };
@@ -70,7 +70,7 @@ impl Shape {
     /// What comes after the last token: the reason, and usage if it was asked for.
     pub(super) fn closing(&self, reason: &str, usage: Usage) -> Vec<Bytes> {
         let finish = match self.endpoint {
-            Endpoint::Chat => self.each_choice(|_| (json!({}), reason.into())),
+            Endpoint::Chat | Endpoint::Embeddings => self.each_choice(|_| (json!({}), reason.into())),
             Endpoint::Completion => self.each_choice(|_| ("".into(), reason.into())),
             Endpoint::Messages => return vec![messages::closing(self, reason, usage)],
         };
@@ -101,7 +101,7 @@ impl Shape {
             return messages::whole(self, text, reason, usage);
         }
         let choices = (0..self.choices).map(|index| match self.endpoint {
-            Endpoint::Chat | Endpoint::Messages => json!({
+            Endpoint::Chat | Endpoint::Messages | Endpoint::Embeddings => json!({
                 "index": index,
                 "message": {"role": "assistant", "content": text, "refusal": null, "annotations": []},
                 "logprobs": null,

@@ -6,7 +6,7 @@
 
 use crate::process::{exit, kill_self};
 use spillway_actors::gpu::frame::{
-    self, EngineChaos, FrameError, FromEngine, HEARTBEAT_MS, Heartbeat, JobId, JobSpec, LoadSpec, PREFIX_BYTES,
+    self, Batch, EmbedSpec, EngineChaos, FrameError, FromEngine, HEARTBEAT_MS, Heartbeat, JobId, JobSpec, LoadSpec, PREFIX_BYTES,
     ToEngine,
 };
 use std::{
@@ -32,7 +32,10 @@ const GRACE: Duration = Duration::from_secs(2);
 pub enum Command {
     Load(LoadSpec),
     Submit(Box<JobSpec>),
+    SubmitAll(Box<Batch>),
+    Embed(Box<EmbedSpec>),
     Cancel(JobId),
+    CancelAll(u64),
     /// Chaos: block for ever.
     Hang,
     /// [`Shared::closing`] is set; sent only to wake a thread that waits.
@@ -148,6 +151,9 @@ pub fn read_commands(mut reader: impl Read, commands: &SyncSender<Command>, shar
         let command = match next_frame(&mut reader) {
             Ok(ToEngine::Load(spec)) => Command::Load(spec),
             Ok(ToEngine::Submit(spec)) => Command::Submit(spec),
+            Ok(ToEngine::SubmitAll(batch)) => Command::SubmitAll(batch),
+            Ok(ToEngine::CancelAll { group }) => Command::CancelAll(group),
+            Ok(ToEngine::Embed(spec)) => Command::Embed(spec),
             Ok(ToEngine::Cancel { job }) => Command::Cancel(job),
             Ok(ToEngine::Chaos(EngineChaos::HangDecode)) if chaos => Command::Hang,
             Ok(ToEngine::Chaos(chosen)) if chaos => {

@@ -144,18 +144,27 @@ fn turn<B: Backend>(engine: &mut Engine<B>, shared: &Shared, hang: bool) -> io::
     if let Some((announcement, plan)) = engine.begin() {
         shared.set_gauges(engine.heartbeat());
         shared.send(&announcement)?;
-        if hang {
-            loop {
-                std::thread::park();
-            }
-        }
+        hang_if(hang);
         let began = now();
         let frame = engine.run(&plan);
         engine.took(&plan, began.elapsed());
         shared.set_gauges(engine.heartbeat());
         shared.send(&frame)?;
     }
+    if let Some((announcement, runs)) = engine.begin_embedding() {
+        shared.send(&announcement)?;
+        hang_if(hang);
+        let frame = engine.run_embedding(&runs);
+        shared.set_gauges(engine.heartbeat());
+        shared.send(&frame)?;
+    }
     Ok(())
+}
+
+fn hang_if(hang: bool) {
+    while hang {
+        std::thread::park();
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "measures real decodes; this process has no tokio")]
@@ -167,6 +176,9 @@ fn now() -> Instant {
 fn obey<B: Backend>(engine: &mut Engine<B>, command: Command) -> bool {
     match command {
         Command::Submit(spec) => engine.submit(&spec),
+        Command::SubmitAll(batch) => engine.submit_all(*batch),
+        Command::CancelAll(group) => engine.cancel_all(group),
+        Command::Embed(spec) => engine.embed(*spec),
         Command::Cancel(job) => engine.cancel(job),
         Command::Hang => return true,
         Command::Load(_) => say("a second load was asked for and ignored"),

@@ -6,7 +6,7 @@ use super::{
     End, Flight, FlightEvent, LAST_WORD,
     judge::{HoldBack, Poor, judge},
     sent::Sent,
-    whole_text,
+    whole_of,
 };
 use crate::{
     config::CascadeConfig,
@@ -135,7 +135,7 @@ impl Flight {
             }
             self.show_finish(0, reason.to_owned(), &decision).await;
         } else {
-            self.emit(FlightEvent::Whole(Box::new(whole_text(text, reason)))).await;
+            self.emit(FlightEvent::Whole(Box::new(whole_of([(0, text, reason)])))).await;
         }
     }
 }

@@ -204,6 +204,7 @@ impl GpuModelActor {
             threads: config.threads,
             use_mmap: config.use_mmap,
             use_mlock: config.use_mlock,
+            embedding_tokens: config.embedding_tokens,
         }
     }
 }
@@ -383,6 +384,9 @@ mod tests {
             parallel: 2,
             has_chat_template: false,
             load_ms: 1,
+            generates: true,
+            embeddings: None,
+            infills: false,
         };
         SlotView {
             state: GpuState::Warm,

@@ -4,13 +4,14 @@
 mod health;
 mod lease;
 mod view;
+mod work;
 
 pub use health::Condemned;
 pub use lease::{JobStream, Lease};
 pub use view::{SlotStats, SlotView};
 
 use super::{
-    frame::{FromEngine, JobEvent, JobId, JobOutput, JobSpec, LoadedInfo, ToEngine},
+    frame::{FromEngine, JobId, LoadedInfo, ToEngine},
     life::{Cause, GpuInput, GpuState, Strain},
     link::Link,
 };
@@ -27,10 +28,8 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
-use tokio::{
-    sync::{mpsc, watch},
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
+use work::{Sink, deliver};
 
 /// Deaths remembered.
 const DEATHS_SEEN: usize = 8;
@@ -45,15 +44,6 @@ pub struct Death {
     pub epoch: u64,
     pub cause: Cause,
     pub at: Instant,
-}
-
-/// Where the outputs of one job go.
-struct Sink {
-    events: mpsc::Sender<JobEvent>,
-    next_seq: u32,
-    /// Given back when the engine is done with the job, however slowly its client reads. `None` for a canary.
-    lease: Option<u64>,
-    since: Instant,
 }
 
 struct Inner {
@@ -418,34 +408,6 @@ impl EngineSlot {
         }
     }
 
-    /// Hands a job to the engine of `epoch`. `None` when that engine is gone.
-    pub(crate) fn submit(self: &Arc<Self>, epoch: u64, lease: Option<u64>, mut spec: JobSpec) -> Option<JobStream> {
-        let job = self.next_id();
-        spec.job = job;
-        // The engine sends at most one Accepted, one Piece per token and one end: this channel cannot fill up.
-        let capacity = spec.max_tokens as usize + 8;
-        let (events, outputs) = mpsc::channel(capacity);
-        let mut inner = self.inner.lock();
-        let link = inner.link.clone().filter(|_| inner.epoch == epoch)?;
-        inner.sinks.insert(job, Sink { events, next_seq: 0, lease, since: Instant::now() });
-        if !link.send(&ToEngine::Submit(Box::new(spec))) {
-            inner.sinks.remove(&job);
-            return None;
-        }
-        Some(JobStream::new(Arc::clone(self), epoch, job, outputs))
-    }
-
-    /// The receiver of `job` has gone.
-    pub(crate) fn cancel(&self, epoch: u64, job: JobId) {
-        let mut inner = self.inner.lock();
-        if inner.epoch == epoch
-            && inner.sinks.remove(&job).is_some()
-            && let Some(link) = &inner.link
-        {
-            link.send(&ToEngine::Cancel { job });
-        }
-    }
-
     /// Whether the loaded model computes on the processor.
     pub(crate) fn is_on_cpu(&self) -> bool {
         self.view.borrow().info.as_ref().is_some_and(|info| !info.on_gpu)
@@ -455,27 +417,4 @@ impl EngineSlot {
     pub(crate) fn has_jobs(&self) -> bool {
         !self.inner.lock().sinks.is_empty()
     }
-}
-
-/// Passes one output to its job's channel; a gap in its sequence numbers means that the link cannot be trusted.
-fn deliver(inner: &mut Inner, output: JobOutput, now: Instant) -> Result<(), Cause> {
-    let Some(sink) = inner.sinks.get_mut(&output.job) else { return Ok(()) };
-    if output.seq != sink.next_seq {
-        return Err(Cause::Garbage(format!("job output {} where {} was due", output.seq, sink.next_seq)));
-    }
-    sink.next_seq += 1;
-    let ended = matches!(output.event, JobEvent::Finished { .. } | JobEvent::Failed(_));
-    let delivered = sink.events.try_send(output.event).is_ok();
-    if ended {
-        if let Some(Sink { lease: Some(lease), since, .. }) = inner.sinks.remove(&output.job) {
-            inner.leases.remove(&lease);
-            inner.stats.record_service(now.duration_since(since).as_secs_f64());
-        }
-    } else if !delivered {
-        inner.sinks.remove(&output.job);
-        if let Some(link) = &inner.link {
-            link.send(&ToEngine::Cancel { job: output.job });
-        }
-    }
-    Ok(())
 }

@@ -18,15 +18,25 @@ pub struct Abilities {
     pub offers: Needs,
     /// Token ids mean something to the local tokenizer only.
     pub token_prompts: bool,
+    /// Writes text.
+    pub generates: bool,
     /// Does not read again what it has read of a conversation.
     pub prefix_cache: bool,
 }
 
 impl Abilities {
     /// Plain text, or token ids of its own tokenizer.
-    pub const LOCAL: Self = Self { offers: Needs::NONE, token_prompts: true, prefix_cache: false };
-    /// Everything but token ids: what a model refuses, its provider says.
-    pub const CLOUD: Self = Self { offers: Needs::ALL, token_prompts: false, prefix_cache: true };
+    pub const LOCAL: Self = Self { offers: Needs::NONE, token_prompts: true, generates: true, prefix_cache: false };
+    /// Everything that a chat may ask but token ids: what a model refuses, its provider says.
+    pub const CLOUD: Self =
+        Self { offers: Needs::OF_CHAT, token_prompts: false, generates: true, prefix_cache: true };
+    /// Vectors, of texts or of token ids of its own tokenizer.
+    pub const CLOUD_EMBEDDING: Self = Self {
+        offers: Needs { embeddings: true, dimensions: true, ..Needs::NONE },
+        token_prompts: true,
+        generates: false,
+        prefix_cache: false,
+    };
 
     pub fn missing(self, needs: Needs) -> Needs {
         needs.without(self.offers)
@@ -71,6 +81,8 @@ pub struct LocalFacts {
     pub queued: usize,
     /// Most tokens of one request, prompt and output.
     pub window: u64,
+    /// Most tokens of one text that becomes a vector.
+    pub embedding_window: u64,
     pub default_output: u32,
     pub max_output: u32,
     pub abilities: Abilities,
@@ -188,7 +200,9 @@ const EXPECTED_OUTPUT_MAX: u64 = 1024;
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
     pub prompt: u64,
-    /// The least the prompt may be: an estimate from bytes may be twice the truth, token ids are exact.
+    /// Of several prompts the longest: what must fit into one context.
+    pub longest: u64,
+    /// The least that may be: an estimate from bytes may be twice the truth, token ids are exact.
     pub prompt_least: u64,
     /// Explicit max_tokens.
     pub asked: Option<u32>,
@@ -198,13 +212,14 @@ pub struct Size {
 
 impl Size {
     pub fn of(request: &ChatRequest) -> Self {
-        let prompt = request.estimated_prompt_tokens();
-        let is_exact = matches!(request.input, crate::domain::Input::Tokens(_));
+        let (prompt, longest) = (request.estimated_prompt_tokens(), request.estimated_longest_tokens());
+        let expected = request.max_tokens.map_or(EXPECTED_OUTPUT, u64::from).min(EXPECTED_OUTPUT_MAX);
         Self {
             prompt,
-            prompt_least: if is_exact { prompt } else { prompt / 2 },
+            longest,
+            prompt_least: if request.has_token_ids() { longest } else { longest / 2 },
             asked: request.max_tokens,
-            output: request.max_tokens.map_or(EXPECTED_OUTPUT, u64::from).min(EXPECTED_OUTPUT_MAX),
+            output: if request.needs.embeddings { 0 } else { expected },
         }
     }
 }

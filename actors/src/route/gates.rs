@@ -2,10 +2,7 @@
 //! Pure; says for every target which gate stopped it.
 
 use super::facts::{Ask, CloudFacts, LocalFacts, Size, Surroundings};
-use crate::{
-    config::PrefillStyle,
-    domain::{Input, ModelChoice},
-};
+use crate::{config::PrefillStyle, domain::ModelChoice};
 use serde::Serialize;
 
 /// Share of a context window that prompt and explicit max_tokens may fill.
@@ -72,6 +69,16 @@ fn room(window: u64) -> u64 {
     (window as f64 * WINDOW_SHARE) as u64
 }
 
+/// A vector needs no room for an answer.
+fn local_room(local: &LocalFacts, ask: Ask<'_>) -> u64 {
+    if ask.request.needs.embeddings { local.embedding_window } else { room(local.window) }
+}
+
+/// The provider counts better than we estimate.
+fn cloud_room(cloud: &CloudFacts, ask: Ask<'_>) -> u64 {
+    if ask.request.needs.embeddings { cloud.window.saturating_mul(2) } else { room(cloud.window) }
+}
+
 /// The prompt's exact length is counted by the engine, so a local target is given the benefit of the doubt.
 fn stops_local(local: &LocalFacts, ask: Ask<'_>, size: Size) -> Option<Gate> {
     let asked = size.asked.map_or(0, u64::from);
@@ -79,11 +86,11 @@ fn stops_local(local: &LocalFacts, ask: Ask<'_>, size: Size) -> Option<Gate> {
     first_stop([
         (Gate::Model, local_is_meant(local, ask)),
         (Gate::KeyPolicy, ask.policy.allows(&local.name, &local.model)),
-        (Gate::Abilities, !local.abilities.missing(ask.request.needs).any() && reads(local.abilities, ask)),
-        (Gate::Context, size.prompt_least <= room(local.window)),
+        (Gate::Abilities, is_able(local.abilities, ask)),
+        (Gate::Context, size.prompt_least <= local_room(local, ask)),
         (Gate::Tried, !ask.progress.tried.contains(&local.key())),
         (Gate::State, is_there),
-        (Gate::Output, size.prompt_least.saturating_add(asked) <= room(local.window)),
+        (Gate::Output, size.prompt_least.saturating_add(asked) <= local_room(local, ask)),
     ])
 }
 
@@ -95,9 +102,9 @@ fn stops_cloud(cloud: &CloudFacts, ask: Ask<'_>, size: Size, around: Surrounding
         (Gate::Model, cloud_is_meant(cloud, ask)),
         (Gate::LocalOnly, !ask.is_local_only()),
         (Gate::KeyPolicy, ask.policy.allows(&cloud.provider_name, &cloud.model)),
-        (Gate::Abilities, !cloud.abilities.missing(ask.request.needs).any() && reads(cloud.abilities, ask)),
+        (Gate::Abilities, is_able(cloud.abilities, ask)),
         (Gate::Wire, cloud.wire.unmet(ask.request).is_none()),
-        (Gate::Context, size.prompt.saturating_add(asked) <= room(cloud.window)),
+        (Gate::Context, size.longest.saturating_add(asked) <= cloud_room(cloud, ask)),
         // Without a price nobody knows what a budget is charged.
         (Gate::Budget, around.budget.covers(cost, is_free) && !(cloud.view.unpriced && around.budget.left.is_some())),
         (Gate::Tried, !ask.progress.tried.contains(&cloud.key())),
@@ -110,11 +117,14 @@ fn first_stop<const N: usize>(tests: [(Gate, bool); N]) -> Option<Gate> {
 }
 
 pub(super) fn is_tokens(ask: Ask<'_>) -> bool {
-    matches!(ask.request.input, Input::Tokens(_))
+    ask.request.has_token_ids()
 }
 
-fn reads(abilities: super::facts::Abilities, ask: Ask<'_>) -> bool {
-    abilities.token_prompts || !is_tokens(ask)
+fn is_able(abilities: super::facts::Abilities, ask: Ask<'_>) -> bool {
+    let needs = ask.request.needs;
+    let reads = abilities.token_prompts || !is_tokens(ask);
+    let writes = abilities.generates || needs.embeddings;
+    reads && writes && !abilities.missing(needs).any()
 }
 
 pub(super) fn local_is_meant(local: &LocalFacts, ask: Ask<'_>) -> bool {

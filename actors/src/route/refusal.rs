@@ -78,8 +78,22 @@ fn unable(gated: &Gated, ask: Ask<'_>, around: Surroundings<'_>) -> GatewayError
     if least.is_empty() && is_tokens(ask) {
         return GatewayError::invalid("prompt", "a prompt of token ids can only be served locally");
     }
+    if least.is_empty() {
+        return GatewayError::invalid("model", "no target that may serve this request writes text");
+    }
     let message = format!("no target that may serve this request supports {}", least.join(", "));
-    GatewayError::invalid(None, message)
+    GatewayError::invalid(least.first().and_then(|name| field(name)), message)
+}
+
+/// The field of the body behind the name of a need.
+fn field(need: &'static str) -> Option<&'static str> {
+    match need {
+        "n > 1" => Some("n"),
+        "several prompts" => Some("prompt"),
+        "embeddings" => Some("model"),
+        "image parts" | "audio parts" => None,
+        field => Some(field),
+    }
 }
 
 fn unavailable(request: &ChatRequest, why: &str, after: Duration) -> GatewayError {

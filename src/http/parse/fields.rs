@@ -71,7 +71,7 @@ impl Bounds {
 
 /// An object being read.
 #[derive(Clone, Copy)]
-pub(super) struct Fields<'a>(pub(super) &'a Map<String, Value>);
+pub(in crate::http) struct Fields<'a>(pub(in crate::http) &'a Map<String, Value>);
 
 impl<'a> Fields<'a> {
     pub(super) fn get(self, name: &str) -> Option<&'a Value> {

@@ -92,6 +92,7 @@ pub(super) fn needs(body: Fields<'_>, kind: RequestKind, needs: &mut Needs) -> R
     needs.logprobs = match kind {
         RequestKind::Chat => chat_logprobs(body)?,
         RequestKind::Completion => body.integer("logprobs", Bounds::new(0.0, 20.0))?.is_some(),
+        RequestKind::Embedding => false,
     };
     if kind == RequestKind::Completion {
         return completion_only(body);

@@ -3,7 +3,11 @@
 //! Refuses what would make llama.cpp abort before it is called. Does not step down an OOM ladder and does not choose how
 //! many layers fit: the gateway decides what to try next.
 
-use super::Llama;
+use super::{
+    Llama,
+    embed::{self, EmbedPlan},
+    fim_tokens,
+};
 use crate::{backend::Limits, gguf, session::Progress, template::ChatTemplate, threads::physical_cores};
 use llama_cpp_2::{
     LlamaBackendDevice, LlamaBackendDeviceType,
@@ -53,15 +57,24 @@ pub fn load(spec: &LoadSpec, progress: Progress) -> Result<(Llama, LoadedInfo), 
     let model: &'static LlamaModel = Box::leak(Box::new(load_model(&library, spec, &device, progress)?));
     let trained = model.n_ctx_train().max(1);
     let pool = spec.context_tokens.min(trained.saturating_mul(spec.parallel));
-    let context = model.new_context(&library, context_params(spec, &device, pool)).map_err(|_| LoadFailure {
+    let params = context_params(spec, &device, pool);
+    let context = model.new_context(&library, params.clone()).map_err(|_| LoadFailure {
         kind: LoadFailureKind::OutOfMemory,
         message: format!("no memory for a context of {pool} tokens of {}", spec.model_path),
     })?;
     let limits = limits(spec, &device, model, pool, context.n_batch());
-    let info = loaded_info(spec, &device, model, &limits, started);
+    let embed_plan = EmbedPlan::new(model, spec.embedding_tokens, limits.batch_tokens);
+    let info = LoadedInfo {
+        generates: embed::writes_text(model),
+        embeddings: embed_plan.map(|plan| plan.info()),
+        ..loaded_info(spec, &device, model, &limits, started)
+    };
     let (bos, eos) = (special_text(model, model.vocab().bos()), special_text(model, model.vocab().eos()));
     let llama = Llama {
         context,
+        embedder: None,
+        embed_plan,
+        params,
         model,
         batch: LlamaBatch::new(limits.batch_tokens, 1),
         rows: Vec::with_capacity(limits.batch_tokens),
@@ -69,7 +82,7 @@ pub fn load(spec: &LoadSpec, progress: Progress) -> Result<(Llama, LoadedInfo), 
         template: ChatTemplate::new(file_template(model).as_deref(), &bos, &eos),
         bos,
         candidates: LlamaTokenDataArray::new(Vec::new(), false),
-        _library: library,
+        library,
     };
     Ok((llama, info))
 }
@@ -173,6 +186,9 @@ fn loaded_info(spec: &LoadSpec, device: &Device, model: &LlamaModel, limits: &Li
         parallel: spec.parallel,
         has_chat_template: file_template(model).is_some(),
         load_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        generates: true,
+        embeddings: None,
+        infills: fim_tokens(model).is_some(),
     }
 }
 

@@ -20,6 +20,7 @@ fn load_spec() -> LoadSpec {
         threads: None,
         use_mmap: true,
         use_mlock: false,
+        embedding_tokens: None,
     }
 }
 
@@ -33,6 +34,9 @@ fn info() -> LoadedInfo {
         parallel: 2,
         has_chat_template: false,
         load_ms: 1,
+        generates: true,
+        embeddings: None,
+        infills: false,
     }
 }
 

@@ -41,6 +41,7 @@ pub(crate) fn load_spec(parallel: u32, context_tokens: u32) -> LoadSpec {
         threads: None,
         use_mmap: true,
         use_mlock: false,
+        embedding_tokens: Some(1024),
     }
 }
 

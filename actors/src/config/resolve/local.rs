@@ -34,6 +34,7 @@ fn local(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Opti
     let threads = section.small_or("threads", "auto", 1..=1024);
     let use_mmap = section.flag("use_mmap");
     let use_mlock = section.flag("use_mlock");
+    let embedding_tokens = embedding_tokens(&section);
     let defaults = section.section("defaults").and_then(defaults);
     check_pool(&section, context_tokens, max_request_tokens.flatten());
     section.finish();
@@ -54,8 +55,16 @@ fn local(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Opti
         threads: threads?,
         use_mmap: use_mmap?,
         use_mlock: use_mlock?,
+        embedding_tokens: embedding_tokens?,
         defaults: defaults?,
     })
+}
+
+/// `Some(None)` = no vectors.
+fn embedding_tokens(section: &Section<'_>) -> Option<Option<u32>> {
+    let wanted = section.flag("embeddings");
+    let tokens = section.small("embedding_tokens", 16..=MAX_TOKENS);
+    Some(Some(tokens?).filter(|_| wanted == Some(true))).filter(|_| wanted.is_some())
 }
 
 fn check_engine(section: &Section<'_>) {

@@ -1,0 +1,193 @@
+//! One answer of a local attempt, as far as it has come. Pure.
+
+use crate::{
+    domain::{ChatRequest, Input, TokenUsage},
+    flight::sent::Sent,
+    gpu::frame::StopReason,
+};
+
+/// Most requests have one.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    /// As the client counts answers, over all prompts; with `best_of`, as candidates are counted.
+    pub(super) choice: u32,
+    pub(super) prompt: usize,
+    /// Of its prompt's answers.
+    pub(super) nth: u32,
+    /// The prompt's text comes before the answer, and has not yet.
+    pub(super) echo: bool,
+    /// Tokens that another attempt had sent: read again, not generated again.
+    pub(super) replayed: u64,
+    /// Of a non-streaming answer so far.
+    pub(super) text: String,
+    /// As the engine counts it: replayed tokens are completion tokens.
+    pub(super) usage: TokenUsage,
+    pub(super) end: Option<StopReason>,
+    logprobs: f64,
+}
+
+/// Every answer that the client has not got whole.
+pub(super) fn parts(request: &ChatRequest, sent: &Sent) -> Vec<Part> {
+    let prompts = if let Input::Several(passages) = &request.input { passages.len() } else { 1 };
+    let each = request.choices.best_of.max(request.choices.n).max(1);
+    let part = |prompt: usize, nth: u32| {
+        let choice = u32::try_from(prompt).unwrap_or(u32::MAX).saturating_mul(each).saturating_add(nth);
+        let replayed = sent.tokens(choice).len() as u64;
+        let echo = request.choices.echo && !sent.has_echoed(choice);
+        Part { choice, prompt, nth, echo, replayed, ..Part::default() }
+    };
+    let all = (0..prompts).flat_map(|prompt| (0..each).map(move |nth| part(prompt, nth)));
+    all.filter(|part| !sent.has_ended(part.choice)).collect()
+}
+
+impl Part {
+    /// Log-probability of the tokens of one piece.
+    pub(super) fn weigh(&mut self, logprob: f32) {
+        self.logprobs += f64::from(logprob);
+    }
+
+    /// Mean log-probability of a token: what `best_of` goes by. An empty answer is as likely as none.
+    fn likelihood(&self) -> f64 {
+        let tokens = self.usage.completion_tokens;
+        if tokens == 0 { f64::NEG_INFINITY } else { self.logprobs / tokens as f64 }
+    }
+
+    /// Once it was accepted.
+    fn reread(&self) -> u64 {
+        if self.usage.prompt_tokens > 0 { self.replayed } else { 0 }
+    }
+
+    /// Of another attempt's tokens nothing is generated anew.
+    fn generated(&self) -> u64 {
+        self.usage.completion_tokens.saturating_sub(self.replayed)
+    }
+}
+
+/// What this attempt has taken: each prompt once, with whatever was read again, and what was generated.
+pub(super) fn usage_of_attempt(parts: &[Part]) -> TokenUsage {
+    let usage = usage_of_parts(parts);
+    TokenUsage {
+        prompt_tokens: usage.prompt_tokens + parts.iter().map(Part::reread).sum::<u64>(),
+        completion_tokens: parts.iter().map(Part::generated).sum(),
+        ..usage
+    }
+}
+
+/// Each prompt once, every answer's tokens. Of a prompt's answers the one that was computed first knows what of the prompt
+/// came from a cache; the others had it from that one.
+pub(super) fn usage_of_parts(parts: &[Part]) -> TokenUsage {
+    let mut usage = TokenUsage::default();
+    for (at, part) in parts.iter().enumerate() {
+        usage.completion_tokens += part.usage.completion_tokens;
+        let mut same = parts.iter().filter(|other| other.prompt == part.prompt);
+        if parts.iter().position(|other| other.prompt == part.prompt) == Some(at) {
+            let counted = same.clone().map(|other| other.usage.prompt_tokens).max().unwrap_or(0);
+            usage.prompt_tokens += counted;
+            usage.cached_tokens += same
+                .by_ref()
+                .filter(|other| other.usage.prompt_tokens > 0)
+                .map(|other| other.usage.cached_tokens)
+                .min()
+                .unwrap_or(0);
+        }
+    }
+    usage
+}
+
+/// Of each prompt's candidates the `n` most likely, the most likely first, numbered as the client counts.
+pub(super) fn best(mut parts: Vec<Part>, n: u32) -> Vec<Part> {
+    parts.sort_by(|one, other| {
+        one.prompt.cmp(&other.prompt).then(other.likelihood().total_cmp(&one.likelihood())).then(one.nth.cmp(&other.nth))
+    });
+    let mut kept: Vec<Part> = Vec::new();
+    for mut part in parts {
+        let taken = kept.iter().filter(|other| other.prompt == part.prompt).count();
+        if taken < n as usize {
+            part.choice = u32::try_from(part.prompt * n as usize + taken).unwrap_or(u32::MAX);
+            kept.push(part);
+        }
+    }
+    kept
+}
+
+/// The seed of an answer: the client's own for the first, others for the rest, the same ones every time.
+pub(super) fn seed(asked: Option<u32>, nth: u32) -> Option<u32> {
+    asked.map(|seed| seed ^ nth.wrapping_mul(0x9e37_79b9))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Choices, Passage};
+    use proptest::prelude::*;
+
+    fn request(prompts: usize, n: u32, best_of: u32) -> ChatRequest {
+        let passages = (0..prompts).map(|at| Passage::Text(at.to_string())).collect();
+        let choices = Choices { n, best_of, ..Choices::default() };
+        ChatRequest { input: Input::Several(passages), choices, ..ChatRequest::plain("") }
+    }
+
+    fn ended(mut part: Part, prompt_tokens: u64, completion_tokens: u64, cached_tokens: u64) -> Part {
+        part.usage = TokenUsage { prompt_tokens, completion_tokens, cached_tokens, estimated: false };
+        part
+    }
+
+    #[test]
+    fn answers_are_numbered_over_all_prompts_and_those_sent_whole_are_not_made_again() {
+        let mut sent = Sent::default();
+        sent.generated(1, &[5, 6]);
+        sent.ended(2);
+        sent.echoed(3);
+        let mut request = request(2, 2, 1);
+        request.choices.echo = true;
+        let parts = parts(&request, &sent);
+        let seen: Vec<_> = parts.iter().map(|part| (part.choice, part.prompt, part.nth, part.replayed, part.echo)).collect();
+        assert_eq!(seen, [(0, 0, 0, 0, true), (1, 0, 1, 2, true), (3, 1, 1, 0, false)]);
+    }
+
+    #[test]
+    fn every_prompt_is_counted_once_and_only_new_tokens_are_generated() {
+        let fresh = parts(&request(2, 2, 1), &Sent::default());
+        // The first answer computed 10 tokens of which 4 were there before; the second had 9 from the first.
+        let counts = [(10, 3, 4), (10, 5, 9), (7, 2, 0), (7, 1, 6)];
+        let parts: Vec<Part> = fresh
+            .into_iter()
+            .zip(counts)
+            .map(|(part, (prompt, completion, cached))| ended(part, prompt, completion, cached))
+            .collect();
+        let usage = usage_of_parts(&parts);
+        assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens), (17, 11, 4));
+        let replayed: Vec<Part> = parts.into_iter().map(|part| Part { replayed: 1, ..part }).collect();
+        let usage = usage_of_attempt(&replayed);
+        assert_eq!((usage.prompt_tokens, usage.completion_tokens), (17 + 4, 11 - 4));
+    }
+
+    #[test]
+    fn the_most_likely_answers_of_each_prompt_are_kept_best_first() {
+        let mut all = parts(&request(2, 1, 3), &Sent::default());
+        for (part, (logprob, tokens)) in all.iter_mut().zip([(-4.0, 2), (-3.0, 3), (-9.0, 3), (-8.0, 1), (0.0, 0), (-9.0, 3)]) {
+            part.weigh(logprob);
+            part.usage.completion_tokens = tokens;
+        }
+        let kept: Vec<_> = best(all, 1).iter().map(|part| (part.choice, part.prompt, part.nth)).collect();
+        assert_eq!(kept, [(0, 0, 1), (1, 1, 2)]);
+    }
+
+    proptest! {
+        #[test]
+        fn seeds_are_the_clients_for_the_first_and_different_for_all(asked in any::<u32>(), one in 0u32..128, other in 0u32..128) {
+            prop_assert_eq!(seed(Some(asked), 0), Some(asked));
+            prop_assert_eq!(seed(None, one), None);
+            prop_assert_eq!(seed(Some(asked), one) == seed(Some(asked), other), one == other);
+        }
+
+        #[test]
+        fn best_keeps_n_of_every_prompt_with_numbers_without_gaps(prompts in 1usize..5, n in 1u32..4, more in 0u32..4) {
+            let all = parts(&request(prompts, n, n + more), &Sent::default());
+            prop_assert_eq!(all.len(), prompts * (n + more) as usize);
+            let kept = best(all, n);
+            let choices: Vec<u32> = kept.iter().map(|part| part.choice).collect();
+            prop_assert_eq!(choices, (0..prompts as u32 * n).collect::<Vec<_>>());
+        }
+    }
+}
