@@ -21,6 +21,8 @@ mod anthropic;
 mod api;
 #[path = "integration/cascade.rs"]
 mod cascade;
+#[path = "integration/embeddings.rs"]
+mod embeddings;
 #[path = "integration/engine.rs"]
 mod engine;
 #[path = "integration/errors.rs"]
@@ -37,6 +39,8 @@ mod online;
 mod queue;
 #[path = "integration/route.rs"]
 mod route;
+#[path = "integration/several.rs"]
+mod several;
 #[path = "integration/shutdown.rs"]
 mod shutdown;
 #[path = "integration/start.rs"]

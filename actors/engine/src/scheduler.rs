@@ -1,7 +1,7 @@
 //! Who runs, who waits, and what the next batch holds.
 //!
 //! Pure bookkeeping over job ids, token ids and counts: no text, no clock, no llama.cpp. Requests are served in the order
-//! they came, and one of several jobs takes more than one sequence only while nobody else waits (see [`groups`]). When the running jobs' tokens no longer fit the KV
+//! they came, and one of several jobs takes more than one sequence only while nobody else waits (`groups.rs`). When the running jobs' tokens no longer fit the KV
 //! pool, the newest one returns to its old place in the queue. A job that leaves keeps its cells as long as nobody needs
 //! them; a later one that begins with the same tokens takes or shares them (see [`crate::prefix`]). The canary has a
 //! sequence and cells of its own and shares nothing.

@@ -201,10 +201,9 @@ impl Flight {
         }
         self.finished = true;
         if !self.request().stream {
-            let parts = part::best(std::mem::take(&mut progress.parts), self.request().choices.n);
-            let answers = parts.iter().map(|part| (part.choice, part.text.clone(), part.end.map_or("stop", word)));
+            let best = part::best(&progress.parts, self.request().choices.n).into_iter();
+            let answers = best.map(|(choice, part)| (choice, part.text.clone(), part.end.map_or("stop", word)));
             self.emit(FlightEvent::Whole(Box::new(whole_of(answers)))).await;
-            progress.parts = parts;
         }
         Ok(())
     }

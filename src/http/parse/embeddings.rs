@@ -4,6 +4,7 @@
 //! is stored today must fit what is asked tomorrow, whatever is warm or cheap then.
 
 use super::{
+    choices::{passage, text_of, tokens_of},
     fields::{Bounds, Fields, fault, missing, wrong_type},
     json, model, wishes,
 };
@@ -121,31 +122,6 @@ fn input(body: Fields<'_>) -> Result<Vec<Passage>, GatewayError> {
         }
         _ => items.iter().enumerate().map(|(index, item)| passage(item, &format!("input[{index}]"))).collect(),
     }
-}
-
-fn passage(item: &Value, at: &str) -> Result<Passage, GatewayError> {
-    match item {
-        Value::String(text) => text_of(text, at),
-        Value::Array(tokens) => tokens_of(tokens, at),
-        other => Err(wrong_type(at, "a string or an array of token ids", other)),
-    }
-}
-
-fn text_of(text: &str, at: &str) -> Result<Passage, GatewayError> {
-    if text.is_empty() {
-        return Err(fault(at, format!("Invalid '{at}': it is empty; at least one token is needed.")));
-    }
-    Ok(Passage::Text(text.to_owned()))
-}
-
-fn tokens_of(items: &[Value], at: &str) -> Result<Passage, GatewayError> {
-    if items.is_empty() {
-        return Err(fault(at, format!("Invalid '{at}': it is empty; at least one token is needed.")));
-    }
-    let tokens = items.iter().map(wishes::token).collect::<Option<Vec<i32>>>();
-    tokens
-        .map(Passage::Tokens)
-        .ok_or_else(|| fault(at, format!("Invalid '{at}': token ids must be integers from 0.")))
 }
 
 #[cfg(test)]

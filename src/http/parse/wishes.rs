@@ -87,7 +87,6 @@ pub(super) fn stream(body: Fields<'_>) -> Result<(bool, bool), GatewayError> {
 
 /// What the fields, beside the messages, need of a target.
 pub(super) fn needs(body: Fields<'_>, kind: RequestKind, needs: &mut Needs) -> Result<(), GatewayError> {
-    needs.several_choices = body.integer("n", Bounds::new(1.0, 128.0))?.is_some_and(|n| n > 1);
     needs.logit_bias = logit_bias(body)?;
     needs.logprobs = match kind {
         RequestKind::Chat => chat_logprobs(body)?,
@@ -95,7 +94,7 @@ pub(super) fn needs(body: Fields<'_>, kind: RequestKind, needs: &mut Needs) -> R
         RequestKind::Embedding => false,
     };
     if kind == RequestKind::Completion {
-        return completion_only(body);
+        return Ok(());
     }
     needs.tools = tools(body)?;
     needs.response_format = response_format(body)?;
@@ -157,20 +156,6 @@ fn response_format(body: Fields<'_>) -> Result<bool, GatewayError> {
         Some(other) => Err(wrong_type(at, "a string", other)),
         None => Err(super::fields::missing(at)),
     }
-}
-
-/// What the old endpoint knows and no target offers any more.
-fn completion_only(body: Fields<'_>) -> Result<(), GatewayError> {
-    if body.flag("echo")?.unwrap_or(false) {
-        return Err(fault("echo", "'echo' is not supported: prepend the prompt yourself."));
-    }
-    if body.text("suffix")?.is_some_and(|suffix| !suffix.is_empty()) {
-        return Err(fault("suffix", "'suffix' is not supported: no target can insert text."));
-    }
-    if body.integer("best_of", Bounds::new(1.0, 20.0))?.is_some_and(|best_of| best_of > 1) {
-        return Err(fault("best_of", "'best_of' above 1 is not supported: ask for 'n' and choose yourself."));
-    }
-    Ok(())
 }
 
 /// Our own fields; a header wins over the body.

@@ -12,6 +12,12 @@ fn texts(lengths: &[usize]) -> Vec<Vec<Token>> {
     lengths.iter().map(|len| vec![1; *len]).collect()
 }
 
+fn all_computed(queue: &mut Queue, runs: &[Run]) {
+    for run in runs {
+        queue.computed(run);
+    }
+}
+
 #[test]
 fn short_texts_share_a_batch_and_a_long_one_comes_in_portions() {
     let mut queue = Queue::default();
@@ -21,7 +27,7 @@ fn short_texts_share_a_batch_and_a_long_one_comes_in_portions() {
     while !queue.is_empty() {
         let runs = queue.plan(8, limits);
         batches.push(runs.iter().map(|run| (run.input, run.start, run.len, run.last)).collect::<Vec<_>>());
-        runs.iter().for_each(|run| drop(queue.computed(run)));
+        all_computed(&mut queue, &runs);
     }
     assert_eq!(
         batches,
@@ -35,7 +41,7 @@ fn a_single_word_does_not_wait_for_two_thousand_texts() {
     queue.enqueue(1, texts(&[8; 2000]));
     let limits = limits(8, false);
     let first = queue.plan(8, limits);
-    first.iter().for_each(|run| drop(queue.computed(run)));
+    all_computed(&mut queue, &first);
     queue.enqueue(2, texts(&[1]));
     let steps = (1..).find(|_| {
         let runs = queue.plan(8, limits);

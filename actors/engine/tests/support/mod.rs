@@ -8,7 +8,7 @@ use spillway_actors::gpu::frame::{
     Sampling, StopReason, ToEngine, TokenLogprob,
 };
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io::{Read, Write},
     os::{fd::OwnedFd, unix::net::UnixStream},
     path::PathBuf,
@@ -16,6 +16,8 @@ use std::{
     thread::JoinHandle,
     time::{Duration, Instant},
 };
+
+pub(crate) mod gguf;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 pub(crate) const EPOCH: u64 = 7;
@@ -71,6 +73,7 @@ pub(crate) struct Heard {
     pub(crate) pieces: Vec<(String, Vec<i32>)>,
     pub(crate) logprobs: Vec<TokenLogprob>,
     pub(crate) end: Option<JobEvent>,
+    pub(crate) vectors: BTreeMap<u32, Vec<f32>>,
     outputs: u32,
 }
 
@@ -89,6 +92,9 @@ impl Heard {
                 self.tokens.extend(&tokens);
                 self.pieces.push((text, tokens));
                 self.logprobs.extend(logprobs);
+            }
+            JobEvent::Vector { input, values } => {
+                assert!(self.vectors.insert(input, values).is_none(), "a vector twice");
             }
             end => self.end = Some(end),
         }

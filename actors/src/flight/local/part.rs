@@ -5,6 +5,7 @@ use crate::{
     flight::sent::Sent,
     gpu::frame::StopReason,
 };
+use std::collections::BTreeMap;
 
 /// Most requests have one.
 #[derive(Debug, Default)]
@@ -73,41 +74,38 @@ pub(super) fn usage_of_attempt(parts: &[Part]) -> TokenUsage {
     }
 }
 
-/// Each prompt once, every answer's tokens. Of a prompt's answers the one that was computed first knows what of the prompt
-/// came from a cache; the others had it from that one.
+/// Each prompt once, every answer's tokens.
 pub(super) fn usage_of_parts(parts: &[Part]) -> TokenUsage {
-    let mut usage = TokenUsage::default();
-    for (at, part) in parts.iter().enumerate() {
-        usage.completion_tokens += part.usage.completion_tokens;
-        let mut same = parts.iter().filter(|other| other.prompt == part.prompt);
-        if parts.iter().position(|other| other.prompt == part.prompt) == Some(at) {
-            let counted = same.clone().map(|other| other.usage.prompt_tokens).max().unwrap_or(0);
-            usage.prompt_tokens += counted;
-            usage.cached_tokens += same
-                .by_ref()
-                .filter(|other| other.usage.prompt_tokens > 0)
-                .map(|other| other.usage.cached_tokens)
-                .min()
-                .unwrap_or(0);
-        }
+    let mut prompts: BTreeMap<usize, (u64, u64)> = BTreeMap::new();
+    let accepted = parts.iter().filter(|part| part.usage.prompt_tokens > 0);
+    for part in accepted {
+        let (tokens, cached) = (part.usage.prompt_tokens, part.usage.cached_tokens);
+        // The answer that was computed first knows what came from a cache; the others had the prompt from that one.
+        let known = prompts.entry(part.prompt).or_insert((tokens, cached));
+        known.1 = known.1.min(cached);
     }
-    usage
+    TokenUsage {
+        prompt_tokens: prompts.values().map(|(tokens, _)| tokens).sum(),
+        completion_tokens: parts.iter().map(|part| part.usage.completion_tokens).sum(),
+        cached_tokens: prompts.values().map(|(_, cached)| cached).sum(),
+        estimated: false,
+    }
 }
 
 /// Of each prompt's candidates the `n` most likely, the most likely first, numbered as the client counts.
-pub(super) fn best(mut parts: Vec<Part>, n: u32) -> Vec<Part> {
-    parts.sort_by(|one, other| {
-        one.prompt.cmp(&other.prompt).then(other.likelihood().total_cmp(&one.likelihood())).then(one.nth.cmp(&other.nth))
-    });
-    let mut kept: Vec<Part> = Vec::new();
-    for mut part in parts {
-        let taken = kept.iter().filter(|other| other.prompt == part.prompt).count();
-        if taken < n as usize {
-            part.choice = u32::try_from(part.prompt * n as usize + taken).unwrap_or(u32::MAX);
-            kept.push(part);
-        }
+pub(super) fn best(parts: &[Part], n: u32) -> Vec<(u32, &Part)> {
+    let mut by_prompt: BTreeMap<usize, Vec<&Part>> = BTreeMap::new();
+    for part in parts {
+        by_prompt.entry(part.prompt).or_default().push(part);
     }
-    kept
+    let kept = by_prompt.into_values().flat_map(|mut candidates| {
+        if candidates.len() > n as usize {
+            candidates.sort_by(|one, other| other.likelihood().total_cmp(&one.likelihood()));
+            candidates.truncate(n as usize);
+        }
+        candidates
+    });
+    (0..).zip(kept).collect()
 }
 
 /// The seed of an answer: the client's own for the first, others for the rest, the same ones every time.
@@ -169,7 +167,7 @@ mod tests {
             part.weigh(logprob);
             part.usage.completion_tokens = tokens;
         }
-        let kept: Vec<_> = best(all, 1).iter().map(|part| (part.choice, part.prompt, part.nth)).collect();
+        let kept: Vec<_> = best(&all, 1).iter().map(|(choice, part)| (*choice, part.prompt, part.nth)).collect();
         assert_eq!(kept, [(0, 0, 1), (1, 1, 2)]);
     }
 
@@ -185,8 +183,7 @@ mod tests {
         fn best_keeps_n_of_every_prompt_with_numbers_without_gaps(prompts in 1usize..5, n in 1u32..4, more in 0u32..4) {
             let all = parts(&request(prompts, n, n + more), &Sent::default());
             prop_assert_eq!(all.len(), prompts * (n + more) as usize);
-            let kept = best(all, n);
-            let choices: Vec<u32> = kept.iter().map(|part| part.choice).collect();
+            let choices: Vec<u32> = best(&all, n).iter().map(|(choice, _)| *choice).collect();
             prop_assert_eq!(choices, (0..prompts as u32 * n).collect::<Vec<_>>());
         }
     }

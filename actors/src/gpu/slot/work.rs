@@ -78,9 +78,12 @@ impl EngineSlot {
         }
         let running: Vec<JobId> = jobs.iter().copied().filter(|job| inner.sinks.remove(job).is_some()).collect();
         let Some(link) = inner.link.as_ref().filter(|_| !running.is_empty()) else { return };
-        match group {
-            Some(group) => drop(link.send(&ToEngine::CancelAll { group })),
-            None => running.into_iter().for_each(|job| drop(link.send(&ToEngine::Cancel { job }))),
+        if let Some(group) = group {
+            link.send(&ToEngine::CancelAll { group });
+            return;
+        }
+        for job in running {
+            link.send(&ToEngine::Cancel { job });
         }
     }
 }
