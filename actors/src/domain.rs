@@ -11,7 +11,8 @@ pub mod sampling;
 
 pub use caller::{BudgetLimits, Caller};
 pub use chat::{
-    ChatRequest, Choices, CloudBound, Input, MAX_CHOICES, Message, ModelChoice, Needs, Passage, RequestKind, SamplingWish,
+    ChatRequest, Choices, CloudBound, Input, MAX_CHOICES, Message, ModelChoice, Needs, Passage, RequestKind,
+    SamplingWish,
 };
 pub use count::TextCount;
 pub use error::{ErrorKind, GatewayError, Origin};

@@ -71,7 +71,10 @@ pub struct Services {
 pub enum FlightEvent {
     Started(Head),
     Delta(Delta),
-    Finish { choice: u32, reason: String },
+    Finish {
+        choice: u32,
+        reason: String,
+    },
     Whole(Box<WholeAnswer>),
     /// Instead of `Whole`, one vector for each input in its order.
     Embedded(Vec<Vec<f32>>),
@@ -361,7 +364,8 @@ impl Flight {
 
     /// What the same tokens would have cost on the configured baseline model.
     fn baseline(&self, usage: TokenUsage) -> NanoUsd {
-        let Some(name) = self.services.config.ledger.baseline.as_ref().filter(|_| !self.request().needs.embeddings) else {
+        let Some(name) = self.services.config.ledger.baseline.as_ref().filter(|_| !self.request().needs.embeddings)
+        else {
             return NanoUsd::ZERO;
         };
         let mut models = self.services.config.clouds.iter().flat_map(|cloud| &cloud.models);

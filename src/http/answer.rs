@@ -74,10 +74,8 @@ async fn landed(events: &mut Events) -> Result<(WholeAnswer, FlightReport), Gate
             FlightEvent::Whole(whole) => answer = Some(*whole),
             FlightEvent::Done(done) => report = Some(*done),
             FlightEvent::Failed(error) => return Err(error),
-            FlightEvent::Started(_)
-            | FlightEvent::Delta(_)
-            | FlightEvent::Finish { .. }
-            | FlightEvent::Embedded(_) => {}
+            FlightEvent::Started(_) | FlightEvent::Delta(_) | FlightEvent::Finish { .. } | FlightEvent::Embedded(_) => {
+            }
         }
     }
     answer.zip(report).ok_or_else(bug)

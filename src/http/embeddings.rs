@@ -94,23 +94,24 @@ async fn written(vectors: Vec<Vec<f32>>, report: FlightReport, format: Format) -
 }
 
 fn json_of(vectors: &[Vec<f32>], report: &FlightReport, format: Format) -> Vec<u8> {
-    let datum = |(index, vector): (usize, &Vec<f32>)| {
-        let embedding = match format {
-            Format::Float => Numbers::Floats(vector),
-            Format::Base64 => Numbers::Base64(base64_of(vector)),
-        };
-        Datum { object: "embedding", index, embedding }
-    };
     let tokens = report.usage.prompt_tokens;
     let list = List {
         object: "list",
-        data: vectors.iter().enumerate().map(datum).collect(),
+        data: vectors.iter().enumerate().map(|(index, vector)| datum(index, vector, format)).collect(),
         model: &report.model,
         usage: json!({"prompt_tokens": tokens, "total_tokens": tokens}),
         routing: render::routing(report),
     };
     // Our own types, into memory: cannot fail.
     serde_json::to_vec(&list).unwrap_or_default()
+}
+
+fn datum(index: usize, vector: &[f32], format: Format) -> Datum<'_> {
+    let embedding = match format {
+        Format::Float => Numbers::Floats(vector),
+        Format::Base64 => Numbers::Base64(base64_of(vector)),
+    };
+    Datum { object: "embedding", index, embedding }
 }
 
 fn base64_of(vector: &[f32]) -> String {

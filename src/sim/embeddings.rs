@@ -78,12 +78,14 @@ mod tests {
 
     #[test]
     fn every_input_gets_a_vector_of_length_one_and_of_the_length_asked_for() {
-        for (input, count) in [(json!("a b"), 1), (json!(["a", "b c"]), 2), (json!([1, 2]), 1), (json!([[1], [2]]), 2)] {
+        for (input, count) in [(json!("a b"), 1), (json!(["a", "b c"]), 2), (json!([1, 2]), 1), (json!([[1], [2]]), 2)]
+        {
             let answer = answered(&json!({"model": "m", "input": input, "dimensions": 16}));
             let data = answer["data"].as_array().unwrap();
             assert_eq!(data.len(), count);
             for datum in data {
-                let vector: Vec<f64> = datum["embedding"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
+                let vector: Vec<f64> =
+                    datum["embedding"].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect();
                 assert_eq!(vector.len(), 16);
                 assert!((vector.iter().map(|v| v * v).sum::<f64>() - 1.0).abs() < 1e-5);
             }

@@ -1,6 +1,9 @@
 //! The part of an OpenAI request that the simulation looks at. Pure.
 
-use super::{embeddings::{self, Texts}, messages};
+use super::{
+    embeddings::{self, Texts},
+    messages,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -88,7 +91,9 @@ impl SimRequest {
         }
         let raw: Raw = serde_json::from_slice(body).map_err(|error| format!("invalid body: {error}"))?;
         let (prompt, prefix, prompt_tokens) = match endpoint {
-            Endpoint::Chat | Endpoint::Messages | Endpoint::Embeddings => read_messages(raw.messages.as_deref().unwrap_or_default())?,
+            Endpoint::Chat | Endpoint::Messages | Endpoint::Embeddings => {
+                read_messages(raw.messages.as_deref().unwrap_or_default())?
+            }
             Endpoint::Completion => {
                 let prompt = text_of(raw.prompt.as_ref().ok_or("prompt is missing")?);
                 let tokens = tokens_of(&prompt);

@@ -111,7 +111,8 @@ async fn an_answer_tells_its_tokens_its_model_and_where_it_came_from() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_embedded_is_a_clear_error() {
-    let gateway = Setup { local_extra: "embedding_tokens = 64".to_owned(), ..Setup::default() }.extra(VECTORS).warm().await;
+    let gateway =
+        Setup { local_extra: "embedding_tokens = 64".to_owned(), ..Setup::default() }.extra(VECTORS).warm().await;
     let long = "word ".repeat(100);
     for (body, status, param, code) in [
         (json!({"input": ["a", long]}), 400, Some("input"), Some("context_length_exceeded")),
@@ -144,12 +145,15 @@ async fn a_model_in_the_cloud_is_asked_by_name_and_charged_by_its_input() {
     let (status, answer) = embed(&gateway, json!({"model": "vectors", "input": texts, "dimensions": 32})).await;
     assert_eq!(status, 200, "{answer}");
     let found = vectors_of(&answer);
-    assert!(found.iter().all(|vector| vector.len() == 32) && cosine(&found[0], &found[1]) > cosine(&found[0], &found[2]));
+    assert!(
+        found.iter().all(|vector| vector.len() == 32) && cosine(&found[0], &found[1]) > cosine(&found[0], &found[2])
+    );
     let routing = &answer["routing"];
     assert_eq!((&routing["target"], &answer["model"]), (&json!("sim"), &json!("vectors")), "{routing}");
     let tokens = answer["usage"]["prompt_tokens"].as_u64().unwrap();
     let page = gateway.client.get_json(&gateway.admin_url("/admin/usage/attempts?from=0&limit=100")).await.unwrap();
-    let rows: Vec<&Value> = page["attempts"].as_array().unwrap().iter().filter(|row| row["model"] == "vectors").collect();
+    let rows: Vec<&Value> =
+        page["attempts"].as_array().unwrap().iter().filter(|row| row["model"] == "vectors").collect();
     assert_eq!(rows.len(), 1, "{page}");
     // 0.02 USD per million tokens are 20 nano-dollars a token.
     assert_eq!((&rows[0]["outcome"], rows[0]["cost"].as_u64()), (&json!("ok"), Some(20 * tokens)), "{page}");

@@ -240,7 +240,9 @@ mod tests {
         outputs.extend(job.piece());
         let texts: Vec<&str> = outputs
             .iter()
-            .filter_map(|output| if let JobEvent::Piece { text, .. } = &output.event { Some(text.as_str()) } else { None })
+            .filter_map(
+                |output| if let JobEvent::Piece { text, .. } = &output.event { Some(text.as_str()) } else { None },
+            )
             .collect();
         assert_eq!(texts, ["ab", "c"]);
         assert_eq!(outputs.iter().map(|output| output.seq).collect::<Vec<_>>(), [0, 1, 2]);

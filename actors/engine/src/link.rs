@@ -6,8 +6,8 @@
 
 use crate::process::{exit, kill_self};
 use spillway_actors::gpu::frame::{
-    self, Batch, EmbedSpec, EngineChaos, FrameError, FromEngine, HEARTBEAT_MS, Heartbeat, JobId, JobSpec, LoadSpec, PREFIX_BYTES,
-    ToEngine,
+    self, Batch, EmbedSpec, EngineChaos, FrameError, FromEngine, HEARTBEAT_MS, Heartbeat, JobId, JobSpec, LoadSpec,
+    PREFIX_BYTES, ToEngine,
 };
 use std::{
     io::{self, Read, Write},

@@ -97,13 +97,7 @@ impl Llama {
         let prefix = self.model.vocab().tokenize(self.checked(prefix)?, false, false);
         let suffix = self.model.vocab().tokenize(self.checked(suffix)?, false, false);
         let ids = |tokens: Vec<LlamaToken>| tokens.into_iter().map(|LlamaToken(token)| token);
-        Ok(ids(start)
-            .chain([before])
-            .chain(ids(prefix))
-            .chain([after])
-            .chain(ids(suffix))
-            .chain([middle])
-            .collect())
+        Ok(ids(start).chain([before]).chain(ids(prefix)).chain([after]).chain(ids(suffix)).chain([middle]).collect())
     }
 
     /// Whether the last cell of a sequence is that of its `len`-th token.

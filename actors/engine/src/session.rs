@@ -162,8 +162,10 @@ fn turn<B: Backend>(engine: &mut Engine<B>, shared: &Shared, hang: bool) -> io::
 }
 
 fn hang_if(hang: bool) {
-    while hang {
-        std::thread::park();
+    if hang {
+        loop {
+            std::thread::park();
+        }
     }
 }
 

@@ -76,7 +76,8 @@ mod tests {
 
     #[test]
     fn the_clients_fields_go_through_and_numbers_are_asked_for() {
-        let fields = json!({"input": ["a"], "model": "ours", "encoding_format": "base64", "dimensions": 4, "user": "u"});
+        let fields =
+            json!({"input": ["a"], "model": "ours", "encoding_format": "base64", "dimensions": 4, "user": "u"});
         let request = ChatRequest { body: fields.as_object().cloned().unwrap(), ..ChatRequest::plain("") };
         let sent: Value = serde_json::from_slice(&body(CloudBound::new(&request).unwrap(), "theirs").unwrap()).unwrap();
         assert_eq!(
@@ -87,7 +88,8 @@ mod tests {
 
     #[test]
     fn vectors_come_in_the_order_of_their_inputs_with_whatever_usage_is_told() {
-        let data = json!([{"index": 1, "embedding": [0.5, 1]}, {"index": 0, "embedding": [1, 0], "object": "embedding"}]);
+        let data =
+            json!([{"index": 1, "embedding": [0.5, 1]}, {"index": 0, "embedding": [1, 0], "object": "embedding"}]);
         for (usage, tokens) in [
             (json!({"prompt_tokens": 7, "total_tokens": 7}), Some(7)),
             (json!({"total_tokens": 5}), Some(5)),

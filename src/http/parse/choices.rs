@@ -116,7 +116,5 @@ pub(super) fn tokens_of(items: &[Value], at: &str) -> Result<Passage, GatewayErr
         return Err(fault(at, format!("Invalid '{at}': it is empty; at least one token is needed.")));
     }
     let tokens = items.iter().map(super::wishes::token).collect::<Option<Vec<i32>>>();
-    tokens
-        .map(Passage::Tokens)
-        .ok_or_else(|| fault(at, format!("Invalid '{at}': token ids must be integers from 0.")))
+    tokens.map(Passage::Tokens).ok_or_else(|| fault(at, format!("Invalid '{at}': token ids must be integers from 0.")))
 }

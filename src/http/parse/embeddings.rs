@@ -13,8 +13,8 @@ use serde_json::Value;
 use spillway_actors::{
     config::{CloudConfig, Config, ModelKind},
     domain::{
-        ChatRequest, Choices, ErrorKind, GatewayError, Input, ModelChoice, ModelName, Needs, Origin, Passage, RequestId,
-        RequestKind, SamplingWish,
+        ChatRequest, Choices, ErrorKind, GatewayError, Input, ModelChoice, ModelName, Needs, Origin, Passage,
+        RequestId, RequestKind, SamplingWish,
     },
 };
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use spillway_actors::{
     config::{Sources, load},
-    domain::{ErrorKind, ModelChoice, SamplingWish},
+    domain::{Choices, ErrorKind, MAX_CHOICES, ModelChoice, Passage, SamplingWish},
 };
 use std::{io, path::PathBuf, sync::LazyLock, time::Duration};
 
@@ -319,7 +319,9 @@ fn prompts_have_several_forms() {
         let request = completion_with(json!({"prompt": prompt})).unwrap();
         assert_eq!((request.kind, request.input), (RequestKind::Completion, input));
     }
-    for (prompt, place) in [(json!(["a", ""]), "prompt[1]"), (json!([[1], []]), "prompt[1]"), (json!(["a", 5]), "prompt[1]")] {
+    for (prompt, place) in
+        [(json!(["a", ""]), "prompt[1]"), (json!([[1], []]), "prompt[1]"), (json!(["a", 5]), "prompt[1]")]
+    {
         assert_eq!(completion_with(json!({"prompt": prompt})).unwrap_err().param.as_deref(), Some(place), "{prompt}");
     }
     for prompt in [json!(null), json!(""), json!([]), json!([""]), json!([[]]), json!({}), json!(5), json!([1, "a"])] {
@@ -366,7 +368,11 @@ fn what_only_completions_know() {
     }
     let most = completion_with(json!({"prompt": ["a", "b"], "n": 64})).unwrap();
     assert_eq!((most.choices.n, most.choices.best_of), (64, 64));
-    assert_eq!(accepted(json!({"best_of": 7, "echo": true, "suffix": "x"})).choices, Choices::default(), "a chat has none");
+    assert_eq!(
+        accepted(json!({"best_of": 7, "echo": true, "suffix": "x"})).choices,
+        Choices::default(),
+        "a chat has none"
+    );
 }
 
 fn any_json() -> impl Strategy<Value = Value> {

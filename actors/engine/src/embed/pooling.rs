@@ -55,7 +55,7 @@ impl Pool {
 }
 
 /// Scaled to length 1; the mean needs no division then.
-pub fn normalised(values: Vec<f64>) -> Option<Vec<f32>> {
+fn normalised(values: Vec<f64>) -> Option<Vec<f32>> {
     let length = values.iter().map(|value| value * value).sum::<f64>().sqrt();
     (length.is_normal()).then(|| values.into_iter().map(|value| (value / length) as f32).collect())
 }

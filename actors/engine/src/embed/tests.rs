@@ -31,7 +31,12 @@ fn short_texts_share_a_batch_and_a_long_one_comes_in_portions() {
     }
     assert_eq!(
         batches,
-        [vec![(0, 0, 3, true)], vec![(1, 0, 8, false)], vec![(1, 8, 8, false)], vec![(1, 16, 4, true), (2, 0, 2, true)]]
+        [
+            vec![(0, 0, 3, true)],
+            vec![(1, 0, 8, false)],
+            vec![(1, 8, 8, false)],
+            vec![(1, 16, 4, true), (2, 0, 2, true)]
+        ]
     );
 }
 

@@ -150,12 +150,7 @@ impl<B: Backend> Engine<B> {
         let queue = &self.embeddings.queue;
         let batch: Vec<EmbedRun<'_>> = runs
             .iter()
-            .map(|run| EmbedRun {
-                sequence: run.sequence,
-                start: run.start,
-                tokens: queue.tokens(run),
-                last: run.last,
-            })
+            .map(|run| EmbedRun { sequence: run.sequence, start: run.start, tokens: queue.tokens(run), last: run.last })
             .collect();
         match self.backend.embed(&batch) {
             Ok(vectors) => runs.iter().zip(vectors).for_each(|(run, vector)| self.computed(run, vector)),

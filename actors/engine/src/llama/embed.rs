@@ -60,10 +60,7 @@ impl EmbedPlan {
     }
 
     pub(super) fn info(&self) -> EmbeddingInfo {
-        EmbeddingInfo {
-            dimensions: u32::try_from(self.dimensions).unwrap_or(u32::MAX),
-            max_tokens: self.max_tokens,
-        }
+        EmbeddingInfo { dimensions: u32::try_from(self.dimensions).unwrap_or(u32::MAX), max_tokens: self.max_tokens }
     }
 
     /// `like`: threads and devices of the other context.

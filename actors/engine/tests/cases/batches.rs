@@ -26,8 +26,7 @@ fn batch(prompts: &[&str], n: u32, max_tokens: u32, sampling: Sampling) -> Batch
 }
 
 fn run(engine: &mut Engine, batch: Batch) -> HashMap<JobId, Heard> {
-    let mut heard: HashMap<JobId, Heard> =
-        batch.members.iter().map(|member| (member.job, Heard::default())).collect();
+    let mut heard: HashMap<JobId, Heard> = batch.members.iter().map(|member| (member.job, Heard::default())).collect();
     engine.say(&ToEngine::SubmitAll(Box::new(batch)));
     while heard.values().any(|heard| heard.end.is_none()) {
         engine.hear_step(&mut heard);

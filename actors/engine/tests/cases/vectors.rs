@@ -102,7 +102,9 @@ fn a_model_made_for_embeddings_makes_them_and_refuses_to_write() {
         let canary = JobSpec { canary: true, prompt: Prompt::Text("1".into()), ..greedy(1, "", 1) };
         assert!(matches!(engine.run_one(canary).end, Some(JobEvent::Finished { .. })));
         let write = JobSpec { prompt: Prompt::Text("cat".into()), ..greedy(2, "", 4) };
-        assert!(matches!(engine.run_one(write).end, Some(JobEvent::Failed(failure)) if failure.kind == JobFailureKind::Invalid));
+        assert!(
+            matches!(engine.run_one(write).end, Some(JobEvent::Failed(failure)) if failure.kind == JobFailureKind::Invalid)
+        );
         let inputs = ["cat dog ship", "sea storm", gguf::WORDS[5], "cat dog ship house light night sea"];
         let together = vectors(&mut engine, 3, texts(&inputs));
         for (job, (text, in_batch)) in (4..).zip(inputs.iter().zip(&together)) {

@@ -70,7 +70,11 @@ fn cloud(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Opti
     let models = models::models(&section, context.report, names);
     let embeds = models.iter().flatten().any(|model| model.kind == ModelKind::Embedding);
     if let Some(Placed { value: Wire::Anthropic, origin }) = wire.as_ref().filter(|_| embeds) {
-        section.refuse("wire", origin, "= \"anthropic\" has no embeddings: a model of kind = \"embedding\" needs \"openai\"");
+        section.refuse(
+            "wire",
+            origin,
+            "= \"anthropic\" has no embeddings: a model of kind = \"embedding\" needs \"openai\"",
+        );
     }
     let (warm_up, discover_models) = (section.flag("warm_up"), section.flag("discover_models"));
     section.finish();

@@ -139,7 +139,8 @@ mod tests {
         let mut request = request(2, 2, 1);
         request.choices.echo = true;
         let parts = parts(&request, &sent);
-        let seen: Vec<_> = parts.iter().map(|part| (part.choice, part.prompt, part.nth, part.replayed, part.echo)).collect();
+        let seen: Vec<_> =
+            parts.iter().map(|part| (part.choice, part.prompt, part.nth, part.replayed, part.echo)).collect();
         assert_eq!(seen, [(0, 0, 0, 0, true), (1, 0, 1, 2, true), (3, 1, 1, 0, false)]);
     }
 
@@ -163,7 +164,9 @@ mod tests {
     #[test]
     fn the_most_likely_answers_of_each_prompt_are_kept_best_first() {
         let mut all = parts(&request(2, 1, 3), &Sent::default());
-        for (part, (logprob, tokens)) in all.iter_mut().zip([(-4.0, 2), (-3.0, 3), (-9.0, 3), (-8.0, 1), (0.0, 0), (-9.0, 3)]) {
+        for (part, (logprob, tokens)) in
+            all.iter_mut().zip([(-4.0, 2), (-3.0, 3), (-9.0, 3), (-8.0, 1), (0.0, 0), (-9.0, 3)])
+        {
             part.weigh(logprob);
             part.usage.completion_tokens = tokens;
         }

@@ -44,7 +44,14 @@ impl EngineSlot {
     pub(crate) fn embed(self: &Arc<Self>, epoch: u64, lease: u64, inputs: Vec<Prompt>) -> Option<JobStream> {
         let job = self.next_id();
         let capacity = inputs.len() + 8;
-        self.launch(epoch, Some(lease), vec![job], None, capacity, &ToEngine::Embed(Box::new(EmbedSpec { job, inputs })))
+        self.launch(
+            epoch,
+            Some(lease),
+            vec![job],
+            None,
+            capacity,
+            &ToEngine::Embed(Box::new(EmbedSpec { job, inputs })),
+        )
     }
 
     fn launch(

@@ -82,7 +82,8 @@ fn without_a_name_it_is_always_the_same_model() {
     let named = |name: &str| Ok(ModelChoice::Named(ModelName::from(name)));
     let model = |config: &Config, body: &Value| parsed(body, config).map(|request| request.model);
     let both = config(CLOUD);
-    for body in [json!({"input": "a"}), json!({"input": "a", "model": "auto"}), json!({"input": "a", "model": "local"})] {
+    for body in [json!({"input": "a"}), json!({"input": "a", "model": "auto"}), json!({"input": "a", "model": "local"})]
+    {
         assert_eq!(model(&both, &body), named("smollm2-135m"));
     }
     assert_eq!(model(&both, &json!({"input": "a", "model": "vectors"})), named("vectors"));

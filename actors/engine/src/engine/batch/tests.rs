@@ -129,7 +129,9 @@ fn a_prompt_that_is_refused_fails_its_own_answers_only() {
     let mut heard = Heard::default();
     run_on(&mut engine, &mut heard);
     assert!([1, 2].iter().all(|job| heard.text(*job) == "cd"));
-    for (job, kind) in [(3, JobFailureKind::ContextLength), (4, JobFailureKind::ContextLength), (9, JobFailureKind::Invalid)] {
+    for (job, kind) in
+        [(3, JobFailureKind::ContextLength), (4, JobFailureKind::ContextLength), (9, JobFailureKind::Invalid)]
+    {
         assert!(matches!(heard.end(job), JobEvent::Failed(failure) if failure.kind == kind), "{:?}", heard.end(job));
     }
 }
@@ -175,7 +177,8 @@ enum Act {
 fn acts() -> impl Strategy<Value = Vec<Act>> {
     let text = || "[a-c]{1,30}";
     let act = prop_oneof![
-        (proptest::collection::vec(text(), 1..4), 1u64..5, 1u32..8).prop_map(|(texts, n, max)| Act::Batch(texts, n, max)),
+        (proptest::collection::vec(text(), 1..4), 1u64..5, 1u32..8)
+            .prop_map(|(texts, n, max)| Act::Batch(texts, n, max)),
         (text(), 1u32..8).prop_map(|(text, max)| Act::One(text, max)),
         (0u64..40).prop_map(Act::Cancel),
         (0u64..40).prop_map(Act::CancelAll),

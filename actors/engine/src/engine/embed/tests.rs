@@ -182,7 +182,8 @@ proptest! {
         }
         run_on(&mut engine, &mut heard);
         for (job, texts) in asked.iter().filter(|(job, _)| !cancelled.contains(job)) {
-            prop_assert!(matches!(heard.end(*job), JobEvent::Finished { .. }));
+            let finished = matches!(heard.end(*job), JobEvent::Finished { .. });
+            prop_assert!(finished, "job {} did not finish", job);
             let expected: Vec<Vec<f32>> = texts.iter().map(|text| letters(text)).collect();
             prop_assert_eq!(heard.vectors(*job), expected);
         }
