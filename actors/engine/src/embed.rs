@@ -49,10 +49,11 @@ impl Run {
 #[derive(Debug)]
 struct Job {
     id: JobId,
+    /// As far as they are tokenised.
     texts: Vec<Vec<Token>>,
     /// Texts not begun yet.
     waiting: VecDeque<usize>,
-    /// Vectors still due.
+    /// Vectors still due, of texts that are still to come as well.
     left: usize,
 }
 
@@ -76,10 +77,17 @@ pub struct Queue {
 const LONG: Sequence = 0;
 
 impl Queue {
-    /// Every text must have a token and fit the limits.
-    pub fn enqueue(&mut self, id: JobId, texts: Vec<Vec<Token>>) {
-        let (waiting, left) = ((0..texts.len()).collect(), texts.len());
-        self.jobs.push_back(Job { id, texts, waiting, left });
+    /// A job of so many texts, which are [`add`](Self::add)ed as they are tokenised.
+    pub fn enqueue(&mut self, id: JobId, texts: usize) {
+        self.jobs.push_back(Job { id, texts: Vec::new(), waiting: VecDeque::new(), left: texts });
+    }
+
+    /// The next text of a job. It must have a token and fit the limits.
+    pub fn add(&mut self, id: JobId, text: Vec<Token>) {
+        if let Some(job) = self.jobs.iter_mut().find(|job| job.id == id) {
+            job.waiting.push_back(job.texts.len());
+            job.texts.push(text);
+        }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -99,7 +107,7 @@ impl Queue {
         text.and_then(|text| text.get(run.start..run.start + run.len)).unwrap_or_default()
     }
 
-    /// The next batch, of `budget` tokens (more only where a whole text needs it). Never empty while a job waits.
+    /// The next batch, of `budget` tokens (more only where a whole text needs it). Never empty while a text waits.
     pub fn plan(&mut self, budget: usize, limits: EmbedLimits) -> Vec<Run> {
         let mut room = budget.clamp(1, limits.batch_tokens);
         let mut runs: Vec<Run> = Vec::new();

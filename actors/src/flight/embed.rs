@@ -82,7 +82,10 @@ impl Flight {
                         *place = Some(values);
                     }
                 }
-                Some(JobEvent::Finished { .. }) => return Ok(()),
+                Some(JobEvent::Finished { prompt_tokens, .. }) => {
+                    progress.usage.prompt_tokens = u64::from(prompt_tokens);
+                    return Ok(());
+                }
                 Some(JobEvent::Failed(failure)) => {
                     let mut error = local::refused(decision, failure);
                     error.param = Some("input".into());

@@ -8,8 +8,9 @@ fn limits(batch_tokens: usize, whole: bool) -> EmbedLimits {
     EmbedLimits { batch_tokens, sequences: 5, max_tokens: if whole { batch_tokens } else { 64 }, whole }
 }
 
-fn texts(lengths: &[usize]) -> Vec<Vec<Token>> {
-    lengths.iter().map(|len| vec![1; *len]).collect()
+fn enqueue(queue: &mut Queue, job: JobId, lengths: &[usize]) {
+    queue.enqueue(job, lengths.len());
+    lengths.iter().for_each(|len| queue.add(job, vec![1; *len]));
 }
 
 fn all_computed(queue: &mut Queue, runs: &[Run]) {
@@ -21,7 +22,7 @@ fn all_computed(queue: &mut Queue, runs: &[Run]) {
 #[test]
 fn short_texts_share_a_batch_and_a_long_one_comes_in_portions() {
     let mut queue = Queue::default();
-    queue.enqueue(1, texts(&[3, 20, 2]));
+    enqueue(&mut queue, 1, &[3, 20, 2]);
     let limits = limits(8, false);
     let mut batches = Vec::new();
     while !queue.is_empty() {
@@ -41,13 +42,26 @@ fn short_texts_share_a_batch_and_a_long_one_comes_in_portions() {
 }
 
 #[test]
+fn what_is_tokenised_is_computed_while_the_rest_is_still_to_come() {
+    let mut queue = Queue::default();
+    queue.enqueue(1, 2);
+    assert!(queue.plan(8, limits(8, false)).is_empty() && !queue.is_empty());
+    queue.add(1, vec![1; 3]);
+    let first = queue.plan(8, limits(8, false));
+    assert!(!queue.computed(&first[0]), "one more is due");
+    queue.add(1, vec![1; 2]);
+    let second = queue.plan(8, limits(8, false));
+    assert_eq!((second[0].input, queue.computed(&second[0]), queue.is_empty()), (1, true, true));
+}
+
+#[test]
 fn a_single_word_does_not_wait_for_two_thousand_texts() {
     let mut queue = Queue::default();
-    queue.enqueue(1, texts(&[8; 2000]));
+    enqueue(&mut queue, 1, &[8; 2000]);
     let limits = limits(8, false);
     let first = queue.plan(8, limits);
     all_computed(&mut queue, &first);
-    queue.enqueue(2, texts(&[1]));
+    enqueue(&mut queue, 2, &[1]);
     let steps = (1..).find(|_| {
         let runs = queue.plan(8, limits);
         let ended = runs.iter().filter(|run| queue.computed(run)).count();
@@ -60,7 +74,7 @@ fn a_single_word_does_not_wait_for_two_thousand_texts() {
 #[test]
 fn where_texts_must_be_whole_a_small_budget_still_moves_them() {
     let mut queue = Queue::default();
-    queue.enqueue(1, texts(&[7, 1]));
+    enqueue(&mut queue, 1, &[7, 1]);
     let runs = queue.plan(2, limits(8, true));
     assert_eq!(runs.iter().map(|run| run.len).collect::<Vec<_>>(), [7]);
     assert!(runs[0].is_whole());
@@ -69,7 +83,7 @@ fn where_texts_must_be_whole_a_small_budget_still_moves_them() {
 #[test]
 fn a_lost_long_text_begins_again_once() {
     let mut queue = Queue::default();
-    queue.enqueue(1, texts(&[20]));
+    enqueue(&mut queue, 1, &[20]);
     let run = queue.plan(8, limits(8, false))[0];
     queue.computed(&run);
     assert!(queue.begin_again(&run));
@@ -111,7 +125,7 @@ proptest! {
             match act {
                 Act::Come(texts_of) => {
                     next += 1;
-                    queue.enqueue(next, texts(&texts_of));
+                    enqueue(&mut queue, next, &texts_of);
                     lengths.insert(next, texts_of);
                 }
                 Act::Leave(which) => {

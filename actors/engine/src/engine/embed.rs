@@ -1,5 +1,6 @@
 //! Texts to vectors, beside the jobs that write text: between two of their steps one batch of texts, so large that the
-//! streams keep their pace. Whose turn it is says [`Queue`]; what a batch gives, the backend.
+//! streams keep their pace. Whose turn it is says [`Queue`]; what a batch gives, the backend. Long requests are tokenised over
+//! several turns, and what is tokenised is computed meanwhile: the gateway takes an engine without steps for a stuck one.
 
 use super::{Engine, as_u32};
 use crate::{
@@ -22,7 +23,7 @@ const MAX_WAITING: usize = 1 << 20;
 struct Request {
     /// Not tokenised yet.
     prompts: VecDeque<Prompt>,
-    texts: Vec<Vec<Token>>,
+    tokenised: usize,
     prompt_tokens: usize,
     next_output: u32,
 }
@@ -68,6 +69,7 @@ impl<B: Backend> Engine<B> {
         if self.is_known(spec.job) {
             return;
         }
+        self.embeddings.queue.enqueue(spec.job, spec.inputs.len());
         self.embeddings.requests.insert(spec.job, Request { prompts: spec.inputs.into(), ..Request::default() });
         self.embeddings.untokenised.push_back(spec.job);
         if let Err(failure) = self.may_embed(spec.job) {
@@ -76,7 +78,7 @@ impl<B: Backend> Engine<B> {
     }
 
     fn may_embed(&mut self, job: JobId) -> Result<(), JobFailure> {
-        let texts = self.embeddings.requests.values().map(|request| request.prompts.len() + request.texts.len());
+        let texts = self.embeddings.requests.values().map(|request| request.prompts.len() + request.tokenised);
         if texts.sum::<usize>() > MAX_WAITING {
             return Err(failure(JobFailureKind::Decode, "the engine's queue is full"));
         }
@@ -114,15 +116,19 @@ impl<B: Backend> Engine<B> {
             };
             let Some(prompt) = request.prompts.pop_front() else {
                 self.embeddings.untokenised.pop_front();
-                self.accept_embedding(job);
                 continue;
             };
             bytes += size(&prompt);
-            let at = request.texts.len();
+            let at = request.tokenised;
             match tokens_of(&mut self.backend, &prompt, at, limits) {
                 Ok(tokens) => {
                     request.prompt_tokens += tokens.len();
-                    request.texts.push(tokens);
+                    request.tokenised += 1;
+                    self.embeddings.queue.add(job, tokens);
+                    if request.prompts.is_empty() {
+                        self.embeddings.untokenised.pop_front();
+                        self.accept_embedding(job);
+                    }
                 }
                 Err(failure) => self.fail_embedding(job, failure),
             }
@@ -133,9 +139,7 @@ impl<B: Backend> Engine<B> {
         let Some(request) = self.embeddings.requests.get_mut(&job) else { return };
         let prompt_tokens = as_u32(request.prompt_tokens);
         let accepted = request.output(job, JobEvent::Accepted { prompt_tokens, cached_tokens: 0 });
-        let texts = std::mem::take(&mut request.texts);
         self.outputs.push(accepted);
-        self.embeddings.queue.enqueue(job, texts);
     }
 
     /// Computes the planned batch. The frame holds everything that happened.

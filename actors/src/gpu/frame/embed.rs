@@ -4,8 +4,8 @@
 use super::{JobId, Prompt};
 use serde::{Deserialize, Serialize};
 
-/// Texts that share one request. Answered by `Accepted` once all of them are tokenised, one `Vector` for each in any order,
-/// and exactly one `Finished` or `Failed`.
+/// Texts that share one request. Answered by one `Vector` for each in any order, `Accepted` once all of them are tokenised,
+/// and last exactly one `Finished` or `Failed`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EmbedSpec {
     pub job: JobId,
