@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn the_files_number_is_understood_and_a_ranking_model_is_none() {
-        let kinds = [None, Some(0), Some(1), Some(2), Some(3), Some(4)].map(|number| Pooling::from_gguf(number));
+        let kinds = [None, Some(0), Some(1), Some(2), Some(3), Some(4)].map(Pooling::from_gguf);
         let mean = Ok(Pooling::Mean);
         assert_eq!(kinds, [mean, mean, mean, Ok(Pooling::First), Ok(Pooling::Last), Err(4)]);
     }
