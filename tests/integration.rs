@@ -21,6 +21,8 @@ mod anthropic;
 mod api;
 #[path = "integration/cascade.rs"]
 mod cascade;
+#[path = "integration/edge.rs"]
+mod edge;
 #[path = "integration/embeddings.rs"]
 mod embeddings;
 #[path = "integration/engine.rs"]

@@ -2,6 +2,7 @@
 //! fault. Opens no file itself: keys and tokens come through the caller's `read`.
 
 mod cloud;
+mod edge;
 mod limits;
 mod local;
 mod models;
