@@ -9,6 +9,7 @@ mod embeddings;
 mod fault;
 mod faults;
 mod http;
+mod instance;
 mod log;
 mod messages;
 mod play;

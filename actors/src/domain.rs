@@ -5,11 +5,12 @@ pub mod chat;
 pub mod count;
 pub mod error;
 pub mod event;
+pub mod loading;
 pub mod money;
 pub mod name;
 pub mod sampling;
 
-pub use caller::{BudgetLimits, Caller};
+pub use caller::{BudgetLimits, Caller, Priority};
 pub use chat::{
     ChatRequest, Choices, CloudBound, Input, MAX_CHOICES, Message, ModelChoice, Needs, Passage, RequestKind,
     SamplingWish,
@@ -17,6 +18,7 @@ pub use chat::{
 pub use count::TextCount;
 pub use error::{ErrorKind, GatewayError, Origin};
 pub use event::{Delta, GenerationEvent, TokenUsage};
+pub use loading::{MAX_OVERRIDE_BYTES, OverrideValue, Rope, RopeScaling};
 pub use money::{NanoUsd, Price};
 pub use name::{Complexity, KeyId, ModelName, RequestId, TargetName};
 pub use sampling::Sampling;

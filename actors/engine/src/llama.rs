@@ -5,8 +5,10 @@
 //! logits of a row that has none.
 
 mod embed;
+mod fit;
 mod grammar;
 mod load;
+mod params;
 mod sampler;
 
 pub use load::load;
@@ -15,6 +17,7 @@ use crate::{
     backend::{Backend, BatchToken, DecodeFault, EmbedRun, Limits, SampleFault, Sampled, Sequence, Token},
     embed::EmbedLimits,
     job::failure,
+    memory,
     sampling::SamplingPlan,
     template::ChatTemplate,
 };
@@ -33,6 +36,9 @@ use spillway_actors::gpu::frame::{JobFailure, JobFailureKind, Prompt};
 /// No token of any vocabulary spells more bytes, so a text this many times longer than the context need not be tokenised
 /// to know that it does not fit.
 const MAX_BYTES_PER_TOKEN: usize = 512;
+
+/// llama.cpp's answer to a decode that found no memory.
+const ALLOCATION_FAILED: i32 = -2;
 
 pub struct Llama {
     /// Dropped before the library it was made with.
@@ -169,6 +175,8 @@ impl Backend for Llama {
         self.fill(batch)?;
         let outcome = self.context.decode(&mut self.batch).map_err(|error| match error {
             DecodeError::NoKvCacheSlot => DecodeFault::NoSlot,
+            DecodeError::Unknown(ALLOCATION_FAILED) => DecodeFault::OutOfMemory("a decode's buffers".into()),
+            other if memory::ran_out() => DecodeFault::OutOfMemory(other.to_string()),
             other => DecodeFault::Failed(other.to_string()),
         });
         if outcome.is_err() {

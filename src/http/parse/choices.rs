@@ -34,7 +34,9 @@ pub(super) fn choices(
 
 /// What only the old endpoint knows.
 fn completion_only(body: Fields<'_>, input: &Input, choices: &mut Choices) -> Result<(), GatewayError> {
-    if let Some(best_of) = count(body, "best_of")? {
+    // 0 is how some clients say "not set".
+    let best_of = body.integer("best_of", Bounds::new(0.0, f64::from(MAX_CHOICES)))?;
+    if let Some(best_of) = best_of.and_then(|best_of| u32::try_from(best_of).ok()).filter(|best_of| *best_of > 0) {
         if best_of < choices.n {
             return Err(fault("best_of", "Invalid 'best_of': it must be at least 'n'."));
         }

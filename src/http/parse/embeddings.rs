@@ -44,7 +44,7 @@ pub fn embeddings(
     fields.text("user")?;
     let dimensions = fields.integer("dimensions", Bounds::new(1.0, 65_536.0))?.is_some();
     let wishes::Ours { budget_sensitive, local_only, max_latency, session } = wishes::ours(fields, headers)?;
-    let model = fixed(model::choice(fields, config)?, local_only, config)?;
+    let model = fixed(model::exactly(fields, config)?, local_only, config)?;
     for name in wishes::OURS {
         body.shift_remove(name);
     }

@@ -86,6 +86,7 @@ pub(in crate::sim) fn parse(body: &[u8]) -> Result<SimRequest, String> {
         max_tokens: Some(raw.max_tokens),
         choices: 1,
         texts: Texts::default(),
+        around: None,
     })
 }
 

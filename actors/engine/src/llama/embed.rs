@@ -8,6 +8,7 @@ use crate::{
     backend::{DecodeFault, EmbedRun, Sequence, Token},
     embed::{EmbedLimits, Pool, Pooling},
     job::failure,
+    memory,
 };
 use llama_cpp_2::{
     context::{
@@ -105,9 +106,11 @@ impl Embedder {
         plan: EmbedPlan,
         like: LlamaContextParams,
     ) -> Result<Self, JobFailure> {
-        let context = model
-            .new_context(library, plan.params(like))
-            .map_err(|_| failure(JobFailureKind::Decode, "no memory for the context that embeddings need"))?;
+        let context = model.new_context(library, plan.params(like)).map_err(|_| {
+            // The text's context is as it was: no reason to make that one smaller.
+            memory::ran_out();
+            failure(JobFailureKind::Decode, "no memory for the context that embeddings need")
+        })?;
         let room = usize::try_from(plan.batch_tokens.min(context.n_batch())).unwrap_or(0);
         Ok(Self { context, batch: LlamaBatch::new(room, 1), plan, vocab: model.n_vocab(), pools: HashMap::new() })
     }
@@ -124,7 +127,10 @@ impl Embedder {
 
     pub(super) fn embed(&mut self, runs: &[EmbedRun<'_>]) -> Result<Vec<Option<Vec<f32>>>, DecodeFault> {
         let computed = self.fill(runs).and_then(|()| {
-            self.context.decode(&mut self.batch).map_err(|error| DecodeFault::Failed(error.to_string()))?;
+            self.context.decode(&mut self.batch).map_err(|error| {
+                memory::ran_out();
+                DecodeFault::Failed(error.to_string())
+            })?;
             if self.plan.whole { self.read_texts(runs) } else { self.read_tokens(runs) }
         });
         for run in runs.iter().filter(|run| run.last || computed.is_err()) {
