@@ -25,8 +25,13 @@ pub struct Abilities {
 }
 
 impl Abilities {
-    /// Plain text, or token ids of its own tokenizer.
-    pub const LOCAL: Self = Self { offers: Needs::NONE, token_prompts: true, generates: true, prefix_cache: false };
+    /// Plain text, or token ids of its own tokenizer; as many answers as are wanted.
+    pub const LOCAL: Self = Self {
+        offers: Needs { several_choices: true, batch: true, best_of: true, echo: true, ..Needs::NONE },
+        token_prompts: true,
+        generates: true,
+        prefix_cache: false,
+    };
     /// Everything that a chat may ask but token ids: what a model refuses, its provider says.
     pub const CLOUD: Self = Self { offers: Needs::OF_CHAT, token_prompts: false, generates: true, prefix_cache: true };
     /// Vectors, of texts or of token ids of its own tokenizer.

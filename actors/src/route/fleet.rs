@@ -108,6 +108,7 @@ fn abilities(config: &LocalConfig, view: &SlotView) -> Abilities {
     let info = view.info.as_deref();
     let offers = Needs {
         embeddings: config.embedding_tokens.is_some() && info.is_none_or(|info| info.embeddings.is_some()),
+        suffix: info.is_none_or(|info| info.infills),
         ..Abilities::LOCAL.offers
     };
     Abilities { offers, generates: info.is_none_or(|info| info.generates), ..Abilities::LOCAL }
