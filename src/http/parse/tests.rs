@@ -338,7 +338,7 @@ fn prompts_have_several_forms() {
 #[test]
 fn what_only_completions_know() {
     let needs = |extra: Value| {
-        let mut body = json!({"prompt": "a", "echo": false, "suffix": "", "best_of": 1});
+        let mut body = json!({"prompt": "a", "echo": false, "suffix": "", "best_of": 0});
         body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         completion_with(body).unwrap().needs
     };

@@ -147,7 +147,7 @@ fn a_full_pool_takes_from_whoever_has_several_first() {
     scheduler.enqueue(Ask { group: 50, ..ask(0, 10) }, false);
     scheduler.enqueue(Ask { group: 50, ..ask(1, 10) }, false);
     scheduler.enqueue(ask(2, 10), false);
-    assert_eq!(admit(&mut scheduler), [0, 1, 2]);
+    assert_eq!(admit(&mut scheduler), [0, 2, 1], "everybody's first before anybody's second");
     for _ in 0..100 {
         evaluate(&mut scheduler);
         if let Some(job) = scheduler.preempt_if_full() {
