@@ -84,6 +84,7 @@ impl SimRequest {
             max_tokens: None,
             choices: 1,
             tool: None,
+            around: None,
             texts,
         }
     }
