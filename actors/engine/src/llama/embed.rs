@@ -24,7 +24,7 @@ use spillway_actors::gpu::frame::{EmbeddingInfo, JobFailure, JobFailureKind};
 use std::{collections::HashMap, num::NonZeroU32};
 
 /// Short texts of one batch, and one for the text that comes in portions.
-const SEQUENCES: u32 = 33;
+const SEQUENCES: u32 = 32;
 /// Models whose file need not say that each token looks at the whole text.
 const LOOK_BOTH_WAYS: [&str; 9] = [
     "bert",
@@ -73,9 +73,11 @@ impl EmbedPlan {
             (true, Pooling::First) => LlamaPoolingType::Cls,
             (true, Pooling::Last) => LlamaPoolingType::Last,
         };
+        // llama.cpp aborts when it reserves a mean over a batch that its sequences do not divide.
+        let batch = self.batch_tokens.next_multiple_of(SEQUENCES);
         like.with_n_ctx(NonZeroU32::new(cells))
-            .with_n_batch(self.batch_tokens)
-            .with_n_ubatch(self.batch_tokens)
+            .with_n_batch(batch)
+            .with_n_ubatch(batch)
             .with_n_seq_max(SEQUENCES)
             .with_kv_unified(true)
             .with_embeddings(true)
