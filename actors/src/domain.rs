@@ -8,12 +8,13 @@ pub mod event;
 pub mod loading;
 pub mod money;
 pub mod name;
+pub mod output;
 pub mod sampling;
 
 pub use caller::{BudgetLimits, Caller, Priority};
 pub use chat::{
-    ChatRequest, Choices, CloudBound, Input, MAX_CHOICES, Message, ModelChoice, Needs, Passage, RequestKind,
-    SamplingWish,
+    ChatRequest, Choices, CloudBound, Input, MAX_CHOICES, Message, ModelChoice, Needs, Outbound, Passage, Premises,
+    RequestKind, SamplingWish,
 };
 pub use count::TextCount;
 pub use error::{ErrorKind, GatewayError, Origin};
@@ -21,4 +22,5 @@ pub use event::{Delta, GenerationEvent, TokenUsage};
 pub use loading::{MAX_OVERRIDE_BYTES, OverrideValue, Rope, RopeScaling};
 pub use money::{NanoUsd, Price};
 pub use name::{Complexity, KeyId, ModelName, RequestId, TargetName};
+pub use output::{Format, OutputWish, Tool, ToolChoice, ToolWish, Unmet};
 pub use sampling::Sampling;

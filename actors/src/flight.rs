@@ -9,9 +9,11 @@ mod embed;
 mod hedge;
 mod judge;
 mod local;
+mod reading;
 mod report;
 mod retry;
 mod sent;
+mod server;
 mod show;
 mod take_over;
 mod tokens;
@@ -22,10 +24,7 @@ pub use report::{AttemptReport, FlightReport};
 pub use take_over::Resumed;
 
 use crate::{
-    cloud::{
-        RetryBudget,
-        client::{WholeAnswer, WholeChoice},
-    },
+    cloud::{RetryBudget, client::WholeAnswer},
     config::Config,
     domain::{
         ChatRequest, Complexity, Delta, ErrorKind, GatewayError, ModelName, NanoUsd, Origin, TargetName, TokenUsage,
@@ -378,15 +377,4 @@ impl Flight {
         let price = models.find(|model| model.name == *name).map(|model| model.price).unwrap_or_default();
         price.cost(usage.prompt_tokens, 0, usage.completion_tokens)
     }
-}
-
-/// An answer as a local engine gives it: (choice, text, finish_reason) of each.
-fn whole_of(answers: impl IntoIterator<Item = (u32, String, &'static str)>) -> WholeAnswer {
-    let choice = |(index, text, reason): (u32, String, &str)| {
-        let mut message = serde_json::Map::new();
-        message.insert("role".into(), "assistant".into());
-        message.insert("content".into(), text.into());
-        WholeChoice { index, message, finish_reason: reason.to_owned(), logprobs: None }
-    };
-    WholeAnswer { choices: answers.into_iter().map(choice).collect(), raw: serde_json::Map::new(), usage: None }
 }

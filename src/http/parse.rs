@@ -8,6 +8,7 @@ pub(super) mod fields;
 pub(super) mod json;
 mod messages;
 pub(super) mod model;
+mod output;
 #[cfg(test)]
 mod tests;
 mod wishes;
@@ -70,7 +71,8 @@ fn request(
 ) -> Result<ChatRequest, GatewayError> {
     let fields = Fields(&body);
     let model = model::choice(fields, config)?;
-    wishes::needs(fields, kind, &mut needs)?;
+    let output = output::output(fields, kind)?;
+    wishes::needs(fields, kind, &output, &mut needs)?;
     let choices = choices::choices(fields, kind, &input, &mut needs)?;
     let sampling = wishes::sampling(fields)?;
     let max_tokens = wishes::max_tokens(fields)?;
@@ -88,6 +90,7 @@ fn request(
         choices,
         needs,
         sampling,
+        output,
         max_tokens,
         stop,
         stream,

@@ -22,6 +22,8 @@ pub struct Job {
     unsent_logprobs: Vec<TokenLogprob>,
     /// The prompt's text, to be said before anything else.
     echo: Option<String>,
+    /// Tokens that mark calls are part of the text.
+    markers: bool,
     /// Prompt tokens that were not computed for this job.
     cached: usize,
     next_output: u32,
@@ -40,6 +42,7 @@ impl Job {
             unsent: Vec::new(),
             unsent_logprobs: Vec::new(),
             echo,
+            markers: spec.markers,
             cached: 0,
             next_output: 0,
             accepted: false,
@@ -54,6 +57,11 @@ impl Job {
     /// Generated tokens, replayed ones included.
     pub fn generated(&self) -> usize {
         self.tokens.len() - self.prompt_len
+    }
+
+    /// Whether tokens that mark calls are part of the text.
+    pub const fn shows_markers(&self) -> bool {
+        self.markers
     }
 
     pub fn prompt_len(&self) -> usize {
@@ -164,7 +172,7 @@ impl Job {
 
 /// A failure and its text, which must not contain prompt text.
 pub fn failure(kind: JobFailureKind, message: impl Into<String>) -> JobFailure {
-    JobFailure { kind, message: message.into() }
+    JobFailure { kind, message: message.into(), param: None }
 }
 
 fn count(tokens: usize) -> u32 {
@@ -189,6 +197,7 @@ mod tests {
             logprobs: None,
             logit_bias: vec![],
             grammar: None,
+            markers: false,
         }
     }
 

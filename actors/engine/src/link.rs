@@ -6,8 +6,8 @@
 
 use crate::process::{exit, kill_self};
 use spillway_actors::gpu::frame::{
-    self, Batch, EmbedSpec, EngineChaos, FrameError, FromEngine, HEARTBEAT_MS, Heartbeat, JobId, JobSpec, LoadSpec,
-    PREFIX_BYTES, ToEngine,
+    self, Batch, CHAOS_POISON, EmbedSpec, EngineChaos, FrameError, FromEngine, HEARTBEAT_MS, Heartbeat, JobId, JobSpec,
+    LoadSpec, PREFIX_BYTES, Prompt, ToEngine,
 };
 use std::{
     io::{self, Read, Write},
@@ -152,9 +152,12 @@ pub fn read_commands(mut reader: impl Read, commands: &SyncSender<Command>, shar
     let code = loop {
         let command = match next_frame(&mut reader) {
             Ok(ToEngine::Load(spec)) => Command::Load(spec),
+            Ok(ToEngine::Submit(spec)) if chaos && is_poison(&spec.prompt) => std::process::abort(),
             Ok(ToEngine::Submit(spec)) => Command::Submit(spec),
+            Ok(ToEngine::SubmitAll(batch)) if chaos && batch.prompts.iter().any(is_poison) => std::process::abort(),
             Ok(ToEngine::SubmitAll(batch)) => Command::SubmitAll(batch),
             Ok(ToEngine::CancelAll { group }) => Command::CancelAll(group),
+            Ok(ToEngine::Embed(spec)) if chaos && spec.inputs.iter().any(is_poison) => std::process::abort(),
             Ok(ToEngine::Embed(spec)) => Command::Embed(spec),
             Ok(ToEngine::Cancel { job }) => Command::Cancel(job),
             Ok(ToEngine::Chaos(EngineChaos::HangDecode)) if chaos => Command::Hang,
@@ -182,6 +185,14 @@ pub fn read_commands(mut reader: impl Read, commands: &SyncSender<Command>, shar
 
 fn next_frame(reader: &mut impl Read) -> Result<ToEngine, ReadError> {
     Ok(frame::decode(&read_payload(reader)?)?)
+}
+
+fn is_poison(prompt: &Prompt) -> bool {
+    match prompt {
+        Prompt::Chat { messages_json: text, .. } | Prompt::Text(text) => text.contains(CHAOS_POISON),
+        Prompt::Between { prefix, suffix } => prefix.contains(CHAOS_POISON) || suffix.contains(CHAOS_POISON),
+        Prompt::Tokens(_) => false,
+    }
 }
 
 fn misbehave(chaos: EngineChaos, shared: &Shared) {

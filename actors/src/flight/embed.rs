@@ -3,13 +3,14 @@
 
 use super::{Failure, Flight, FlightEvent, cloud, local};
 use crate::{
-    cloud::{Grant, embed},
+    cloud::Grant,
     domain::{ChatRequest, CloudBound, ErrorKind, GatewayError, Input, Passage, TokenUsage},
     gpu::{
         JobStream, Lease,
         frame::{JobEvent, Prompt},
     },
     route::Decision,
+    upstream::embed,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;

@@ -3,30 +3,45 @@
 
 mod part;
 
-use super::{AttemptReport, Failure, Flight, FlightEvent, hedge::Hedge, judge::HoldBack, whole_of};
+use super::{AttemptReport, Failure, Flight, cascade::Shown, hedge::Hedge, judge::HoldBack};
 use crate::{
+    cloud::assemble::Assembler,
     config::LocalConfig,
     domain::{ChatRequest, Delta, ErrorKind, GatewayError, Input, NanoUsd, Passage, RequestKind, TokenUsage},
     gpu::{
         JobStream, Lease,
-        frame::{Batch, JobEvent, JobFailure, JobFailureKind, JobSpec, Member, Prompt, StopReason, TokenLogprob},
+        frame::{
+            Batch, ChatTraits, JobEvent, JobFailure, JobFailureKind, JobSpec, Member, Prompt, StopReason, TokenLogprob,
+        },
     },
     ledger::AttemptRow,
     observe,
     route::Decision,
+    tools,
 };
 use part::Part;
-use serde_json::{Value, json};
 use tokio::time::Instant;
 
 /// One attempt's running state.
-struct Progress {
-    began: Instant,
-    first_token: Option<std::time::Duration>,
-    /// One for each job.
+pub(super) struct Progress {
+    pub(super) began: Instant,
+    pub(super) first_token: Option<std::time::Duration>,
+    /// One for each job of an engine; of a server's answer none.
     parts: Vec<Part>,
+    /// A non-streaming answer so far.
+    pub(super) whole: Assembler,
     /// Of a stream of one answer: what waits to be judged.
-    held: HoldBack,
+    pub(super) held: HoldBack,
+    /// As a server told it.
+    pub(super) usage: TokenUsage,
+}
+
+impl Progress {
+    /// What this attempt has taken, so that the sum of all attempts is what was generated.
+    fn taken(&self) -> TokenUsage {
+        let usage = part::usage_of_attempt(&self.parts);
+        if usage == TokenUsage::default() { self.usage } else { usage }
+    }
 }
 
 impl Flight {
@@ -34,13 +49,16 @@ impl Flight {
         if self.request().needs.embeddings {
             return self.embed_local(decision).await;
         }
-        let began = Instant::now();
+        let (began, usage) = (Instant::now(), TokenUsage::default());
         let parts = part::parts(self.request(), &self.sent);
-        let held = if parts.len() == 1 { self.hold_back() } else { HoldBack::of(0) };
-        let mut progress = Progress { began, first_token: None, parts, held };
+        let held = if is_one_job(self.request()) { self.hold_back() } else { HoldBack::default() };
+        let mut progress = Progress { began, first_token: None, parts, whole: Assembler::default(), held, usage };
         let mut hedge = self.hedge(decision, began);
         let result = match self.job.take_lease() {
-            Some(lease) => self.run_jobs(&lease, decision, &mut progress, &mut hedge).await,
+            Some(lease) => match lease.server() {
+                Some(server) => self.run_on_server(&lease, &server, decision, &mut progress, &mut hedge).await,
+                None => self.run_jobs(&lease, decision, &mut progress, &mut hedge).await,
+            },
             None => Err(engine_gone(decision).into()),
         };
         if result.as_ref().is_err_and(|failure| !failure.poor && failure.error.may_try_elsewhere()) {
@@ -55,8 +73,7 @@ impl Flight {
             Err(failure) if failure.poor => "poor",
             Err(failure) => failure.error.kind.label(),
         };
-        let usage = part::usage_of_attempt(&progress.parts);
-        self.record_attempt(decision, outcome, progress.began, progress.first_token, usage);
+        self.record_attempt(decision, outcome, progress.began, progress.first_token, progress.taken());
         match won {
             Some(won) => self.go_on_with(won).await,
             None => result,
@@ -71,12 +88,13 @@ impl Flight {
         progress: &mut Progress,
         hedge: &mut Hedge,
     ) -> Result<(), Failure> {
-        let spec = self.job_spec(lease.slot().config(), decision);
+        let traits = lease.slot().view().info.map_or_else(ChatTraits::default, |info| info.chat);
+        let spec = self.job_spec(lease.slot().config(), traits, decision)?;
+        let order = if is_one_job(self.request()) { None } else { Some(self.batch(&spec, &progress.parts, traits)) };
         self.note_dispatch(decision);
-        let outputs = if is_one_job(self.request()) {
-            lease.submit(spec)
-        } else {
-            lease.submit_all(self.batch(spec, &progress.parts))
+        let outputs = match order {
+            None => lease.submit(spec),
+            Some(batch) => lease.submit_all(batch),
         };
         let Some(mut outputs) = outputs else { return Err(died(lease, decision)) };
         self.pass_on(&mut outputs, lease, decision, progress, hedge).await
@@ -122,10 +140,13 @@ impl Flight {
             }
             JobEvent::Piece { text, tokens, .. } if part.echo && tokens.is_empty() => {
                 part.echo = false;
-                self.echo(job, text, decision, progress).await;
+                let delta = Delta { choice: part.choice, content: Some(text), ..Delta::default() };
+                self.echo(delta, decision, progress).await;
             }
             JobEvent::Piece { text, tokens, logprobs } => {
-                self.piece(job, text, &tokens, &logprobs, decision, progress).await;
+                let choice = part.choice;
+                part.usage.completion_tokens += tokens.len() as u64;
+                self.piece(choice, text, tokens, logprobs, decision, progress).await;
             }
             JobEvent::Finished { reason, prompt_tokens, completion_tokens, cached_tokens } => {
                 part.usage = TokenUsage {
@@ -134,8 +155,11 @@ impl Flight {
                     cached_tokens: u64::from(cached_tokens),
                     estimated: false,
                 };
-                part.end = Some(reason);
-                self.end_part(job, reason, decision, progress).await;
+                let choice = part.choice;
+                let word = self.end_part(choice, reason, decision, progress).await;
+                if let Some(part) = progress.parts.get_mut(job) {
+                    part.end = Some(word);
+                }
             }
             JobEvent::Failed(failure) => return Err(refused(decision, failure).into()),
             JobEvent::Vector { .. } => {}
@@ -144,53 +168,69 @@ impl Flight {
     }
 
     /// The prompt before its answer.
-    async fn echo(&mut self, job: usize, text: String, decision: &Decision, progress: &mut Progress) {
-        let Some(part) = progress.parts.get_mut(job) else { return };
+    async fn echo(&mut self, delta: Delta, decision: &Decision, progress: &mut Progress) {
         if self.request().stream {
-            self.show_echo(Delta { choice: part.choice, content: Some(text), ..Delta::default() }, decision).await;
+            self.show_echo(delta, decision).await;
         } else {
-            part.text.push_str(&text);
+            let _ = progress.whole.delta(delta);
         }
     }
 
     async fn piece(
         &mut self,
-        job: usize,
+        choice: u32,
         text: String,
-        tokens: &[i32],
-        logprobs: &[TokenLogprob],
+        tokens: Vec<i32>,
+        logprobs: Vec<TokenLogprob>,
         decision: &Decision,
         progress: &mut Progress,
     ) {
-        let Some(part) = progress.parts.get_mut(job) else { return };
-        part.usage.completion_tokens += tokens.len() as u64;
-        logprobs.iter().for_each(|logprob| part.weigh(logprob.chosen.logprob));
         if progress.first_token.is_none() {
             progress.first_token = Some(progress.began.elapsed());
             self.note_first_token(decision, progress.began);
         }
-        if !self.request().stream {
-            part.text.push_str(&text);
-            return;
+        if self.request().stream {
+            self.sent.generated(choice, &tokens);
         }
-        self.sent.generated(part.choice, tokens);
-        if !text.is_empty() {
-            let delta = Delta { choice: part.choice, content: Some(text), tokens: tokens.to_vec(), ..Delta::default() };
+        let deltas = self.sent.read(choice).map(|reading| reading.piece(text, tokens, logprobs)).unwrap_or_default();
+        self.take(choice, deltas, decision, progress).await;
+    }
+
+    /// To the client, to be judged first, or into the whole answer.
+    async fn take(&mut self, choice: u32, deltas: Vec<Delta>, decision: &Decision, progress: &mut Progress) {
+        for delta in deltas {
+            let delta = Delta { choice, ..delta };
+            if !self.request().stream {
+                // Bounded by the engine's context long before the assembler's own bound.
+                let _ = progress.whole.delta(delta);
+                continue;
+            }
             for delta in progress.held.push(delta) {
                 self.show(delta, decision).await;
             }
         }
     }
 
-    /// One of several answers of a stream has its end at once; the only one waits to be judged.
-    async fn end_part(&mut self, job: usize, reason: StopReason, decision: &Decision, progress: &mut Progress) {
-        if self.request().stream
-            && !is_one_job(self.request())
-            && let Some(part) = progress.parts.get(job)
-        {
-            self.show_finish(part.choice, word(reason).to_owned(), decision).await;
-            self.sent.ended(part.choice);
+    /// What is left of an answer, and the word for its end. One of several answers of a stream has its end at once; the only
+    /// one waits to be judged.
+    async fn end_part(
+        &mut self,
+        choice: u32,
+        reason: StopReason,
+        decision: &Decision,
+        progress: &mut Progress,
+    ) -> &'static str {
+        let reason = match reason {
+            StopReason::Stop => "stop",
+            StopReason::Length => "length",
+        };
+        let (rest, reason) = self.sent.read(choice).map_or((Vec::new(), reason), |reading| reading.finish(reason));
+        self.take(choice, rest, decision, progress).await;
+        if self.request().stream && !is_one_job(self.request()) {
+            self.show_finish(choice, reason.to_owned(), decision).await;
+            self.sent.ended(choice);
         }
+        reason
     }
 
     /// Every job has ended.
@@ -201,85 +241,105 @@ impl Flight {
         }
         self.finished = true;
         if !self.request().stream {
-            let best = part::best(&progress.parts, self.request().choices.n).into_iter();
-            let answers = best.map(|(choice, part)| (choice, part.text.clone(), part.end.map_or("stop", word)));
-            self.emit(FlightEvent::Whole(Box::new(whole_of(answers)))).await;
+            let n = self.request().choices.n;
+            let likelihood = |part: &Part| self.sent.mean_logprob(part.choice);
+            let best = part::best(&progress.parts, n, likelihood);
+            let mut whole = std::mem::take(&mut progress.whole);
+            for part in &progress.parts {
+                whole.finish(part.choice, part.end.unwrap_or("stop").to_owned());
+            }
+            let Shown::Whole(mut answer) = Shown::all(whole) else { return Ok(()) };
+            answer.choices.retain_mut(|choice| {
+                let shown = best.iter().find(|(_, made)| *made == choice.index);
+                shown.map(|(index, _)| choice.index = *index).is_some()
+            });
+            answer.choices.sort_by_key(|choice| choice.index);
+            self.emit(super::FlightEvent::Whole(answer)).await;
         }
         Ok(())
     }
 
     async fn land_one(&mut self, decision: &Decision, progress: &mut Progress) -> Result<(), Failure> {
-        let Some(part) = progress.parts.first_mut() else { return Ok(()) };
-        let reason = part.end.map_or("stop", word);
-        if self.keep_if_poor(&mut part.text, &mut progress.held, reason, decision) {
+        let reason = progress.parts.first().and_then(|part| part.end).unwrap_or("stop");
+        let shown = if self.request().stream {
+            Shown::Stream(std::mem::take(&mut progress.held))
+        } else {
+            Shown::whole(std::mem::take(&mut progress.whole), reason)
+        };
+        let Some(shown) = self.keep_if_poor(shown, reason, decision) else {
             let message = "the local answer was poor";
             let error = GatewayError::target(&decision.candidate.target, ErrorKind::Upstream, message);
             return Err(Failure { poor: true, ..Failure::from(error) });
-        }
+        };
         self.finished = true;
-        if self.request().stream {
-            for delta in progress.held.release() {
-                self.show(delta, decision).await;
-            }
-            self.show_finish(0, reason.to_owned(), decision).await;
-        } else {
-            let answer = whole_of([(0, std::mem::take(&mut part.text), reason)]);
-            self.emit(FlightEvent::Whole(Box::new(answer))).await;
-        }
+        self.show_all(shown, reason, decision).await;
         Ok(())
     }
 
     /// Of the whole answer: what an earlier attempt has ended counts as well.
     fn usage_of_answer(&self, progress: &Progress) -> TokenUsage {
         let usage = part::usage_of_parts(&progress.parts);
+        let ended_now = progress.parts.iter().filter(|part| self.sent.has_ended(part.choice));
+        let ended_now: u64 = ended_now.map(|part| self.sent.tokens(part.choice).len() as u64).sum();
         TokenUsage {
             prompt_tokens: self.sent.prompt_tokens().max(usage.prompt_tokens),
-            completion_tokens: usage.completion_tokens + self.ended_before(progress),
+            completion_tokens: usage.completion_tokens + self.sent.ended_tokens().saturating_sub(ended_now),
             ..usage
         }
     }
 
-    /// Tokens of answers that no job of this attempt has made.
-    fn ended_before(&self, progress: &Progress) -> u64 {
-        let ended_now = progress.parts.iter().filter(|part| self.sent.has_ended(part.choice));
-        self.sent.ended_tokens().saturating_sub(ended_now.map(|part| self.sent.tokens(part.choice).len() as u64).sum())
-    }
-
-    fn job_spec(&self, config: &LocalConfig, decision: &Decision) -> JobSpec {
-        let request = self.request();
+    fn job_spec(
+        &mut self,
+        config: &LocalConfig,
+        traits: ChatTraits,
+        decision: &Decision,
+    ) -> Result<JobSpec, GatewayError> {
+        let request = &self.job.request;
+        let judged = self.judges_likelihood() || request.choices.best_of > request.choices.n;
         let stop = match (&request.stop, request.kind) {
             (Some(stop), _) => stop.clone(),
             (None, RequestKind::Completion) => config.defaults.completion_stop.clone(),
             (None, RequestKind::Chat | RequestKind::Embedding) => Vec::new(),
         };
-        JobSpec {
+        let reading = self.sent.reading(0, request, traits);
+        let dialect = reading.dialect();
+        let sent_bytes = reading.bytes();
+        // The gates have looked already: what cannot be promised is not here.
+        let grammar = tools::answer_grammar(&request.output, dialect.unwrap_or_default())
+            .map_err(|unfit| GatewayError::invalid(None, unfit.to_string()))?;
+        Ok(JobSpec {
             job: 0,
-            prompt: prompt(request),
+            prompt: prompt(request, traits),
             sampling: request.sampling.or(config.defaults.sampling),
             max_tokens: decision.candidate.output_cap.max(1),
             stop,
             replay: self.sent.tokens(0).to_vec(),
-            sent_bytes: self.sent.bytes(0),
+            sent_bytes,
             canary: false,
-            logprobs: (request.choices.best_of > request.choices.n).then_some(0),
-            logit_bias: Vec::new(),
-            grammar: None,
-        }
+            logprobs: request.output.logprobs.or(judged.then_some(0)),
+            logit_bias: request.output.logit_bias.clone(),
+            grammar,
+            markers: dialect.is_some(),
+        })
     }
 
     /// One member for each part, in their order.
-    fn batch(&self, spec: JobSpec, parts: &[Part]) -> Batch {
-        let seed = spec.sampling.seed;
-        let member = |part: &Part| Member {
-            job: 0,
-            prompt: u32::try_from(part.prompt).unwrap_or(u32::MAX),
-            seed: part::seed(seed, part.nth),
-            replay: self.sent.tokens(part.choice).to_vec(),
-            sent_bytes: self.sent.bytes(part.choice),
-            echo: part.echo,
-        };
-        let like = JobSpec { prompt: Prompt::Tokens(Vec::new()), replay: Vec::new(), ..spec };
-        Batch { group: 0, like, prompts: prompts(self.request()), members: parts.iter().map(member).collect() }
+    fn batch(&mut self, spec: &JobSpec, parts: &[Part], traits: ChatTraits) -> Batch {
+        let request = &self.job.request;
+        let mut members = Vec::with_capacity(parts.len());
+        for part in parts {
+            members.push(Member {
+                job: 0,
+                prompt: u32::try_from(part.prompt).unwrap_or(u32::MAX),
+                seed: part::seed(spec.sampling.seed, part.nth),
+                replay: self.sent.tokens(part.choice).to_vec(),
+                sent_bytes: self.sent.reading(part.choice, request, traits).bytes(),
+                echo: part.echo,
+            });
+        }
+        let prompts = prompts(request, traits);
+        let like = JobSpec { prompt: Prompt::Tokens(Vec::new()), replay: Vec::new(), ..spec.clone() };
+        Batch { group: 0, like, prompts, members }
     }
 
     pub(super) fn record_attempt(
@@ -323,33 +383,20 @@ fn is_one_job(request: &ChatRequest) -> bool {
     choices.n.max(choices.best_of) <= 1 && !choices.echo && !matches!(request.input, Input::Several(_))
 }
 
-const fn word(reason: StopReason) -> &'static str {
-    match reason {
-        StopReason::Stop => "stop",
-        StopReason::Length => "length",
-    }
-}
-
 /// Every prompt of a request of several answers.
-fn prompts(request: &ChatRequest) -> Vec<Prompt> {
+fn prompts(request: &ChatRequest, traits: ChatTraits) -> Vec<Prompt> {
     match &request.input {
         Input::Several(passages) => passages.iter().map(|one| before_suffix(passage(one), request)).collect(),
-        _ => vec![prompt(request)],
+        _ => vec![prompt(request, traits)],
     }
 }
 
-/// The request's input as the engine takes it: roles and text only, because local templates know nothing else.
-fn prompt(request: &ChatRequest) -> Prompt {
+/// The request's input as the engine takes it.
+fn prompt(request: &ChatRequest, traits: ChatTraits) -> Prompt {
     match &request.input {
         Input::Messages(messages) => {
-            let plain: Vec<Value> = messages
-                .iter()
-                .map(|message| {
-                    let role = if message.role == "developer" { "system" } else { &message.role };
-                    json!({"role": role, "content": message.content})
-                })
-                .collect();
-            Prompt::Chat { messages_json: Value::Array(plain).to_string() }
+            let (messages, tools) = tools::chat_prompt(messages, &request.output, traits);
+            Prompt::Chat { messages_json: messages.to_string(), tools_json: tools.map(|tools| tools.to_string()) }
         }
         Input::Text(text) => before_suffix(Prompt::Text(text.clone()), request),
         Input::Tokens(tokens) => Prompt::Tokens(tokens.clone()),
@@ -399,5 +446,7 @@ pub(super) fn refused(decision: &Decision, failure: JobFailure) -> GatewayError 
         JobFailureKind::Invalid => ErrorKind::InvalidRequest,
         JobFailureKind::Decode => ErrorKind::Upstream,
     };
-    GatewayError::target(&decision.candidate.target, kind, failure.message)
+    let mut error = GatewayError::target(&decision.candidate.target, kind, failure.message);
+    error.param = failure.param;
+    error
 }

@@ -6,8 +6,8 @@ use crate::{
     classify::Classification,
     cloud::CloudView,
     config::{PrefillStyle, RouterConfig, Wire},
-    domain::{ChatRequest, ModelName, NanoUsd, Needs, Price, TargetName},
-    gpu::{SlotView, slot::SlotStats},
+    domain::{ChatRequest, ModelName, NanoUsd, Needs, Premises, Price, TargetName, Unmet},
+    gpu::{SlotView, poison::Verdict, slot::SlotStats},
     jobs::{Progress, TargetKey},
 };
 use std::time::Duration;
@@ -22,28 +22,60 @@ pub struct Abilities {
     pub generates: bool,
     /// Does not read again what it has read of a conversation.
     pub prefix_cache: bool,
+    /// Schemas are obeyed by a grammar of ours, so those that no grammar stands for are not.
+    pub own_grammar: bool,
 }
 
 impl Abilities {
-    /// Plain text, or token ids of its own tokenizer; as many answers as are wanted.
+    /// What our own engine does: as many answers of text as are wanted, or token ids of its own tokenizer; tools and schemas
+    /// by grammar.
     pub const LOCAL: Self = Self {
-        offers: Needs { several_choices: true, batch: true, best_of: true, echo: true, ..Needs::NONE },
+        offers: Needs {
+            tools: true,
+            response_format: true,
+            logprobs: true,
+            logit_bias: true,
+            several_choices: true,
+            batch: true,
+            best_of: true,
+            echo: true,
+            ..Needs::NONE
+        },
         token_prompts: true,
         generates: true,
         prefix_cache: false,
+        own_grammar: true,
     };
+    /// A server of the operator's, with what its configuration says it can do.
+    pub const fn of_server(offers: Needs) -> Self {
+        Self { offers, token_prompts: false, generates: true, prefix_cache: true, own_grammar: false }
+    }
+
     /// Everything that a chat may ask but token ids: what a model refuses, its provider says.
-    pub const CLOUD: Self = Self { offers: Needs::OF_CHAT, token_prompts: false, generates: true, prefix_cache: true };
+    pub const CLOUD: Self =
+        Self { offers: Needs::OF_CHAT, token_prompts: false, generates: true, prefix_cache: true, own_grammar: false };
     /// Vectors, of texts or of token ids of its own tokenizer.
     pub const CLOUD_EMBEDDING: Self = Self {
         offers: Needs { embeddings: true, dimensions: true, ..Needs::NONE },
         token_prompts: true,
         generates: false,
         prefix_cache: false,
+        own_grammar: false,
     };
 
     pub fn missing(self, needs: Needs) -> Needs {
         needs.without(self.offers)
+    }
+
+    /// What keeps the request from a target that offers all it needs.
+    pub fn unmet(self, request: &ChatRequest) -> Option<&Unmet> {
+        request.output.unmet.as_ref().filter(|_| self.own_grammar)
+    }
+
+    pub fn serves(self, request: &ChatRequest) -> bool {
+        let reads = self.token_prompts || !request.has_token_ids();
+        let writes = self.generates || request.needs.embeddings;
+        reads && writes && !self.missing(request.needs).any() && self.unmet(request).is_none()
     }
 }
 
@@ -90,6 +122,10 @@ pub struct LocalFacts {
     pub default_output: u32,
     pub max_output: u32,
     pub abilities: Abilities,
+    /// Whether what must stay local may go there.
+    pub premises: Premises,
+    /// How it continues an answer from its text, if it does. Our own engine replays tokens instead.
+    pub prefill: PrefillStyle,
     pub health: TargetHealth,
 }
 
@@ -162,12 +198,14 @@ pub struct Ask<'a> {
     pub recalled: Recalled,
     /// Until the request's deadline; `None` = not known.
     pub time_left: Option<Duration>,
+    /// Whether engines die of it.
+    pub verdict: Verdict,
 }
 
 impl<'a> Ask<'a> {
     /// A request of an unknown conversation.
     pub const fn new(request: &'a ChatRequest, grade: &'a Classification, progress: &'a Progress) -> Self {
-        Self { request, grade, progress, recalled: Recalled::NOTHING, time_left: None }
+        Self { request, grade, progress, recalled: Recalled::NOTHING, time_left: None, verdict: Verdict::Free }
     }
 
     /// Whether the request's key may use this target; without a key everything may be used.

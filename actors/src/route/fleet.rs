@@ -7,9 +7,9 @@ use super::{
 };
 use crate::{
     cloud::Provider,
-    config::{LocalConfig, ModelKind},
-    domain::{ModelName, Needs, TargetName},
-    gpu::{EngineSlot, SlotView, life::GpuState},
+    config::{LocalConfig, ModelKind, PrefillStyle},
+    domain::{ModelName, Needs, Premises, TargetName},
+    gpu::{EngineSlot, SlotView, life::GpuState, poison::Poison},
     health::Vitals,
 };
 use std::{sync::Arc, time::Duration};
@@ -22,6 +22,8 @@ pub struct Fleet {
     pub providers: Arc<[Arc<Provider>]>,
     pub sessions: Sessions,
     pub vitals: Vitals,
+    /// Requests that engines died of.
+    pub poison: Poison,
 }
 
 impl Fleet {
@@ -46,11 +48,18 @@ impl Fleet {
                 default_output: config.defaults.max_tokens,
                 max_output: config.defaults.max_output_tokens,
                 abilities: abilities(config, &view),
+                premises: config.server.as_ref().map_or(Premises::Own, |its| its.premises),
+                prefill: config.server.as_ref().map_or(PrefillStyle::None, |its| its.prefill),
                 health,
                 view,
             }
         };
         self.slots.iter().enumerate().map(facts).collect()
+    }
+
+    /// Whether this local target is a server somebody else runs.
+    pub fn is_server(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_some_and(|slot| slot.config().server.is_some())
     }
 
     pub fn clouds(&self, now: Instant) -> Vec<CloudFacts> {
@@ -105,6 +114,9 @@ impl Fleet {
 
 /// What a local target can do. Until its model is loaded it is given the benefit of the doubt: the engine will say.
 fn abilities(config: &LocalConfig, view: &SlotView) -> Abilities {
+    if let Some(server) = &config.server {
+        return Abilities::of_server(server.offers);
+    }
     let info = view.info.as_deref();
     let offers = Needs {
         embeddings: config.embedding_tokens.is_some() && info.is_none_or(|info| info.embeddings.is_some()),

@@ -2,7 +2,11 @@
 //! Pure; says for every target which gate stopped it.
 
 use super::facts::{Ask, CloudFacts, LocalFacts, Size, Surroundings};
-use crate::{config::PrefillStyle, domain::ModelChoice};
+use crate::{
+    config::PrefillStyle,
+    domain::{ModelChoice, Premises},
+    gpu::poison::Verdict,
+};
 use serde::Serialize;
 
 /// Share of a context window that prompt and explicit max_tokens may fill.
@@ -18,7 +22,7 @@ pub enum Gate {
     LocalOnly,
     /// The request's key may not use it.
     KeyPolicy,
-    /// It lacks something the request needs: tools, images, token ids, …
+    /// It lacks something the request needs: images, token ids, a schema that a grammar can stand for, …
     Abilities,
     /// Its wire format has no words for something the request asks.
     Wire,
@@ -28,6 +32,8 @@ pub enum Gate {
     Budget,
     /// It was tried for this request already.
     Tried,
+    /// An engine died of the request, so no GPU takes it for a while.
+    Barred,
     /// It takes no request now, and waiting for it makes no sense.
     State,
     /// The explicit max_tokens does not fit beside the prompt. The softest: with nothing else left, the answer is capped.
@@ -85,10 +91,12 @@ fn stops_local(local: &LocalFacts, ask: Ask<'_>, size: Size) -> Option<Gate> {
     let is_there = local.view.serving || local.view.state.comes_back_soon();
     first_stop([
         (Gate::Model, local_is_meant(local, ask)),
+        (Gate::LocalOnly, local.premises == Premises::Own || !ask.request.is_local_only()),
         (Gate::KeyPolicy, ask.may_use_local(local)),
-        (Gate::Abilities, is_able(local.abilities, ask)),
+        (Gate::Abilities, local.abilities.serves(ask.request)),
         (Gate::Context, size.prompt_least <= local_room(local, ask)),
         (Gate::Tried, !ask.progress.tried.contains(&local.key())),
+        (Gate::Barred, !matches!(ask.verdict, Verdict::Barred { .. })),
         (Gate::State, is_there),
         (Gate::Output, size.prompt_least.saturating_add(asked) <= local_room(local, ask)),
     ])
@@ -102,7 +110,7 @@ fn stops_cloud(cloud: &CloudFacts, ask: Ask<'_>, size: Size, around: Surrounding
         (Gate::Model, cloud_is_meant(cloud, ask)),
         (Gate::LocalOnly, !ask.request.is_local_only()),
         (Gate::KeyPolicy, ask.may_use_cloud(cloud)),
-        (Gate::Abilities, is_able(cloud.abilities, ask)),
+        (Gate::Abilities, cloud.abilities.serves(ask.request)),
         (Gate::Wire, cloud.wire.unmet(ask.request).is_none()),
         (Gate::Context, size.longest.saturating_add(asked) <= cloud_room(cloud, ask)),
         // Without a price nobody knows what a budget is charged.
@@ -120,16 +128,14 @@ pub(super) fn is_tokens(ask: Ask<'_>) -> bool {
     ask.request.has_token_ids()
 }
 
-fn is_able(abilities: super::facts::Abilities, ask: Ask<'_>) -> bool {
-    let needs = ask.request.needs;
-    let reads = abilities.token_prompts || !is_tokens(ask);
-    let writes = abilities.generates || needs.embeddings;
-    reads && writes && !abilities.missing(needs).any()
-}
-
 pub(super) fn local_is_meant(local: &LocalFacts, ask: Ask<'_>) -> bool {
     if let Some(cut) = &ask.progress.take_over {
-        return cut.replay.as_ref() == Some(&local.model);
+        // An engine of ours replays tokens, a server goes on from the text.
+        let replays = !local.view.is_server && cut.replay.as_ref() == Some(&local.model);
+        let continues = cut.prefix && local.prefill != PrefillStyle::None;
+        if !continues {
+            return replays;
+        }
     }
     match &ask.request.model {
         ModelChoice::Auto | ModelChoice::Local => true,

@@ -13,8 +13,8 @@ use serde_json::Value;
 use spillway_actors::{
     config::{CloudConfig, Config, ModelKind},
     domain::{
-        ChatRequest, Choices, ErrorKind, GatewayError, Input, ModelChoice, ModelName, Needs, Origin, Passage,
-        RequestId, RequestKind, SamplingWish,
+        ChatRequest, Choices, ErrorKind, GatewayError, Input, ModelChoice, ModelName, Needs, Origin, OutputWish,
+        Passage, RequestId, RequestKind, SamplingWish,
     },
 };
 
@@ -56,6 +56,7 @@ pub fn embeddings(
         choices: Choices::default(),
         needs: Needs { embeddings: true, dimensions, ..Needs::default() },
         sampling: SamplingWish::default(),
+        output: OutputWish::default(),
         max_tokens: None,
         stop: None,
         stream: false,

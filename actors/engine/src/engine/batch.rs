@@ -123,7 +123,7 @@ impl<B: Backend> Engine<B> {
         match prompt {
             Prompt::Text(text) | Prompt::Between { prefix: text, .. } => text.clone(),
             Prompt::Tokens(_) | Prompt::Chat { .. } => {
-                let bytes: Vec<u8> = tokens.iter().flat_map(|token| self.backend.piece(*token)).collect();
+                let bytes: Vec<u8> = tokens.iter().flat_map(|token| self.backend.piece(*token, false)).collect();
                 String::from_utf8_lossy(&bytes).into_owned()
             }
         }

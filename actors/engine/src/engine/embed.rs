@@ -226,7 +226,7 @@ fn broken(fault: &DecodeFault) -> JobFailure {
 
 pub(super) fn size(prompt: &Prompt) -> usize {
     match prompt {
-        Prompt::Chat { messages_json } => messages_json.len(),
+        Prompt::Chat { messages_json, .. } => messages_json.len(),
         Prompt::Text(text) => text.len(),
         Prompt::Tokens(tokens) => tokens.len(),
         Prompt::Between { prefix, suffix } => prefix.len() + suffix.len(),

@@ -68,7 +68,7 @@ fn kind(section: &Section<'_>) -> Option<ModelKind> {
     }
 }
 
-fn prefill(section: &Section<'_>) -> Option<PrefillStyle> {
+pub(super) fn prefill(section: &Section<'_>) -> Option<PrefillStyle> {
     const WORDS: [(&str, PrefillStyle); 3] = [
         ("none", PrefillStyle::None),
         ("assistant", PrefillStyle::Assistant),

@@ -3,7 +3,6 @@
 use crate::{
     domain::{ChatRequest, Input, TokenUsage},
     flight::sent::Sent,
-    gpu::frame::StopReason,
 };
 use std::collections::BTreeMap;
 
@@ -19,12 +18,10 @@ pub(super) struct Part {
     pub(super) echo: bool,
     /// Tokens that another attempt had sent: read again, not generated again.
     pub(super) replayed: u64,
-    /// Of a non-streaming answer so far.
-    pub(super) text: String,
     /// As the engine counts it: replayed tokens are completion tokens.
     pub(super) usage: TokenUsage,
-    pub(super) end: Option<StopReason>,
-    logprobs: f64,
+    /// The word for its end, once it has come.
+    pub(super) end: Option<&'static str>,
 }
 
 /// Every answer that the client has not got whole.
@@ -42,17 +39,6 @@ pub(super) fn parts(request: &ChatRequest, sent: &Sent) -> Vec<Part> {
 }
 
 impl Part {
-    /// Log-probability of the tokens of one piece.
-    pub(super) fn weigh(&mut self, logprob: f32) {
-        self.logprobs += f64::from(logprob);
-    }
-
-    /// Mean log-probability of a token: what `best_of` goes by. An empty answer is as likely as none.
-    fn likelihood(&self) -> f64 {
-        let tokens = self.usage.completion_tokens;
-        if tokens == 0 { f64::NEG_INFINITY } else { self.logprobs / tokens as f64 }
-    }
-
     /// Once it was accepted.
     fn reread(&self) -> u64 {
         if self.usage.prompt_tokens > 0 { self.replayed } else { 0 }
@@ -92,20 +78,23 @@ pub(super) fn usage_of_parts(parts: &[Part]) -> TokenUsage {
     }
 }
 
-/// Of each prompt's candidates the `n` most likely, the most likely first, numbered as the client counts.
-pub(super) fn best(parts: &[Part], n: u32) -> Vec<(u32, &Part)> {
+/// Of each prompt's candidates the `n` most likely, the most likely first: the number that the client knows each by, and its
+/// own.
+pub(super) fn best(parts: &[Part], n: u32, likelihood: impl Fn(&Part) -> Option<f32>) -> Vec<(u32, u32)> {
     let mut by_prompt: BTreeMap<usize, Vec<&Part>> = BTreeMap::new();
     for part in parts {
         by_prompt.entry(part.prompt).or_default().push(part);
     }
     let kept = by_prompt.into_values().flat_map(|mut candidates| {
         if candidates.len() > n as usize {
-            candidates.sort_by(|one, other| other.likelihood().total_cmp(&one.likelihood()));
+            // An empty answer is as likely as none.
+            let of = |part: &Part| likelihood(part).unwrap_or(f32::NEG_INFINITY);
+            candidates.sort_by(|one, other| of(other).total_cmp(&of(one)));
             candidates.truncate(n as usize);
         }
         candidates
     });
-    (0..).zip(kept).collect()
+    (0..).zip(kept).map(|(shown, part)| (shown, part.choice)).collect()
 }
 
 /// The seed of an answer: the client's own for the first, others for the rest, the same ones every time.
@@ -163,15 +152,10 @@ mod tests {
 
     #[test]
     fn the_most_likely_answers_of_each_prompt_are_kept_best_first() {
-        let mut all = parts(&request(2, 1, 3), &Sent::default());
-        for (part, (logprob, tokens)) in
-            all.iter_mut().zip([(-4.0, 2), (-3.0, 3), (-9.0, 3), (-8.0, 1), (0.0, 0), (-9.0, 3)])
-        {
-            part.weigh(logprob);
-            part.usage.completion_tokens = tokens;
-        }
-        let kept: Vec<_> = best(&all, 1).iter().map(|(choice, part)| (*choice, part.prompt, part.nth)).collect();
-        assert_eq!(kept, [(0, 0, 1), (1, 1, 2)]);
+        let all = parts(&request(2, 1, 3), &Sent::default());
+        let means = [Some(-2.0), Some(-1.0), Some(-3.0), Some(-8.0), None, Some(-3.0)];
+        let kept = best(&all, 1, |part| means[part.choice as usize]);
+        assert_eq!(kept, [(0, 1), (1, 5)]);
     }
 
     proptest! {
@@ -186,7 +170,7 @@ mod tests {
         fn best_keeps_n_of_every_prompt_with_numbers_without_gaps(prompts in 1usize..5, n in 1u32..4, more in 0u32..4) {
             let all = parts(&request(prompts, n, n + more), &Sent::default());
             prop_assert_eq!(all.len(), prompts * (n + more) as usize);
-            let choices: Vec<u32> = best(&all, n).iter().map(|(choice, _)| *choice).collect();
+            let choices: Vec<u32> = best(&all, n, |_| Some(0.0)).iter().map(|(choice, _)| *choice).collect();
             prop_assert_eq!(choices, (0..prompts as u32 * n).collect::<Vec<_>>());
         }
     }

@@ -1,7 +1,7 @@
 //! Work handed to the engine of one epoch, and where its outputs go. One lease covers all jobs of one request: it is given
 //! back when the engine is done with the last of them, however slowly their client reads.
 
-use super::{EngineSlot, Inner, JobStream};
+use super::{EngineSlot, Inner, JobStream, Tenant};
 use crate::gpu::{
     frame::{Batch, EmbedSpec, JobEvent, JobId, JobOutput, JobSpec, Prompt, ToEngine},
     life::Cause,
@@ -18,6 +18,12 @@ pub(super) struct Sink {
     /// `None` for a canary.
     lease: Option<u64>,
     since: Instant,
+}
+
+impl Sink {
+    pub(super) fn lease(&self) -> Option<u64> {
+        self.lease
+    }
 }
 
 impl EngineSlot {
@@ -95,20 +101,22 @@ impl EngineSlot {
     }
 }
 
-/// Passes one output to its job's channel; a gap in its sequence numbers means that the link cannot be trusted.
-pub(super) fn deliver(inner: &mut Inner, output: JobOutput, now: Instant) -> Result<(), Cause> {
-    let Some(sink) = inner.sinks.get_mut(&output.job) else { return Ok(()) };
+/// Passes one output to its job's channel; a gap in its sequence numbers means that the link cannot be trusted. Says who
+/// has been answered as a whole, if somebody has.
+pub(super) fn deliver(inner: &mut Inner, output: JobOutput, now: Instant) -> Result<Option<Tenant>, Cause> {
+    let Some(sink) = inner.sinks.get_mut(&output.job) else { return Ok(None) };
     if output.seq != sink.next_seq {
         return Err(Cause::Garbage(format!("job output {} where {} was due", output.seq, sink.next_seq)));
     }
     sink.next_seq += 1;
     let ended = matches!(output.event, JobEvent::Finished { .. } | JobEvent::Failed(_));
     let delivered = sink.events.try_send((sink.part, output.event)).is_ok();
+    let mut answered = None;
     if ended {
         if let Some(Sink { lease: Some(lease), since, .. }) = inner.sinks.remove(&output.job)
             && !inner.sinks.values().any(|other| other.lease == Some(lease))
         {
-            inner.leases.remove(&lease);
+            answered = inner.leases.remove(&lease);
             inner.stats.record_service(now.duration_since(since).as_secs_f64());
         }
     } else if !delivered {
@@ -117,5 +125,5 @@ pub(super) fn deliver(inner: &mut Inner, output: JobOutput, now: Instant) -> Res
             link.send(&ToEngine::Cancel { job: output.job });
         }
     }
-    Ok(())
+    Ok(answered)
 }
