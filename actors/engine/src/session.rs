@@ -186,6 +186,10 @@ fn turn<B: Backend>(engine: &mut Engine<B>, shared: &Shared, ordered: Option<Ord
         shared.set_gauges(engine.heartbeat());
         shared.send(&frame)?;
     }
+    // What was refused while nothing was computed: the next turn may be long in coming.
+    if let Some(said) = engine.flush() {
+        shared.send(&said)?;
+    }
     Ok(None)
 }
 
