@@ -10,6 +10,7 @@ mod anthropic;
 mod body;
 mod catalogue;
 mod dialect;
+mod embeddings;
 pub mod error;
 #[cfg(test)]
 mod fixtures;

@@ -1,6 +1,6 @@
 //! Every path with its operations. What is served under `/v1` is served without it too.
 
-use super::{anthropic, chat, completion, meta, responses, shared};
+use super::{anthropic, chat, completion, embeddings, meta, responses, shared};
 use utoipa::{
     ToSchema,
     openapi::{
@@ -125,6 +125,7 @@ fn served(c: &mut Collector) -> Vec<(&'static str, HttpMethod, Operation)> {
     vec![
         ("/chat/completions", HttpMethod::Post, chat_completions(c)),
         ("/completions", HttpMethod::Post, completions(c)),
+        ("/embeddings", HttpMethod::Post, embeddings_(c)),
         ("/responses", HttpMethod::Post, responses_(c)),
         ("/messages", HttpMethod::Post, messages(c)),
         ("/messages/count_tokens", HttpMethod::Post, count_tokens(c)),
@@ -153,6 +154,14 @@ fn completions(c: &mut Collector) -> Operation {
     Draft::new(c, "createCompletion", "OpenAI", "A text to go on with")
         .takes(body)
         .gives("200", answer("How it goes on", whole, &event))
+        .refuses()
+}
+
+fn embeddings_(c: &mut Collector) -> Operation {
+    let (body, list) = (c.of::<embeddings::EmbeddingsRequest>(), c.of::<embeddings::Embeddings>());
+    Draft::new(c, "createEmbeddings", "OpenAI", "Texts as vectors")
+        .takes(body)
+        .gives("200", json("One vector for each input", list))
         .refuses()
 }
 

@@ -57,6 +57,7 @@ impl EngineSlot {
             threads: config.threads,
             use_mmap: config.use_mmap,
             use_mlock: config.use_mlock,
+            embedding_tokens: config.embedding_tokens,
             batch_tokens: config.options.batch_tokens,
             ubatch_tokens: plan.ubatch_tokens,
             kv_type_k: plan.kv_type_k,
