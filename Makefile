@@ -6,12 +6,15 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos check build model deps clean
+.PHONY: help run test chaos fuzz schemathesis check build model deps clean
 
 GPU ?=
 CONFIG ?= config/spillway.toml
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 SECONDS_OF_CHAOS ?= 60
+# Of each fuzz target, and of one run of schemathesis. bash has a SECONDS of its own, so only the command line's counts.
+FUZZ_SECONDS := $(if $(filter command line,$(origin SECONDS)),$(SECONDS),600)
+CASES ?= 10000
 FEATURES := $(if $(GPU),--features spillway-engine/$(GPU))
 # One profile for everything: llama.cpp is compiled once for each profile, and it is the slow part.
 CARGO_FLAGS := --release --locked --workspace $(FEATURES)
@@ -40,6 +43,12 @@ chaos: ## kill everything in a loaded gateway for a minute and report what that 
 	cargo build $(CARGO_FLAGS) --bins --example chaos-report
 	@$(PULL)
 	@"$(TARGET_DIR)/release/examples/chaos-report" --seconds $(SECONDS_OF_CHAOS)
+
+fuzz: ## run every fuzz target for SECONDS=600 (TARGETS="chat sse" for some); what is found is kept in fuzz/artifacts
+	@scripts/fuzz.sh $(FUZZ_SECONDS) $(TARGETS)
+
+schemathesis: model build ## send CASES=10000 generated requests and hold every answer against /openapi.json
+	@scripts/schemathesis.sh $(CASES)
 
 check: ## formatting, lints, and (with cargo-deny installed) licences and banned crates
 	cargo fmt --all --check

@@ -75,9 +75,13 @@ need 'a C++ compiler' g++ command -v c++
 need pkg-config pkg-config command -v pkg-config
 need libclang libclang-dev has_libclang
 need 'pip for Python 3' python3-pip python3 -m pip --version
+if [[ "${1:-}" == test ]]; then
+	need 'venv for Python 3' python3-venv python3 -c 'import venv, ensurepip'
+fi
 install_packages
 check_rust
 if [[ "${1:-}" == test ]]; then
 	rust_component fmt rustfmt
 	rust_component clippy clippy
+	"$(dirname "${BASH_SOURCE[0]}")/schemathesis.sh" install
 fi

@@ -4,9 +4,12 @@
 mod health;
 mod memory;
 
-use crate::http::{
-    error::{ErrorReply, respond},
-    origin,
+use crate::{
+    http::{
+        error::{ErrorReply, respond},
+        origin,
+    },
+    serve::reload::{Cause, Reloader},
 };
 use axum::{
     Json, Router,
@@ -15,7 +18,7 @@ use axum::{
         Query, Request, State,
         rejection::{BytesRejection, QueryRejection},
     },
-    http::{HeaderMap, StatusCode, header},
+    http::{HeaderMap, StatusCode, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -37,20 +40,21 @@ use tokio::time::Instant;
 pub struct AdminState {
     pub runtime: Arc<Runtime>,
     pub metrics: PrometheusHandle,
+    pub reloader: Arc<Reloader>,
 }
 
 pub fn router(state: AdminState) -> Router {
-    let mut router = Router::new()
+    let router = Router::new()
         .route("/health", get(|| async { Json(json!({"status": "ok"})) }))
         .route("/metrics", get(metrics))
         .route("/admin/status", get(status))
         .route("/admin/actors", get(actors))
         .route("/admin/health/gpu", get(health::gpu))
         .route("/admin/usage", get(usage))
-        .route("/admin/usage/attempts", get(attempts));
-    if state.runtime.services.config.chaos_enabled {
-        router = router.route("/admin/chaos/kill", post(kill)).route("/admin/chaos/memory", post(memory::simulate));
-    }
+        .route("/admin/usage/attempts", get(attempts))
+        .route("/admin/reload", post(reload))
+        .route("/admin/chaos/kill", post(kill))
+        .route("/admin/chaos/memory", post(memory::simulate));
     router
         .fallback(|request: Request| async move {
             ErrorReply::unknown_url(request.method().as_str(), request.uri().path()).into_response()
@@ -66,7 +70,7 @@ pub fn router(state: AdminState) -> Router {
 
 /// Host and token, before anything else: a web page that rebinds its name to loopback gets nothing.
 async fn guard(State(state): State<AdminState>, request: Request, next: Next) -> Response {
-    let server = &state.runtime.services.config.server;
+    let server = &state.runtime.live.load().server;
     if !host_is_known(request.headers(), &server.admin_hosts) {
         let message = "this Host is not in [server] admin_hosts";
         return respond(&GatewayError::gateway(ErrorKind::Forbidden, message));
@@ -131,6 +135,7 @@ async fn status(State(state): State<AdminState>) -> Json<Value> {
         "requests": services.jobs.totals(),
         "draining": services.jobs.is_closed(),
         "ledger": services.ledger.snapshot(),
+        "config": state.reloader.status(),
     }))
 }
 
@@ -210,7 +215,25 @@ struct KillOrder {
     how: String,
 }
 
-async fn kill(State(state): State<AdminState>, body: Result<Bytes, BytesRejection>) -> Response {
+/// Reads the configuration again. A faulty one is refused with its faults, and the last good one stays.
+async fn reload(State(state): State<AdminState>) -> Response {
+    let reloader = Arc::clone(&state.reloader);
+    let Ok(report) = tokio::task::spawn_blocking(move || reloader.reload(Cause::Admin)).await else {
+        return respond(&GatewayError::gateway(ErrorKind::Internal, "reloading failed; the last good one stays"));
+    };
+    if report.ok {
+        return Json(json!(state.reloader.status())).into_response();
+    }
+    let refusal = GatewayError::invalid(None, "the configuration is faulty; the last good one stays");
+    let mut object = ErrorReply::from(&refusal).object();
+    object["reload"] = json!(report);
+    (StatusCode::BAD_REQUEST, Json(object)).into_response()
+}
+
+async fn kill(State(state): State<AdminState>, uri: Uri, body: Result<Bytes, BytesRejection>) -> Response {
+    if !state.runtime.live.load().chaos_enabled {
+        return ErrorReply::unknown_url("POST", uri.path()).into_response();
+    }
     let Ok(body) = body.map(|body| body.slice(..body.len().min(ORDER_BYTES))) else {
         return respond(&GatewayError::gateway(ErrorKind::TooLarge, "a chaos order is one small JSON object"));
     };

@@ -2,6 +2,7 @@
 //! table or JSON. It changes nothing on the server and judges nothing: the figures are for the reader.
 
 pub mod client;
+pub mod edge;
 pub mod engine;
 pub mod scenarios;
 pub mod stats;
@@ -23,6 +24,14 @@ const ENGINE_HELP: &str = "\
 Every --url is measured in alternation, level after level, so that a busy machine is unfair to none. A URL may have a
 name: --url ours=http://127.0.0.1:8080/v1 --url llama-server=http://127.0.0.1:9000/v1. Ratios are against the last URL.";
 
+const EDGE_HELP: &str = "\
+Ordinary requests are measured without and with bad company, in alternation: connections that drip a header, and clients
+that ask for a long stream and read nothing of it. Then many more requests than are admitted are sent at once, and the
+refusals are measured. The gateway should have nothing else to do, and answers should cost nothing:
+
+  spillway serve --demo &
+  spillway bench edge --pid $! --model deepseek-v3.2";
+
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     #[command(subcommand)]
@@ -37,6 +46,9 @@ enum What {
     /// Time to first token, inter-token latency and tokens per second at several numbers of clients.
     #[command(after_help = ENGINE_HELP)]
     Engine(engine::EngineArgs),
+    /// What slow, stalled and too many clients cost everybody else.
+    #[command(after_help = EDGE_HELP)]
+    Edge(edge::EdgeArgs),
 }
 
 /// Runs the benchmark that the arguments name. Results go to stdout, progress to stderr.
@@ -44,6 +56,7 @@ pub async fn run(args: BenchArgs) -> ExitCode {
     let outcome = match args.what {
         What::Scenarios(args) => scenarios::run(args).await,
         What::Engine(args) => engine::run(args).await,
+        What::Edge(args) => edge::run(args).await,
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

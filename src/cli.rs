@@ -7,15 +7,18 @@ use crate::{
     doctor::{self, DoctorArgs},
     models::{self, ModelsArgs},
     route::{self, RouteArgs},
-    serve::{self, ServeError, StopSignals},
+    serve::{
+        self, ServeError, StopSignals,
+        load::{Loaded, Loader},
+    },
     sim::{Sim, SimArgs},
 };
 use clap::{Args, Parser, Subcommand};
-use spillway_actors::config::{self, Config, DemoCloud, Sources, Warning};
+use spillway_actors::config::{Config, DemoCloud, Warning};
 use std::{
     fmt::Display,
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
 };
 use tokio_util::sync::CancellationToken;
@@ -153,42 +156,13 @@ async fn serve_demo(args: &ServeArgs) -> Result<(), ServeError> {
 }
 
 async fn serve_configured(args: &ConfigArgs, demo: Option<DemoCloud>) -> Result<(), ServeError> {
-    let (config, warnings) = load(args, demo)?;
-    for warning in warnings {
-        tracing::warn!("{warning}");
-    }
-    serve::run(config).await
+    serve::run(Loader::new(args.config.clone(), demo)).await
 }
 
 pub(crate) fn load(args: &ConfigArgs, demo: Option<DemoCloud>) -> Result<(Config, Vec<Warning>), ServeError> {
-    let file = match &args.config {
-        None => None,
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .map_err(|error| ServeError::Config(format!("cannot read {}: {error}", path.display())))?;
-            Some((path.clone(), text))
-        }
-    };
-    let env = readable_env()?;
-    let cache_dir = config::default_cache_dir(&env);
-    let sources = Sources { file, env, overrides: Vec::new(), cache_dir, demo };
-    let read = |path: &Path| std::fs::read_to_string(path);
-    config::load(&sources, &read).map_err(|faults| ServeError::Config(faults.to_string()))
-}
-
-/// The environment as text. Other programs' oddities are not our business, but ours must not be ignored in silence.
-fn readable_env() -> Result<Vec<(String, String)>, ServeError> {
-    let mut env = Vec::new();
-    for (name, value) in std::env::vars_os() {
-        match (name.into_string(), value.into_string()) {
-            (Ok(name), Ok(value)) => env.push((name, value)),
-            (Ok(name), Err(_)) if name.starts_with("SPILLWAY") => {
-                return Err(ServeError::Config(format!("the value of {name} is not UTF-8")));
-            }
-            _ => {}
-        }
-    }
-    Ok(env)
+    let (_, loaded) = Loader::new(args.config.clone(), demo).load();
+    let Loaded { config, warnings } = loaded?;
+    Ok((config, warnings))
 }
 
 fn check_offline(args: &CheckArgs) -> ExitCode {

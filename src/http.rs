@@ -18,5 +18,5 @@ mod route;
 pub mod routes;
 pub mod stream;
 
-pub use listen::{Limits, serve};
+pub use listen::{Door, Limits, serve};
 pub use routes::{EdgeState, api_router};

@@ -1,18 +1,23 @@
 //! One run of the gateway: listeners, recorder, actors, and the orderly end. Holds the order of start and stop, nothing
 //! else.
 
+pub mod load;
+pub mod reload;
+
 use crate::{
     admin::{self, AdminState},
     cli::say,
     http::{
-        listen::{self, Limits},
+        listen::{self, Door},
         routes::{EdgeState, api_router},
     },
     sim::{Sim, SimOptions},
 };
+use load::{LoadError, Loaded, Loader};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use reload::Reloader;
 use spillway_actors::{
-    config::{Config, ServerConfig},
+    config::{Config, LiveConfig},
     observe,
     runtime::{Runtime, StartError},
     task,
@@ -44,7 +49,7 @@ const SECONDS_BUCKETS: [f64; 18] =
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     #[error("{0}")]
-    Config(String),
+    Config(#[from] LoadError),
     #[error("cannot listen on {address} ([server] {key}): {source}; is another instance running?")]
     Listen { key: &'static str, address: SocketAddr, source: io::Error },
     #[error("the simulated provider cannot listen on loopback: {0}")]
@@ -78,12 +83,19 @@ pub async fn demo_provider() -> Result<Sim, ServeError> {
     Sim::bind(SocketAddr::from(([127, 0, 0, 1], 0)), options).await.map_err(ServeError::Demo)
 }
 
-/// Serves until a signal or Root's death.
+/// Serves what `loader` loads until a signal or Root's death.
 ///
 /// # Errors
-/// An address is taken, actors cannot start, or Root died.
-pub async fn run(config: Config) -> Result<(), ServeError> {
+/// The configuration is faulty, an address is taken, actors cannot start, or Root died.
+pub async fn run(loader: Loader) -> Result<(), ServeError> {
+    open_files();
     let mut signals = StopSignals::catch().map_err(ServeError::Signals)?;
+    let hangups = reload::hangups().map_err(ServeError::Signals)?;
+    let (files, loaded) = loader.load();
+    let Loaded { config, warnings } = loaded?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
     let config = Arc::new(config);
     let api = bind("listen", config.server.listen).await?;
     let admin = bind("admin_listen", config.server.admin_listen).await?;
@@ -95,18 +107,23 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     let stop = CancellationToken::new();
     let (api_addr, admin_addr) = (local(&api, config.server.listen), local(&admin, config.server.admin_listen));
     let runtime = Arc::new(runtime);
-    let admin_state = AdminState { runtime: Arc::clone(&runtime), metrics };
-    let serving_api =
-        task::detached(listen::serve(api, api_router(EdgeState::new(services)), stop.clone(), Limits::default()));
+    let live = runtime.live.clone();
+    let reloader = Arc::new(Reloader::new(loader, files, Arc::clone(&runtime)));
+    let _following = task::owned(Arc::clone(&reloader).follow(hangups));
+    let admin_state = AdminState { runtime: Arc::clone(&runtime), metrics, reloader };
+    let most = config.server.edge.max_connections;
+    let api_routes = api_router(EdgeState::new(services).following(live.clone()));
+    let serving_api = task::detached(listen::serve(api, api_routes, stop.clone(), most, door(&live, true)));
+    let admin_tls = !config.server.admin_listen.ip().is_loopback();
     let serving_admin =
-        task::detached(listen::serve(admin, admin::router(admin_state), stop.clone(), Limits::default()));
+        task::detached(listen::serve(admin, admin::router(admin_state), stop.clone(), most, door(&live, admin_tls)));
     greet(&config, api_addr, admin_addr);
 
     let outcome = tokio::select! {
         () = signals.next() => {
             tracing::info!("draining: no new requests are admitted");
             jobs.close();
-            drain(&jobs, &config.server, &mut signals).await;
+            drain(&jobs, live.load().server.drain_timeout, &mut signals).await;
             Ok(())
         }
         () = runtime.root_ended() => {
@@ -123,11 +140,30 @@ pub async fn run(config: Config) -> Result<(), ServeError> {
     outcome
 }
 
+/// Takes as many open files as the system gives: a shell's default of 1024 is fewer than the connections meant to be held.
+fn open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
+}
+
 /// Waits for open requests; a second signal cuts the wait short.
-async fn drain(jobs: &spillway_actors::jobs::JobTable, server: &ServerConfig, signals: &mut StopSignals) {
+async fn drain(jobs: &spillway_actors::jobs::JobTable, timeout: Duration, signals: &mut StopSignals) {
     tokio::select! {
-        _ = jobs.drained(server.drain_timeout) => {}
+        _ = jobs.drained(timeout) => {}
         () = signals.next() => tracing::warn!("second signal: not waiting any longer"),
+    }
+}
+
+/// Lets each connection in as the configuration in force says.
+fn door(live: &LiveConfig, tls: bool) -> impl Fn() -> Door + use<> {
+    let live = live.clone();
+    move || {
+        let server = &live.load().server;
+        let tls = server.tls.as_ref().filter(|_| tls).map(|identity| Arc::clone(&identity.server));
+        Door { limits: (&server.edge).into(), tls }
     }
 }
 
@@ -196,14 +232,17 @@ impl StopSignals {
 }
 
 fn greet(config: &Config, api: SocketAddr, admin: SocketAddr) {
-    say(&format!("spillway serves http://{api}/v1 · admin and metrics on http://{admin}"));
+    let tls = config.server.tls.is_some();
+    let scheme = if tls { "https" } else { "http" };
+    let admin_scheme = if tls && !admin.ip().is_loopback() { "https" } else { "http" };
+    say(&format!("spillway serves {scheme}://{api}/v1 · admin and metrics on {admin_scheme}://{admin}"));
     if !config.clouds.iter().any(|cloud| cloud.is_usable()) {
         say(&"no cloud provider has a key: serving every tier locally");
     }
     say(&"try:");
     say(&format!(
-        "  curl http://{api}/v1/chat/completions -H 'content-type: application/json' \
+        "  curl {scheme}://{api}/v1/chat/completions -H 'content-type: application/json' \
          -d '{{\"messages\":[{{\"role\":\"user\",\"content\":\"Say hello\"}}]}}'"
     ));
-    say(&format!("status: http://{admin}/admin/status"));
+    say(&format!("status: {admin_scheme}://{admin}/admin/status"));
 }

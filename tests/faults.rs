@@ -18,12 +18,20 @@ mod support;
 mod accounts;
 #[path = "faults/answers.rs"]
 mod answers;
+#[path = "faults/bodies.rs"]
+mod bodies;
 #[path = "faults/clients.rs"]
 mod clients;
+#[path = "faults/crowd.rs"]
+mod crowd;
 #[path = "faults/failures.rs"]
 mod failures;
 #[path = "faults/limits.rs"]
 mod limits;
+#[path = "faults/reload.rs"]
+mod reload;
+#[path = "faults/secrets.rs"]
+mod secrets;
 #[path = "faults/silence.rs"]
 mod silence;
 #[path = "faults/streams.rs"]

@@ -23,6 +23,8 @@ mod api;
 mod cascade;
 #[path = "integration/doctor.rs"]
 mod doctor;
+#[path = "integration/edge.rs"]
+mod edge;
 #[path = "integration/engine.rs"]
 mod engine;
 #[path = "integration/errors.rs"]

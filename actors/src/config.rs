@@ -2,7 +2,9 @@
 //! reports every fault at once with its place. Nothing here reads a file or the environment: the caller passes text in.
 
 mod catalogue;
+mod edge;
 mod fault;
+mod live;
 mod raw;
 mod resolve;
 mod section;
@@ -12,7 +14,9 @@ mod sources;
 mod tests;
 
 pub use catalogue::{Capability, Catalogue, CatalogueModel};
+pub use edge::{CorsOrigins, EdgeConfig, TlsIdentity};
 pub use fault::{ConfigFaults, Fault, Place, Warning};
+pub use live::{LiveConfig, in_force};
 pub use resolve::load;
 pub use source::{BadSource, Source, is_loopback};
 pub use sources::{BUILT_IN, DemoCloud, ReadFile, Sources, default_cache_dir};
@@ -56,6 +60,14 @@ impl Config {
     }
 }
 
+#[cfg(test)]
+impl Config {
+    /// The built-in configuration: what tests start from.
+    pub(crate) fn built_in() -> Self {
+        load(&Sources::default(), &|_| Err(std::io::ErrorKind::NotFound.into())).expect("it is good").0
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct ServerConfig {
     pub listen: SocketAddr,
@@ -72,10 +84,17 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
     /// Comment frames keep an idle SSE stream open; `None` = off.
     pub keep_alive: Option<Duration>,
+    /// What connections may cost.
+    pub edge: EdgeConfig,
+    pub cors: CorsOrigins,
+    /// `None` = plain HTTP.
+    pub tls: Option<TlsIdentity>,
+    /// How often files are looked at for changes; `None` = never.
+    pub reload_poll: Option<Duration>,
 }
 
 /// One `[[local]]` entry.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LocalConfig {
     pub name: TargetName,
     /// What clients may call the model.
@@ -162,7 +181,7 @@ impl LocalConfig {
     }
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LocalDefaults {
     pub sampling: Sampling,
     /// Output tokens when the request names none.
@@ -379,7 +398,7 @@ pub struct LedgerConfig {
     pub baseline: Option<ModelName>,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HealthConfig {
     pub interval: Duration,
     pub timeout: Duration,
@@ -411,7 +430,7 @@ impl Default for StrainLimits {
     }
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct SupervisionConfig {
     pub gpu: EngineRestart,
     pub actors: ActorRestart,

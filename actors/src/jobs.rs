@@ -2,6 +2,7 @@
 //! a guard in the request's flight; dropping the guard settles the request, so none ends twice and none never.
 
 use crate::{
+    config::Config,
     domain::{ChatRequest, Complexity, ErrorKind, GatewayError, ModelName, RequestId},
     gpu::Lease,
     observe,
@@ -10,7 +11,10 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 use tokio::{sync::watch, time::Instant};
@@ -71,6 +75,8 @@ pub struct TakeOver {
 #[derive(Debug)]
 pub struct Job {
     pub request: Arc<ChatRequest>,
+    /// In force when it was admitted, and for this request until its end.
+    pub config: Arc<Config>,
     /// Order of admission: the queue is drained in this order.
     pub seq: u64,
     pub admitted_at: Instant,
@@ -141,7 +147,7 @@ struct Open {
 
 #[derive(Debug)]
 struct Inner {
-    limit: usize,
+    limit: AtomicUsize,
     open: Mutex<Open>,
     running: watch::Sender<usize>,
 }
@@ -154,19 +160,26 @@ pub struct JobTable {
 
 impl JobTable {
     pub fn new(limit: usize) -> Self {
+        let limit = AtomicUsize::new(limit);
         Self { inner: Arc::new(Inner { limit, open: Mutex::default(), running: watch::Sender::new(0) }) }
     }
 
+    /// From now on at most so many; those already open go on.
+    pub fn set_limit(&self, limit: usize) {
+        self.inner.limit.store(limit, Ordering::Relaxed);
+    }
+
     /// Admits a request or says why not. Nothing is queued before this.
-    pub fn admit(&self, request: ChatRequest, now: Instant, timeout: Duration) -> Result<JobGuard, GatewayError> {
+    pub fn admit(&self, request: ChatRequest, config: Arc<Config>, now: Instant) -> Result<JobGuard, GatewayError> {
+        let limit = self.inner.limit.load(Ordering::Relaxed);
         let mut open = self.inner.open.lock();
         if open.closed {
             open.totals.refused += 1;
             return Err(shutting_down());
         }
-        if open.jobs.len() >= self.inner.limit {
+        if open.jobs.len() >= limit {
             open.totals.refused += 1;
-            let message = format!("{} requests are in work, the configured limit; retry shortly", self.inner.limit);
+            let message = format!("{limit} requests are in work, the configured limit; retry shortly");
             return Err(GatewayError::gateway(ErrorKind::RateLimited, message).retry_after(Duration::from_secs(1)));
         }
         open.next_seq += 1;
@@ -174,7 +187,8 @@ impl JobTable {
             request: Arc::new(request),
             seq: open.next_seq,
             admitted_at: now,
-            deadline: now + timeout,
+            deadline: now + config.server.request_timeout,
+            config,
             lease: Mutex::new(None),
             progress: Mutex::default(),
             cancelled: CancellationToken::new(),
@@ -277,29 +291,4 @@ impl Drop for JobGuard {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn request() -> ChatRequest {
-        ChatRequest { id: RequestId::random(), ..ChatRequest::plain("hi") }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn every_admitted_request_ends_once_whether_settled_or_dropped() {
-        let table = JobTable::new(3);
-        let now = Instant::now();
-        let admit = || table.admit(request(), now, Duration::from_secs(1));
-        let (first, second, third) = (admit().unwrap(), admit().unwrap(), admit().unwrap());
-        assert_eq!(admit().unwrap_err().kind, ErrorKind::RateLimited);
-        first.settle(Outcome::Completed);
-        drop(second);
-        table.fail_all();
-        assert!(third.job().is_cancelled());
-        assert_eq!(admit().unwrap_err().kind, ErrorKind::ShuttingDown);
-        third.settle(Outcome::Failed(ErrorKind::ShuttingDown));
-        assert!(table.drained(Duration::ZERO).await);
-        let totals = table.totals();
-        assert_eq!((totals.admitted, totals.refused, totals.running), (3, 2, 0));
-        assert_eq!(totals.ended.into_iter().collect::<Vec<_>>(), [("internal", 1), ("ok", 1), ("shutting_down", 1)]);
-    }
-}
+mod tests;

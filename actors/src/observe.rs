@@ -60,6 +60,8 @@ pub fn describe() {
     describe_counter!("spillway_gpu_energy_joules_total", "Energy drawn since the driver was loaded, in joules");
     describe_counter!("spillway_gpu_xid_errors_total", "Errors reported by the driver, by Xid");
     describe_counter!("spillway_provider_probes_total", "Active probes by provider and outcome");
+    describe_counter!("spillway_config_reloads_total", "Configurations read again, by outcome");
+    describe_counter!("spillway_connections_cut_total", "Connections that we ended, by cause");
     describe_gauge!("spillway_build_info", "1, with the version as label");
 }
 
@@ -263,6 +265,15 @@ pub fn tokens(target: &str, model: &str, prompt: u64, completion: u64) {
 pub fn cost(model: &str, nano_usd: u64, saved_nano_usd: u64) {
     counter!("spillway_cost_nanousd_total", "model" => model_label(model)).increment(nano_usd);
     counter!("spillway_saved_nanousd_total").increment(saved_nano_usd);
+}
+
+pub fn config_reload(ok: bool) {
+    counter!("spillway_config_reloads_total", "outcome" => if ok { "ok" } else { "refused" }).increment(1);
+}
+
+/// `cause` is header, stalled_reader, tls or address_full.
+pub fn connection_cut(cause: &'static str) {
+    counter!("spillway_connections_cut_total", "cause" => cause).increment(1);
 }
 
 /// `value`: 0 passing, 1 probing, 2 tripped.

@@ -7,7 +7,7 @@ pub use kill::{ChaosError, KillWay};
 use crate::{
     chaos::Fault,
     cloud::{CloudActor, CloudMsg, Provider, RetryBudget},
-    config::Config,
+    config::{Config, LiveConfig, in_force},
     domain::GatewayError,
     flight::{HedgeBudget, Services},
     gpu::{EngineSlot, GpuModelActor, GpuMsg, process::Spawner},
@@ -72,6 +72,8 @@ struct Directory {
 /// The gateway, running.
 pub struct Runtime {
     pub services: Services,
+    /// The configuration in force; `services` holds the one of the start.
+    pub live: LiveConfig,
     pub tree: Tree,
     pub vitals: Vitals,
     directory: Directory,
@@ -111,10 +113,12 @@ impl Runtime {
             scores: Scores::default(),
             config,
         };
+        let live = LiveConfig::new(Arc::clone(&services.config));
         let tree = Tree::default();
         let spawner = Spawner::start()?;
         let parts = Parts {
             services: &services,
+            live: &live,
             directory: &directory,
             tree: &tree,
             vitals: &vitals,
@@ -129,7 +133,22 @@ impl Runtime {
         directory.root.set(reference);
         let root_ended = CancellationToken::new();
         task::detached(tell_end(ended, root_ended.clone(), directory.root.clone(), tree.clone()));
-        Ok(Self { services, tree, vitals, directory, root_ended, _spawner: spawner })
+        Ok(Self { services, live, tree, vitals, directory, root_ended, _spawner: spawner })
+    }
+
+    /// Makes of `wanted` what can be made of it without a restart, for every request from now on. Requests under way keep
+    /// the configuration they were admitted with. Names what only a restart will change.
+    pub fn adopt(&self, wanted: Config) -> Vec<String> {
+        let (next, kept) = in_force(&self.services.config, &self.live.load(), wanted);
+        observe::label_models(next.names());
+        // Before any request may name them.
+        for (provider, config) in self.services.fleet.providers.iter().zip(&next.clouds) {
+            provider.configure(&config.models, &config.keys);
+        }
+        self.services.jobs.set_limit(next.server.max_inflight);
+        self.live.publish(Arc::new(next));
+        self.services.fleet.slots.iter().for_each(|slot| slot.ask_memory_back());
+        kept
     }
 
     /// Resolves when Root has died: its restart budget is spent, or it was killed. The caller fails what is open and
@@ -247,6 +266,7 @@ fn handle<M: Message>(address: &Address<M>, make: fn(Fault) -> M) -> Option<Hand
 /// What the tree is built from.
 struct Parts<'a> {
     services: &'a Services,
+    live: &'a LiveConfig,
     directory: &'a Directory,
     tree: &'a Tree,
     vitals: &'a Vitals,
@@ -278,12 +298,8 @@ impl Parts<'_> {
             slots: Arc::clone(&services.fleet.slots),
             providers: Arc::clone(&services.fleet.providers),
         };
-        let classifier = ClassifierActor { kind: config.router.classifier, router: directory.router.clone() };
-        let router = RouterActor {
-            config: Arc::clone(config),
-            fleet: services.fleet.clone(),
-            gpus: Arc::clone(&directory.gpus),
-        };
+        let classifier = ClassifierActor { router: directory.router.clone() };
+        let router = RouterActor { fleet: services.fleet.clone(), gpus: Arc::clone(&directory.gpus) };
         vec![
             leaf(names::LEDGER, ledger, &directory.ledger),
             self.cloud_supervisor(),
@@ -296,11 +312,10 @@ impl Parts<'_> {
 
     fn cloud_supervisor(&self) -> ChildSpec {
         let mut members = Vec::new();
-        let taken = Arc::new(self.services.config.names());
         for provider in self.services.fleet.providers.iter().filter(|provider| provider.config().is_usable()) {
             for (at, seat) in provider.seats().iter().enumerate() {
-                let (provider, seat, taken) = (Arc::clone(provider), Arc::clone(seat), Arc::clone(&taken));
-                let actor = CloudActor { provider, seat, taken };
+                let (provider, seat, live) = (Arc::clone(provider), Arc::clone(seat), self.live.clone());
+                let actor = CloudActor { provider, seat, live };
                 let address = actor.seat.address.clone();
                 members.push(leaf(format!("cloud/{}/{at}", actor.provider.config().name), actor, &address));
             }

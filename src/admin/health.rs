@@ -73,12 +73,12 @@ fn verdict<'a>(
 /// Part of `GET /admin/status`: one entry per provider that takes traffic.
 pub(super) fn providers(runtime: &Runtime, now: Instant) -> Vec<Value> {
     let vitals = runtime.vitals.read();
-    let usable = runtime.services.fleet.providers.iter().enumerate().filter(|(_, each)| each.config().is_usable());
+    let usable = runtime.services.fleet.providers.iter().enumerate().filter(|(_, each)| each.is_usable());
     usable
         .map(|(at, provider)| {
             let health = vitals.providers.get(at);
             let probe = health.and_then(|health| health.probe.as_ref());
-            let models = provider.config().models.iter().enumerate().map(|(model, config)| {
+            let models = provider.models().into_iter().map(|(model, config)| {
                 let last_minute = runtime.vitals.cloud(at, model, now).score;
                 json!({"model": config.name.as_str(), "last_minute": last_minute})
             });

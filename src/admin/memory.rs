@@ -2,11 +2,12 @@
 //! memory its engine pretends to have.
 
 use super::AdminState;
-use crate::http::error::respond;
+use crate::http::error::{ErrorReply, respond};
 use axum::{
     Json,
     body::Bytes,
     extract::{State, rejection::BytesRejection},
+    http::Uri,
     response::{IntoResponse, Response},
 };
 use serde::Deserialize;
@@ -54,7 +55,14 @@ struct Order {
 
 /// `POST /admin/chaos/memory {"gpu", "bytes"}`: from its next load on the engine counts as if the CPU were a GPU of so many
 /// bytes. There only with `[chaos] enabled`.
-pub(super) async fn simulate(State(state): State<AdminState>, body: Result<Bytes, BytesRejection>) -> Response {
+pub(super) async fn simulate(
+    State(state): State<AdminState>,
+    uri: Uri,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    if !state.runtime.live.load().chaos_enabled {
+        return ErrorReply::unknown_url("POST", uri.path()).into_response();
+    }
     let Ok(body) = body.map(|body| body.slice(..body.len().min(ORDER_BYTES))) else {
         return respond(&GatewayError::gateway(ErrorKind::TooLarge, "a chaos order is one small JSON object"));
     };

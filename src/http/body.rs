@@ -4,26 +4,38 @@ use axum::body::{Body, BodyDataStream};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use http::{HeaderMap, header};
-use spillway_actors::domain::{ErrorKind, GatewayError, Origin};
+use spillway_actors::{
+    config::ServerConfig,
+    domain::{ErrorKind, GatewayError, Origin},
+};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// An upload that is not here by then is refused.
-const UPLOAD: Duration = Duration::from_secs(30);
 /// A body that is too large is read on this far, or this long, so that its sender reads the answer.
 const DRAIN_BYTES: usize = 32 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
-/// Memory of all bodies being read or answered, in KiB.
-const SHARED_KIB: usize = 256 << 10;
+
+/// Of one body.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) bytes: usize,
+    /// A body that is not whole by then is refused.
+    pub(super) time: Duration,
+}
+
+impl From<&ServerConfig> for Bounds {
+    fn from(server: &ServerConfig) -> Self {
+        Self { bytes: server.max_body_bytes, time: server.edge.upload_timeout }
+    }
+}
 
 /// What all bodies may take up together.
 #[derive(Debug, Clone)]
 pub(super) struct Budget(Arc<Semaphore>);
 
 impl Budget {
-    /// Enough for at least one body of `largest` bytes.
-    pub(super) fn new(largest: usize) -> Self {
-        Self(Arc::new(Semaphore::new(SHARED_KIB.max(kib(largest)))))
+    pub(super) fn new(bytes: usize) -> Self {
+        Self(Arc::new(Semaphore::new(kib(bytes))))
     }
 
     /// Never waits: a full house is a reason to send the newest away.
@@ -51,9 +63,10 @@ pub(super) struct Upload {
 pub(super) async fn read(
     headers: &HeaderMap,
     body: Body,
-    limit: usize,
+    bounds: Bounds,
     budget: &Budget,
 ) -> Result<Upload, GatewayError> {
+    let limit = bounds.bytes;
     if headers.get(header::CONTENT_ENCODING).is_some_and(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity"))
     {
         return Err(super::parse::fault("content-encoding", "Compressed request bodies are not supported."));
@@ -67,14 +80,14 @@ pub(super) async fn read(
         }
         return Err(too_large(limit));
     }
-    match tokio::time::timeout(UPLOAD, gather(&mut data, limit, budget)).await {
+    match tokio::time::timeout(bounds.time, gather(&mut data, limit, budget)).await {
         Ok(Ok(upload)) => Ok(upload),
         Ok(Err(error)) => {
             drain(&mut data, limit).await;
             Err(error)
         }
         Err(_) => {
-            let message = format!("The request body was not complete within {} s.", UPLOAD.as_secs());
+            let message = format!("The request body was not complete within {} s.", bounds.time.as_secs());
             Err(GatewayError::new(Origin::Client, ErrorKind::Timeout, message))
         }
     }
@@ -126,13 +139,23 @@ mod tests {
         Body::from_stream(stream::iter((0..count).map(move |_| Ok::<_, Infallible>(Bytes::from(vec![b'x'; size])))))
     }
 
+    const SHARED_KIB: usize = 64;
+
+    fn shared() -> Budget {
+        Budget::new(SHARED_KIB << 10)
+    }
+
+    const fn bounds(bytes: usize) -> Bounds {
+        Bounds { bytes, time: Duration::from_secs(30) }
+    }
+
     async fn read_all(body: Body, limit: usize, budget: &Budget) -> Result<Upload, GatewayError> {
-        read(&HeaderMap::new(), body, limit, budget).await
+        read(&HeaderMap::new(), body, bounds(limit), budget).await
     }
 
     #[tokio::test]
     async fn a_body_up_to_the_limit_is_read_and_its_share_given_back() {
-        let budget = Budget::new(0);
+        let budget = shared();
         let upload = read_all(pieces(4, 1000), 4000, &budget).await.unwrap();
         assert_eq!((upload.bytes.len(), upload.held.num_permits()), (4000, 4));
         drop(upload);
@@ -144,7 +167,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_stalled_upload_times_out() {
         let stalled = Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
-        let error = read_all(stalled, 10, &Budget::new(0)).await.unwrap_err();
+        let error = read_all(stalled, 10, &shared()).await.unwrap_err();
         assert_eq!((error.kind, error.origin), (ErrorKind::Timeout, Origin::Client));
     }
 
@@ -154,11 +177,11 @@ mod tests {
         headers.insert(header::CONTENT_LENGTH, 11.into());
         let stalled = || Body::from_stream(stream::pending::<Result<Bytes, Infallible>>());
         let began = tokio::time::Instant::now();
-        let error = read(&headers, stalled(), 10, &Budget::new(0)).await.unwrap_err();
+        let error = read(&headers, stalled(), bounds(10), &shared()).await.unwrap_err();
         assert_eq!((error.kind, began.elapsed()), (ErrorKind::TooLarge, DRAIN_TIME));
         headers.insert(header::EXPECT, "100-continue".parse().unwrap());
         let began = tokio::time::Instant::now();
-        assert!(read(&headers, stalled(), 10, &Budget::new(0)).await.is_err());
+        assert!(read(&headers, stalled(), bounds(10), &shared()).await.is_err());
         assert_eq!(began.elapsed(), Duration::ZERO);
     }
 
@@ -176,7 +199,7 @@ mod tests {
     async fn a_compressed_body_is_refused() {
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_ENCODING, "gzip".parse().unwrap());
-        let error = read(&headers, Body::from("{}"), 10, &Budget::new(0)).await.unwrap_err();
+        let error = read(&headers, Body::from("{}"), bounds(10), &shared()).await.unwrap_err();
         assert_eq!(error.param.as_deref(), Some("content-encoding"));
     }
 }

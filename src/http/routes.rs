@@ -2,16 +2,18 @@
 
 use super::{
     answer::{self, Wish},
-    body::{self, Budget},
+    body::{self, Bounds, Budget},
     catalogue,
     error::{self, ErrorReply},
-    frames, origin, parse, ready,
+    frames,
+    origin::{self, Page},
+    parse, ready,
     render::Stamp,
     route,
 };
 use axum::{
     Json, Router,
-    extract::{Path, Request, State, rejection::PathRejection},
+    extract::{FromRef, Path, Request, State, rejection::PathRejection},
     middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::{get, post},
@@ -20,6 +22,7 @@ use futures_util::FutureExt;
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 use spillway_actors::{
+    config::LiveConfig,
     domain::{ChatRequest, ErrorKind, GatewayError, RequestId, RequestKind},
     flight::{self, Services},
 };
@@ -36,7 +39,9 @@ const LARGE_BODY: usize = 64 << 10;
 /// What every handler needs.
 #[derive(Clone)]
 pub struct EdgeState {
+    /// With the configuration that was in force when the request came.
     pub services: Services,
+    live: LiveConfig,
     bodies: Budget,
     /// Unix seconds of the start.
     started: u64,
@@ -44,8 +49,28 @@ pub struct EdgeState {
 
 impl EdgeState {
     pub fn new(services: Services) -> Self {
-        let bodies = Budget::new(services.config.server.max_body_bytes);
-        Self { services, bodies, started: unix_seconds() }
+        let server = &services.config.server;
+        let bodies = Budget::new(server.edge.max_bodies_bytes.max(server.max_body_bytes));
+        let live = LiveConfig::new(Arc::clone(&services.config));
+        Self { services, live, bodies, started: unix_seconds() }
+    }
+
+    /// Takes each request's configuration from there.
+    #[must_use]
+    pub fn following(self, live: LiveConfig) -> Self {
+        Self { live, ..self }
+    }
+}
+
+/// What the router holds; each request gets its own [`EdgeState`] from it.
+#[derive(Clone)]
+struct Edge(EdgeState);
+
+impl FromRef<Edge> for EdgeState {
+    fn from_ref(edge: &Edge) -> Self {
+        let mut state = edge.0.clone();
+        state.services.config = state.live.load();
+        state
     }
 }
 
@@ -74,24 +99,30 @@ pub fn api_router(state: EdgeState) -> Router {
     router
         .fallback(unknown_url)
         .method_not_allowed_fallback(wrong_method)
-        .with_state(state)
-        .layer(middleware::from_fn(identified))
+        .with_state(Edge(state.clone()))
+        .layer(middleware::from_fn_with_state(state.live, identified))
 }
 
 /// Gives the request its id, and the response its id and duration. A panic of a handler is an answer, too.
-async fn identified(mut request: Request, next: Next) -> Response {
+async fn identified(State(live): State<LiveConfig>, mut request: Request, next: Next) -> Response {
     let arrival = Arrival { id: RequestId::random(), at: Instant::now() };
     request.extensions_mut().insert(arrival);
-    let mut response = if origin::is_foreign(request.headers()) {
-        error::respond(&origin::refusal())
-    } else {
-        let handled = AssertUnwindSafe(next.run(request)).catch_unwind().await;
-        handled.unwrap_or_else(|_| {
-            tracing::error!(request = %arrival.id, "a handler panicked");
-            error::respond(&frames::bug())
-        })
+    let page = origin::page(request.headers(), &live.load().server.cors);
+    let mut response = match &page {
+        Page::Foreign => error::respond(&origin::refusal()),
+        Page::Listed(_) if origin::is_preflight(request.method(), request.headers()) => {
+            origin::preflight(request.headers())
+        }
+        Page::None | Page::Local | Page::Listed(_) => {
+            let handled = AssertUnwindSafe(next.run(request)).catch_unwind().await;
+            handled.unwrap_or_else(|_| {
+                tracing::error!(request = %arrival.id, "a handler panicked");
+                error::respond(&frames::bug())
+            })
+        }
     };
     let headers = response.headers_mut();
+    page.allow(headers);
     if let Ok(id) = HeaderValue::try_from(arrival.id.to_string()) {
         headers.insert("x-request-id", id);
     }
@@ -124,7 +155,7 @@ async fn received(
     let (parts, body) = request.into_parts();
     let config = &state.services.config;
     let id = parts.extensions.get::<Arrival>().map_or_else(RequestId::random, |arrival| arrival.id);
-    let upload = body::read(&parts.headers, body, config.server.max_body_bytes, &state.bodies).await?;
+    let upload = body::read(&parts.headers, body, Bounds::from(&config.server), &state.bodies).await?;
     let parser = match kind {
         RequestKind::Chat => parse::chat,
         RequestKind::Completion => parse::completion,
@@ -150,7 +181,7 @@ async fn serve(state: &EdgeState, kind: RequestKind, request: Request) -> Result
         include_usage: request.include_usage,
         keep_alive: config.server.keep_alive,
     };
-    let guard = jobs.admit(request, Instant::now(), config.server.request_timeout)?;
+    let guard = jobs.admit(request, Arc::clone(config), Instant::now())?;
     let events = flight::launch(state.services.clone(), guard);
     Ok(answer::answer(events, wish, config, held).await)
 }

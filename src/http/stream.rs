@@ -18,7 +18,7 @@ use tokio::{
 };
 
 /// A frame this large is sent although more is ready.
-const FRAME_BYTES: usize = 16 * 1024;
+const FRAME_BYTES: usize = 8 * 1024;
 const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

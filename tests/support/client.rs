@@ -151,6 +151,14 @@ impl Client {
         Self { http: http.build().expect("a client without TLS") }
     }
 
+    /// Trusts only who shows this certificate (PEM).
+    pub fn trusting(cert: &str) -> Self {
+        install_tls_provider();
+        let cert = reqwest::Certificate::from_pem(cert.as_bytes()).expect("a certificate");
+        let http = reqwest::Client::builder().no_proxy().tls_certs_only([cert]).pool_max_idle_per_host(0);
+        Self { http: http.build().expect("a client") }
+    }
+
     pub fn raw(&self) -> &reqwest::Client {
         &self.http
     }

@@ -29,6 +29,8 @@ const WARM: Duration = Duration::from_secs(30);
 const EXIT: Duration = Duration::from_secs(15);
 /// From the gateway's end to its engine's.
 const ORPHAN: Duration = Duration::from_secs(5);
+/// Name of the configuration's file.
+const CONFIG: &str = "spillway.toml";
 /// Lines of log shown when a test fails.
 const LOG_LINES: usize = 60;
 
@@ -145,8 +147,13 @@ impl Status {
 
 impl Gateway {
     pub async fn start(setup: &Setup, cloud: Option<Cloud>, backup: Option<Cloud>) -> Self {
+        Self::start_for(setup, cloud, backup, Client::new()).await
+    }
+
+    /// Asked with `client`.
+    pub async fn start_for(setup: &Setup, cloud: Option<Cloud>, backup: Option<Cloud>, client: Client) -> Self {
         let folder = Folder::new().expect("a temporary folder");
-        let config = folder.write("spillway.toml", setup.text(cloud.as_ref(), backup.as_ref()).as_bytes());
+        let config = folder.write(CONFIG, setup.text(cloud.as_ref(), backup.as_ref()).as_bytes());
         let began = Instant::now();
         let mut command = serve(&config, &setup.env());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -169,7 +176,7 @@ impl Gateway {
             ended: Mutex::default(),
             api,
             admin,
-            client: Client::new(),
+            client,
             folder,
             started_in: Duration::ZERO,
             drain_timeout: setup.drain_timeout,
@@ -190,6 +197,20 @@ impl Gateway {
 
     pub fn backup(&self) -> &Cloud {
         self.backup.as_ref().expect("this test has a second provider")
+    }
+
+    /// The file the gateway was started with, as it is now.
+    pub fn config_text(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join(CONFIG)).expect("its configuration")
+    }
+
+    pub fn rewrite_config(&self, text: &str) {
+        self.folder.write(CONFIG, text.as_bytes());
+    }
+
+    /// Every line of both its pipes.
+    pub fn log(&self) -> String {
+        self.log.lock().expect("no reader panicked").join("\n")
     }
 
     pub fn log_tail(&self) -> String {
@@ -429,7 +450,7 @@ fn tail(log: &Mutex<Vec<String>>) -> String {
 
 /// API and admin address from "spillway serves http://…/v1 · admin and metrics on http://…".
 fn addresses(greeting: &str) -> (String, String) {
-    let mut urls = greeting.split_whitespace().filter(|word| word.starts_with("http://"));
+    let mut urls = greeting.split_whitespace().filter(|word| word.starts_with("http"));
     match (urls.next(), urls.next()) {
         (Some(api), Some(admin)) => (api.trim_end_matches("/v1").to_owned(), admin.to_owned()),
         _ => panic!("the first line tells both addresses: {greeting}"),

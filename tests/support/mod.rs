@@ -15,6 +15,7 @@ pub mod load;
 pub mod nvml;
 pub mod poll;
 pub mod process;
+pub mod rude;
 pub mod setup;
 
 pub use client::{Ask, Outcome, Record};

@@ -1,6 +1,7 @@
 //! What a test's gateway is configured with. The file is written anew for each gateway and goes with it.
 
 use super::{
+    client::Client,
     cloud::{Cloud, key},
     gateway::Gateway,
 };
@@ -33,6 +34,8 @@ pub struct Setup {
     /// Bound on the expected wait for the local target; generous, so that tests decide what goes where.
     pub max_latency: Duration,
     pub max_inflight: u32,
+    /// More lines of the server's table.
+    pub server: String,
     /// Whether there is a local target.
     pub local: bool,
     /// Keys of the provider `sim`, the first of them [`KEY`].
@@ -68,6 +71,7 @@ impl Default for Setup {
             request_timeout: Duration::from_secs(60),
             max_latency: Duration::from_secs(60),
             max_inflight: 64,
+            server: String::new(),
             local: true,
             keys: 1,
             provider: String::new(),
@@ -103,6 +107,11 @@ impl Setup {
         Self { local: false, ..self }
     }
 
+    /// More lines of the server's table.
+    pub fn server(self, lines: &str) -> Self {
+        Self { server: lines.to_owned(), ..self }
+    }
+
     pub fn backup(self, options: SimOptions) -> Self {
         Self { backup: Some(options), ..self }
     }
@@ -131,8 +140,17 @@ impl Setup {
         gateway
     }
 
+    /// A gateway whose API answers over TLS, as whoever this certificate (PEM) is of.
+    pub async fn start_tls(self, cert: &str) -> Gateway {
+        self.start_for(Client::trusting(cert)).await
+    }
+
     /// A gateway whose API answers; its model may still be loading.
     pub async fn start(self) -> Gateway {
+        self.start_for(Client::new()).await
+    }
+
+    async fn start_for(self, client: Client) -> Gateway {
         let cloud = match &self.cloud {
             Some(options) => Some(Cloud::start(options.clone()).await),
             None => None,
@@ -141,7 +159,7 @@ impl Setup {
             Some(options) => Some(Cloud::start(options.clone()).await),
             None => None,
         };
-        Gateway::start(&self, cloud, backup).await
+        Gateway::start_for(&self, cloud, backup, client).await
     }
 
     /// The file's text.
@@ -163,8 +181,8 @@ impl Setup {
         let _ = writeln!(
             text,
             "[server]\nlisten = \"{}\"\nadmin_listen = \"127.0.0.1:0\"\nmax_inflight = {}\n\
-             request_timeout_ms = {request}\ndrain_timeout_ms = {drain}\n",
-            self.listen, self.max_inflight
+             request_timeout_ms = {request}\ndrain_timeout_ms = {drain}\n{}",
+            self.listen, self.max_inflight, self.server
         );
         if self.local {
             let _ = writeln!(

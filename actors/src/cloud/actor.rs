@@ -7,11 +7,12 @@ use super::{
 };
 use crate::{
     chaos::{self, Fault},
+    config::LiveConfig,
     domain::GatewayError,
     task::{self, Owned},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 use tokio::time::Instant;
 
 #[derive(Debug)]
@@ -26,8 +27,8 @@ pub enum CloudMsg {
 pub struct CloudActor {
     pub provider: Arc<Provider>,
     pub seat: Arc<Seat>,
-    /// Names that a model found at the provider must not take: those of the configuration.
-    pub taken: Arc<BTreeSet<String>>,
+    /// Its names are those that a model found at the provider must not take.
+    pub live: LiveConfig,
 }
 
 impl CloudActor {
@@ -43,7 +44,7 @@ impl Actor for CloudActor {
     type Arguments = ();
 
     async fn pre_start(&self, _: ActorRef<CloudMsg>, (): ()) -> Result<Option<Owned>, ActorProcessingErr> {
-        let keeping = || task::owned(keeper::keep(Arc::clone(&self.provider), Arc::clone(&self.taken)));
+        let keeping = || task::owned(keeper::keep(Arc::clone(&self.provider), self.live.clone()));
         Ok(self.is_first().then(keeping))
     }
 

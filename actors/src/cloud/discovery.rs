@@ -17,23 +17,59 @@ pub const MAX_ID_BYTES: usize = 128;
 const CONTEXT_TOKENS: u32 = 131_072;
 const TYPICAL_LATENCY: Duration = Duration::from_millis(300);
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Configured,
+    /// The provider's list names it.
+    Found,
+}
+
 #[derive(Debug)]
 struct Entry {
     model: Arc<CloudModel>,
-    /// In the provider's latest list, or configured.
+    source: Source,
+    /// In the provider's latest list, or in the configuration in force.
     listed: bool,
+}
+
+impl Entry {
+    fn configured(model: &CloudModel) -> Self {
+        Self { model: Arc::new(model.clone()), source: Source::Configured, listed: true }
+    }
+
+    fn is_found(&self) -> bool {
+        self.source == Source::Found
+    }
+
+    /// What an id of the provider's list means here already.
+    fn means(&self, id: &str) -> bool {
+        self.model.upstream == id && (self.listed || self.is_found())
+    }
 }
 
 #[derive(Debug)]
 pub struct Models {
     entries: Vec<Entry>,
-    configured: usize,
 }
 
 impl Models {
     pub fn new(configured: &[CloudModel]) -> Self {
-        let entry = |model: &CloudModel| Entry { model: Arc::new(model.clone()), listed: true };
-        Self { entries: configured.iter().map(entry).collect(), configured: configured.len() }
+        Self { entries: configured.iter().map(Entry::configured).collect() }
+    }
+
+    /// The configured models as of now. Those left out are not listed any more, but whoever holds their index goes on.
+    pub fn configure(&mut self, models: &[CloudModel]) {
+        for entry in &mut self.entries {
+            let is_configured = |model: &CloudModel| model.name == entry.model.name || entry.means(&model.upstream);
+            entry.listed &= entry.is_found() && !models.iter().any(is_configured);
+        }
+        for model in models {
+            let known = self.entries.iter_mut().find(|entry| !entry.is_found() && entry.model.name == model.name);
+            match known {
+                Some(entry) => *entry = Entry::configured(model),
+                None => self.entries.push(Entry::configured(model)),
+            }
+        }
     }
 
     pub fn indices(&self) -> std::ops::Range<usize> {
@@ -46,7 +82,7 @@ impl Models {
 
     /// Not configured: its price is unknown.
     pub fn is_found(&self, index: usize) -> bool {
-        index >= self.configured
+        self.entries.get(index).is_none_or(Entry::is_found)
     }
 
     pub fn listed(&self) -> Vec<(usize, Arc<CloudModel>)> {
@@ -56,14 +92,19 @@ impl Models {
 
     /// The provider's list as of now. Names that are `taken` mean something else; ids of configured models are those.
     pub fn learn(&mut self, ids: &[String], taken: &dyn Fn(&str) -> bool) {
-        let found = self.entries.iter_mut().skip(self.configured);
+        let found = self.entries.iter_mut().filter(|entry| entry.is_found());
         found.for_each(|entry| entry.listed = false);
         for id in ids.iter().filter(|id| is_name(id)) {
-            let is_full = self.entries.len() - self.configured >= MAX_FOUND;
-            match self.entries.iter_mut().find(|entry| entry.model.upstream == *id) {
-                Some(entry) => entry.listed = true,
+            let is_full = self.entries.iter().filter(|entry| entry.is_found()).count() >= MAX_FOUND;
+            let is_configured = self.entries.iter().any(|entry| !entry.is_found() && entry.means(id));
+            match self.entries.iter_mut().find(|entry| entry.is_found() && entry.means(id)) {
+                _ if is_configured => {}
+                Some(entry) => entry.listed = !taken(id),
                 None if taken(id) || is_full => {}
-                None => self.entries.push(Entry { model: Arc::new(found_model(id)), listed: true }),
+                None => {
+                    let model = Arc::new(found_model(id));
+                    self.entries.push(Entry { model, source: Source::Found, listed: true });
+                }
             }
         }
     }
@@ -115,6 +156,26 @@ mod tests {
         assert_eq!(names(&models), [(0, "ours".to_owned()), (2, "a".to_owned()), (3, "c".to_owned())]);
         assert_eq!(models.get(1).unwrap().name.as_str(), "b", "a flight may still hold its index");
         learn(&mut models, &["b"]);
+        assert_eq!(names(&models), [(0, "ours".to_owned()), (1, "b".to_owned())]);
+    }
+
+    #[test]
+    fn models_of_a_new_configuration_keep_add_and_give_up_places() {
+        let mut models = Models::new(&configured());
+        learn(&mut models, &["b"]);
+        let added = CloudModel { name: "added".into(), ..found_model("b") };
+        let dearer = CloudModel { context_tokens: 7, ..configured().remove(0) };
+        models.configure(&[dearer.clone(), added.clone()]);
+        assert_eq!(names(&models), [(0, "ours".to_owned()), (2, "added".to_owned())], "what was found has a price now");
+        assert_eq!(models.get(0).unwrap().context_tokens, 7);
+        models.configure(&[added]);
+        assert_eq!(names(&models), [(2, "added".to_owned())]);
+        assert_eq!(models.get(0).unwrap().name.as_str(), "ours", "a flight may still hold its index");
+        learn(&mut models, &["theirs", "b"]);
+        assert_eq!(names(&models), [(2, "added".to_owned()), (3, "theirs".to_owned())], "without a price from now on");
+        models.configure(&[dearer]);
+        assert_eq!(names(&models), [(0, "ours".to_owned())]);
+        learn(&mut models, &["theirs", "b"]);
         assert_eq!(names(&models), [(0, "ours".to_owned()), (1, "b".to_owned())]);
     }
 

@@ -3,7 +3,8 @@
 //! that comes says nothing about completions.
 
 use super::provider::Provider;
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use crate::config::LiveConfig;
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// Without a call for so long, the connection is opened anew: many servers close idle ones after a minute.
@@ -27,8 +28,8 @@ fn is_due(warm_up: bool, discover: bool, last_call: Option<Instant>, done: Done,
     list || (warm_up && !lively)
 }
 
-/// Runs until its owner drops it. `taken` are names that mean something else here.
-pub(super) async fn keep(provider: Arc<Provider>, taken: Arc<BTreeSet<String>>) {
+/// Runs until its owner drops it. Names of `live` mean something else here.
+pub(super) async fn keep(provider: Arc<Provider>, live: LiveConfig) {
     let (warm_up, discover) = (provider.config().warm_up, provider.config().discover_models);
     if !warm_up && !discover {
         return;
@@ -38,7 +39,7 @@ pub(super) async fn keep(provider: Arc<Provider>, taken: Arc<BTreeSet<String>>) 
         let now = Instant::now();
         if is_due(warm_up, discover, provider.last_call(), done, now) {
             done.looked = Some(now);
-            let listed = look(&provider, discover.then_some(&*taken)).await;
+            let listed = look(&provider, discover.then_some(&live)).await;
             done.list_due = Some(now + if listed { REFRESH } else { REFRESH_AGAIN });
         }
         tokio::time::sleep(IDLE / 5).await;
@@ -46,11 +47,14 @@ pub(super) async fn keep(provider: Arc<Provider>, taken: Arc<BTreeSet<String>>) 
 }
 
 /// One `GET /v1/models`. A failure keeps the last list; whether it succeeded.
-async fn look(provider: &Provider, taken: Option<&BTreeSet<String>>) -> bool {
+async fn look(provider: &Provider, learn: Option<&LiveConfig>) -> bool {
     let Some(key) = provider.spare_key(Instant::now()) else { return false };
-    let listed = provider.client().models(key).await;
-    match (listed, taken) {
-        (Ok(ids), Some(taken)) => provider.learn_models(&ids, &|name| taken.contains(name)),
+    let listed = provider.client().models(&key).await;
+    match (listed, learn) {
+        (Ok(ids), Some(live)) => {
+            let taken = live.load().names();
+            provider.learn_models(&ids, &|name| taken.contains(name));
+        }
         (Ok(_), None) => {}
         (Err(error), _) => {
             let target = provider.config().name.as_str();

@@ -47,6 +47,8 @@ impl Key {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Turn {
     pub key: usize,
+    /// Of the list that `key` is an index of.
+    list: u64,
     /// It was refused before: this one call tries it again.
     pub tries_refused: bool,
     pub since: Instant,
@@ -77,11 +79,18 @@ pub struct KeyView {
 pub struct Keys {
     keys: Vec<Key>,
     next: usize,
+    /// Counts the lists there were: what is reported of a key of an older one is about another key.
+    list: u64,
 }
 
 impl Keys {
     pub fn new(count: usize) -> Self {
-        Self { keys: (0..count).map(|_| Key::default()).collect(), next: 0 }
+        Self { keys: (0..count).map(|_| Key::default()).collect(), next: 0, list: 0 }
+    }
+
+    /// Another list of keys: nothing is known of them.
+    pub fn replace(&mut self, count: usize) {
+        *self = Self { list: self.list + 1, ..Self::new(count) };
     }
 
     /// What keeps every key from a call for `model` now, if something does.
@@ -99,12 +108,12 @@ impl Keys {
         (0..count)
             .map(|step| (self.next + step) % count)
             .find_map(|key| Some((key, self.keys.get(key).filter(|state| state.free_at(model, now).is_none())?)))
-            .map(|(key, state)| Turn { key, tries_refused: state.refused.is_some(), since: now })
+            .map(|(key, state)| Turn { key, list: self.list, tries_refused: state.refused.is_some(), since: now })
     }
 
     pub fn take(&mut self, turn: Turn) {
         self.next = turn.key + 1;
-        if let Some(refused) = self.refused_mut(turn.key) {
+        if let Some(refused) = self.refused_mut(turn) {
             refused.trying = Some(turn.since);
         }
     }
@@ -114,7 +123,7 @@ impl Keys {
         // It is limited, so it is accepted.
         self.on_accepted(turn);
         let until = now + retry_after.unwrap_or(REST).clamp(REST_MIN, REST_MAX);
-        let Some(key) = self.keys.get_mut(turn.key) else { return };
+        let Some(key) = self.key_mut(turn) else { return };
         let rest = match model {
             Some(model) => {
                 key.models.retain(|_, until| *until > now);
@@ -127,7 +136,7 @@ impl Keys {
 
     /// 401, 402, 403, spent credit.
     pub fn on_refused(&mut self, turn: Turn, now: Instant) {
-        let Some(key) = self.keys.get_mut(turn.key) else { return };
+        let Some(key) = self.key_mut(turn) else { return };
         let times = match key.refused {
             // Calls that were under way when it was found out say nothing new.
             Some(_) if !turn.tries_refused => return,
@@ -140,14 +149,14 @@ impl Keys {
 
     /// The provider answered with this key. A call that began before the key was refused proves nothing.
     pub fn on_accepted(&mut self, turn: Turn) {
-        if let Some(key) = self.keys.get_mut(turn.key).filter(|_| turn.tries_refused) {
+        if let Some(key) = self.key_mut(turn).filter(|_| turn.tries_refused) {
             key.refused = None;
         }
     }
 
     /// Nothing was learned about the key: the next call may try it.
     pub fn on_unknown(&mut self, turn: Turn) {
-        if let Some(refused) = self.refused_mut(turn.key).filter(|_| turn.tries_refused) {
+        if let Some(refused) = self.refused_mut(turn).filter(|_| turn.tries_refused) {
             refused.trying = None;
         }
     }
@@ -160,8 +169,12 @@ impl Keys {
         self.keys.iter().enumerate().map(|(index, key)| key.view(index, now)).collect()
     }
 
-    fn refused_mut(&mut self, key: usize) -> Option<&mut Refused> {
-        self.keys.get_mut(key)?.refused.as_mut()
+    fn key_mut(&mut self, turn: Turn) -> Option<&mut Key> {
+        if turn.list == self.list { self.keys.get_mut(turn.key) } else { None }
+    }
+
+    fn refused_mut(&mut self, turn: Turn) -> Option<&mut Refused> {
+        self.key_mut(turn)?.refused.as_mut()
     }
 }
 
@@ -261,6 +274,17 @@ mod tests {
         keys.on_unknown(probe);
         let probe = take(&mut keys, now).unwrap();
         keys.on_accepted(probe);
+        assert_eq!((keys.exhausted(), keys.view(now)[0].state), (0, "ready"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_reported_of_an_older_list_of_keys_says_nothing_of_the_present_one() {
+        let mut keys = Keys::new(2);
+        let now = Instant::now();
+        let old = take(&mut keys, now).unwrap();
+        keys.replace(1);
+        keys.on_refused(old, now);
+        keys.on_limited(old, None, None, now);
         assert_eq!((keys.exhausted(), keys.view(now)[0].state), (0, "ready"));
     }
 

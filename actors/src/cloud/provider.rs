@@ -17,7 +17,7 @@ use crate::{
     supervise::Address,
 };
 use parking_lot::Mutex;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use std::{
     sync::{
         Arc,
@@ -43,6 +43,8 @@ struct ModelState {
 #[derive(Debug)]
 struct Inner {
     keys: Keys,
+    /// One per key of `keys`, by the same index.
+    secrets: Vec<SecretString>,
     models: Models,
     /// One per model of `models`, by the same index.
     states: Vec<ModelState>,
@@ -121,6 +123,7 @@ impl Provider {
         let models = Models::new(&config.models);
         let inner = Inner {
             keys: Keys::new(config.keys.len()),
+            secrets: config.keys.clone(),
             states: models.indices().map(|_| ModelState::default()).collect(),
             models,
             last_call: None,
@@ -130,8 +133,29 @@ impl Provider {
         Ok(Arc::new(Self { config, client, seats, places, inner: Mutex::new(inner) }))
     }
 
+    /// As at the start; what may change since are models and keys.
     pub fn config(&self) -> &CloudConfig {
         &self.config
+    }
+
+    /// Takes over these models and keys. Calls under way end as they began. What was learned of a key is forgotten only if
+    /// the keys are others now.
+    pub fn configure(&self, models: &[CloudModel], keys: &[SecretString]) {
+        let mut inner = self.inner.lock();
+        inner.models.configure(models);
+        let count = inner.models.indices().len();
+        inner.states.resize_with(count, ModelState::default);
+        let text =
+            |keys: &[SecretString]| -> Vec<String> { keys.iter().map(|key| key.expose_secret().into()).collect() };
+        if text(&inner.secrets) != text(keys) {
+            inner.keys.replace(keys.len());
+            inner.secrets = keys.to_vec();
+        }
+    }
+
+    /// It has a key, so it takes traffic.
+    pub fn is_usable(&self) -> bool {
+        !self.inner.lock().secrets.is_empty()
     }
 
     pub fn client(&self) -> &ProviderClient {
@@ -150,8 +174,14 @@ impl Provider {
 
     /// The names of models found at run time.
     pub fn found_models(&self) -> Vec<ModelName> {
-        let found = |(index, _): &(usize, _)| *index >= self.config.models.len();
-        self.models().into_iter().filter(found).map(|(_, model)| model.name.clone()).collect()
+        let inner = self.inner.lock();
+        let found = |(index, _): &(usize, _)| inner.models.is_found(*index);
+        inner.models.listed().into_iter().filter(found).map(|(_, model)| model.name.clone()).collect()
+    }
+
+    /// Indices in use so far.
+    pub fn model_count(&self) -> usize {
+        self.inner.lock().models.indices().len()
     }
 
     /// Takes over the provider's own list; `taken` are the names that mean something else here.
@@ -208,12 +238,14 @@ impl Provider {
             return Err(self.refusal(ErrorKind::Unavailable, message, at, now));
         };
         let shown = state.breaker.state();
+        // Its own copy: the keys may be others when the call ends.
+        let key = inner.secrets.get(turn.key).cloned();
         inner.keys.take(turn);
         inner.last_call = Some(now);
         self.show_breaker(&inner.models, model, shown);
         seat.running.fetch_add(1, Ordering::Relaxed);
         let (provider, seat) = (Arc::clone(self), Arc::clone(seat));
-        Ok(Grant { provider, seat, model, turn, admitted, ended: false })
+        Ok(Grant { provider, seat, model, key, turn, admitted, ended: false })
     }
 
     fn no_key(&self, blocked: Option<NoKey>, now: Instant) -> GatewayError {
@@ -247,10 +279,8 @@ impl Provider {
     }
 
     /// One key no call is waiting for, to look around with, and since when no call was made.
-    pub(super) fn spare_key(&self, now: Instant) -> Option<&SecretString> {
-        // No model has this index: only what holds for the whole key counts.
-        let turn = self.inner.lock().keys.turn(usize::MAX, now).filter(|turn| !turn.tries_refused)?;
-        self.config.keys.get(turn.key)
+    pub(super) fn spare_key(&self, now: Instant) -> Option<SecretString> {
+        self.probe_key(now).map(|(_, key)| key)
     }
 
     pub(super) fn last_call(&self) -> Option<Instant> {
@@ -329,6 +359,7 @@ pub struct Grant {
     provider: Arc<Provider>,
     seat: Arc<Seat>,
     model: usize,
+    key: Option<SecretString>,
     turn: Turn,
     admitted: Admitted,
     ended: bool,
@@ -340,7 +371,7 @@ impl Grant {
     }
 
     pub fn key(&self) -> Option<&SecretString> {
-        self.provider.config.keys.get(self.turn.key)
+        self.key.as_ref()
     }
 
     pub fn report(mut self, end: CallEnd, now: Instant) {

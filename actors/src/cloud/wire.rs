@@ -112,14 +112,16 @@ impl Wire {
         .map_err(GatewayError::unworked)
     }
 
-    pub(super) fn stream_reader(self) -> StreamReader {
+    /// For one stream of this wire.
+    pub fn stream_reader(self) -> StreamReader {
         match self {
             Self::OpenAi => StreamReader::OpenAi(ChunkReader::default()),
             Self::Anthropic => StreamReader::Anthropic(anthropic::EventReader::default()),
         }
     }
 
-    pub(super) fn read_whole(self, body: &[u8]) -> Result<WholeAnswer, Malformed> {
+    /// An answer that came in one piece.
+    pub fn read_whole(self, body: &[u8]) -> Result<WholeAnswer, Malformed> {
         match self {
             Self::OpenAi => chunk::read_whole(body),
             Self::Anthropic => anthropic::read_whole(body),
@@ -129,7 +131,7 @@ impl Wire {
 
 /// What an event of a stream was.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Heard {
+pub enum Heard {
     /// A piece of the answer, or something around it.
     Answer,
     /// Proves that somebody is there, not that an answer is coming.
@@ -140,14 +142,14 @@ pub(super) enum Heard {
 
 /// Reads the events of one stream in order and knows whether what came so far is a complete answer.
 #[derive(Debug)]
-pub(super) enum StreamReader {
+pub enum StreamReader {
     OpenAi(ChunkReader),
     Anthropic(anthropic::EventReader),
 }
 
 impl StreamReader {
     /// Appends what the event says to `out`. Usage is kept back until the end.
-    pub(super) fn read(&mut self, event: &SseEvent, out: &mut VecDeque<GenerationEvent>) -> Result<Heard, Malformed> {
+    pub fn read(&mut self, event: &SseEvent, out: &mut VecDeque<GenerationEvent>) -> Result<Heard, Malformed> {
         match self {
             Self::OpenAi(_) if event.data.trim() == "[DONE]" => Ok(Heard::End),
             Self::OpenAi(_) if event.name.as_deref() == Some("error") => Err(Malformed::InBandError),
@@ -156,14 +158,14 @@ impl StreamReader {
         }
     }
 
-    pub(super) fn is_complete(&self) -> bool {
+    pub fn is_complete(&self) -> bool {
         match self {
             Self::OpenAi(chunks) => chunks.is_complete(),
             Self::Anthropic(events) => events.is_complete(),
         }
     }
 
-    pub(super) fn usage(&self) -> Option<TokenUsage> {
+    pub fn usage(&self) -> Option<TokenUsage> {
         match self {
             Self::OpenAi(chunks) => chunks.usage(),
             Self::Anthropic(events) => events.usage(),

@@ -3,6 +3,7 @@
 
 mod catalogue;
 mod cloud;
+mod edge;
 mod limits;
 mod loading;
 mod local;

@@ -186,7 +186,7 @@ impl Flight {
             let views = meant.map(|(index, _)| provider.view(index, now)).filter(|view| view.limited);
             views.map(|view| view.usable_at).min()
         };
-        let providers = self.services.fleet.providers.iter().filter(|provider| provider.config().is_usable());
+        let providers = self.services.fleet.providers.iter().filter(|provider| provider.is_usable());
         providers
             .filter_map(|provider| {
                 Some(Limited { provider: provider.config().name.to_string(), until: limited_at(provider)? })

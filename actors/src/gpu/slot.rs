@@ -426,6 +426,19 @@ impl EngineSlot {
         Some(Lease::new(Arc::clone(self), inner.epoch, id))
     }
 
+    /// A place as [`EngineSlot::try_lease`] gives it, whether or not an engine serves.
+    #[cfg(test)]
+    pub(crate) fn lease_without_engine(self: &Arc<Self>) -> Option<Lease> {
+        let mut inner = self.inner.lock();
+        if inner.leases.len() >= self.config.parallel as usize {
+            return None;
+        }
+        let id = self.next_id();
+        inner.leases.insert(id);
+        self.publish(&inner);
+        Some(Lease::new(Arc::clone(self), inner.epoch, id))
+    }
+
     pub(crate) fn release(&self, id: u64) {
         let mut inner = self.inner.lock();
         if inner.leases.remove(&id) {

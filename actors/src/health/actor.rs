@@ -160,7 +160,7 @@ impl HealthActor {
     }
 
     fn provider_health(&self, at: usize, before: &HealthSnapshot, now: Instant) -> ProviderHealth {
-        let models = self.providers.get(at).map_or(0, |provider| provider.config().models.len());
+        let models = self.providers.get(at).map_or(0, |provider| provider.model_count());
         let score = |model| self.scores.score(ScoreKey::Cloud { provider: at, model }, now);
         ProviderHealth {
             probe: before.providers.get(at).and_then(|provider| provider.probe.clone()),

@@ -10,7 +10,6 @@ use super::{
 use crate::{
     chaos::{self, Fault},
     classify::{Basis, Classification},
-    config::Config,
     domain::{ErrorKind, GatewayError},
     gpu::{EngineSlot, GpuMsg, SlotView},
     jobs::{Job, TargetKey},
@@ -65,7 +64,6 @@ pub struct RouterSnapshot {
 
 #[derive(Clone)]
 pub struct RouterActor {
-    pub config: Arc<Config>,
     pub fleet: Fleet,
     /// One per slot, in order: whose death is the first hint to drain.
     pub gpus: Arc<[Address<GpuMsg>]>,
@@ -181,8 +179,8 @@ impl RouterActor {
         let recalled = self.fleet.sessions.recall(&waiting.conversation, now);
         let time_left = Some(waiting.job.deadline.saturating_duration_since(now));
         let ask = Ask { recalled, time_left, ..Ask::new(&waiting.job.request, &waiting.grade, &progress) };
-        let default_output = self.config.ledger.default_output_tokens;
-        let router = &self.config.router;
+        let config = &waiting.job.config;
+        let (router, default_output) = (&config.router, config.ledger.default_output_tokens);
         let around = Surroundings { locals, clouds, router, default_output, budget: Budget::default() };
         // A request that breaks planning is that request's error, not the router's death.
         let plan = match catch_unwind(AssertUnwindSafe(|| plan(ask, around))) {

@@ -27,7 +27,6 @@ pub enum ClassifierMsg {
 
 #[derive(Clone)]
 pub struct ClassifierActor {
-    pub kind: ClassifierKind,
     pub router: Address<RouterMsg>,
 }
 
@@ -57,7 +56,7 @@ impl Actor for ClassifierActor {
         match message {
             ClassifierMsg::Classify { job, reply_to } => {
                 // A request that breaks the classifier is that request's error, not the classifier's death.
-                match catch_unwind(AssertUnwindSafe(|| grade(&job.request, self.kind))) {
+                match catch_unwind(AssertUnwindSafe(|| grade(&job.request, job.config.router.classifier))) {
                     Ok(grade) => {
                         observe::graded(&job.id(), grade.complexity.as_str(), grade.fails);
                         let _ = self.router.cast(RouterMsg::Route { job, grade, reply_to });

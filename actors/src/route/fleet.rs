@@ -55,7 +55,7 @@ impl Fleet {
         let mut facts = Vec::new();
         for (index, provider) in self.providers.iter().enumerate() {
             let config = provider.config();
-            if !config.is_usable() {
+            if !provider.is_usable() {
                 continue;
             }
             for (model_index, model) in provider.models() {
@@ -89,7 +89,7 @@ impl Fleet {
 
     /// (model, provider) of every model that is not configured but found in a provider's list.
     pub fn found_models(&self) -> Vec<(ModelName, TargetName)> {
-        let usable = self.providers.iter().filter(|provider| provider.config().is_usable());
+        let usable = self.providers.iter().filter(|provider| provider.is_usable());
         let found = |provider: &Arc<Provider>| {
             let owner = provider.config().name.clone();
             provider.found_models().into_iter().map(move |model| (model, owner.clone()))

@@ -2,7 +2,7 @@
 //! reaches it, whatever dies meanwhile; any other does.
 
 use crate::{
-    config::{DemoCloud, Sources, load},
+    config::{Config, DemoCloud, Sources, load},
     domain::{ChatRequest, Input, ModelChoice, Needs, RequestId},
     flight::{FlightEvent, launch},
     runtime::{KillWay, Runtime},
@@ -120,13 +120,16 @@ async fn connections(engine: Option<&str>, steps: &[Step], local_only: bool) -> 
     let patience = if local_only { Duration::from_millis(250) } else { Duration::from_secs(20) };
     let case = started(engine).await;
     let services = &case.runtime.services;
+    let mut config = Config::clone(&services.config);
+    config.server.request_timeout = patience;
+    let config = Arc::new(config);
     let mut flights = Vec::new();
     for step in steps {
         match step {
             Step::Kill { actor, way } => drop(case.runtime.kill(ACTORS[*actor], WAYS[*way])),
             Step::Ask { .. } => {
                 let request = request(step, local_only).unwrap();
-                let guard = services.jobs.admit(request, Instant::now(), patience).unwrap();
+                let guard = services.jobs.admit(request, Arc::clone(&config), Instant::now()).unwrap();
                 flights.push(launch(services.clone(), guard));
             }
         }

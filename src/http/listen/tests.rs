@@ -22,6 +22,10 @@ struct Server {
 }
 
 async fn start(limits: Limits) -> Server {
+    start_with(usize::from(u16::MAX), Door { limits, tls: None }).await
+}
+
+async fn start_with(connections: usize, door: Door) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
@@ -33,7 +37,7 @@ async fn start(limits: Limits) -> Server {
         "slow"
     });
     let router = Router::new().route("/", get(|| async { "ok" })).route("/slow", slow);
-    let ended = task::detached(serve(listener, router, shutdown.clone(), limits));
+    let ended = task::detached(serve(listener, router, shutdown.clone(), connections, move || door.clone()));
     Server { address, arrived, release, shutdown, ended }
 }
 
@@ -87,7 +91,7 @@ async fn a_header_that_never_ends_closes_the_connection() {
 
 #[tokio::test]
 async fn connections_beyond_the_cap_wait_for_a_place() {
-    let server = start(Limits { connections: 1, ..Limits::default() }).await;
+    let server = start_with(1, Door::default()).await;
     let mut first = TcpStream::connect(server.address).await.unwrap();
     ask(&mut first, "/").await;
     read_until(&mut first, "ok").await;
@@ -109,4 +113,46 @@ async fn dropping_the_server_cuts_what_is_open() {
     let mut rest = Vec::new();
     let _ = timeout(PATIENCE, socket.read_to_end(&mut rest)).await.unwrap();
     assert!(rest.is_empty(), "cut before the answer");
+}
+
+#[tokio::test]
+async fn an_address_that_has_its_share_of_connections_gets_no_more() {
+    let server = start(Limits { per_address: 1, ..Limits::default() }).await;
+    let mut first = TcpStream::connect(server.address).await.unwrap();
+    ask(&mut first, "/").await;
+    read_until(&mut first, "ok").await;
+    let mut second = TcpStream::connect(server.address).await.unwrap();
+    let _ = second.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let mut rest = Vec::new();
+    let _ = timeout(PATIENCE, second.read_to_end(&mut rest)).await.expect("closed at once");
+    assert!(rest.is_empty());
+    server.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn too_many_headers_and_too_long_ones_are_refused() {
+    let server = start(Limits { headers: 10, header_bytes: 8192, ..Limits::default() }).await;
+    for header in ["a: b\r\n".repeat(11), format!("a: {}\r\n", "b".repeat(9000))] {
+        let mut socket = TcpStream::connect(server.address).await.unwrap();
+        let _ = socket.write_all(format!("GET / HTTP/1.1\r\nhost: x\r\n{header}\r\n").as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = timeout(PATIENCE, socket.read_to_end(&mut answer)).await.unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));
+    }
+    server.shutdown.cancel();
+}
+
+#[tokio::test]
+async fn a_connection_is_kept_between_requests_for_longer_than_a_header_may_take() {
+    let limits = Limits { header: Duration::from_millis(50), idle: Duration::from_millis(400), ..Limits::default() };
+    let server = start(limits).await;
+    let mut socket = TcpStream::connect(server.address).await.unwrap();
+    for _ in 0..2 {
+        ask(&mut socket, "/").await;
+        read_until(&mut socket, "ok").await;
+        // The time itself is what is tested.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(timeout(PATIENCE, socket.read(&mut [0; 8])).await.unwrap().unwrap(), 0, "idle for too long");
+    server.shutdown.cancel();
 }

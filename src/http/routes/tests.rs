@@ -1,7 +1,7 @@
 //! The whole router with services that nobody answers: what the edge alone decides.
 
 use super::*;
-use crate::http::listen::{self, Limits};
+use crate::http::listen::{self, Door};
 use axum::body::{Body, to_bytes};
 use http::{Method, Request as HttpRequest};
 use hyper::service::Service;
@@ -204,7 +204,7 @@ async fn connected(services: &Services) -> (TcpStream, tokio_util::sync::DropGua
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
     let router = api_router(EdgeState::new(services.clone()));
-    spillway_actors::task::detached(listen::serve(listener, router, shutdown.clone(), Limits::default()));
+    spillway_actors::task::detached(listen::serve(listener, router, shutdown.clone(), 64, Door::default));
     (TcpStream::connect(address).await.unwrap(), shutdown.drop_guard())
 }
 

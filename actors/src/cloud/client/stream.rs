@@ -9,6 +9,7 @@ use crate::cloud::sse::{SseEvent, SseParser};
 use crate::cloud::wire::{Heard, StreamReader};
 use crate::config::Wire;
 use crate::domain::{GatewayError, GenerationEvent, TokenUsage};
+use bytes::Bytes;
 use reqwest::Response;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,6 +17,9 @@ use tokio::time::{Instant, timeout};
 
 /// After the stream has declared its end, the wait for the end of the body: with it the connection can serve again.
 const END_WAIT: Duration = Duration::from_millis(20);
+
+/// Most bytes parsed at once.
+const PIECE: usize = 8 << 10;
 
 #[derive(Debug)]
 enum State {
@@ -46,6 +50,8 @@ pub struct EventStream {
     over: bool,
     /// When the first token is too late; `None` once it came.
     first_token_by: Option<Instant>,
+    /// Received and not yet given to the parser, which keeps a copy of what it is given.
+    unparsed: Bytes,
     parser: SseParser,
     reader: StreamReader,
     pending: VecDeque<GenerationEvent>,
@@ -69,6 +75,7 @@ impl EventStream {
             eventless: true,
             over: false,
             first_token_by: timeouts.first_token.map(|limit| started + limit),
+            unparsed: Bytes::new(),
             parser: SseParser::new(),
             reader: wire.stream_reader(),
             pending: VecDeque::new(),
@@ -121,7 +128,8 @@ impl EventStream {
     async fn advance(&mut self) -> Result<(), GatewayError> {
         match self.parser.next_event().map_err(|error| self.patience.failed(&format!("broke its stream: {error}")))? {
             Some(event) => self.take(event).await,
-            None => self.read_more().await,
+            None if self.unparsed.is_empty() => self.read_more().await,
+            None => self.parse_more(),
         }
     }
 
@@ -151,6 +159,12 @@ impl EventStream {
         };
         self.quiet_since = Instant::now();
         self.untouched = false;
+        self.unparsed = piece;
+        self.parse_more()
+    }
+
+    fn parse_more(&mut self) -> Result<(), GatewayError> {
+        let piece = self.unparsed.split_to(self.unparsed.len().min(PIECE));
         self.parser.push(&piece).map_err(|error| self.patience.failed(&format!("broke its stream: {error}")))
     }
 

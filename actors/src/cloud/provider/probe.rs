@@ -10,8 +10,9 @@ impl Provider {
     /// A key to ask with, out of turn: one that neither rests nor was refused, so that no such key is pressed.
     pub fn probe_key(&self, now: Instant) -> Option<(Turn, SecretString)> {
         // No model has this index: only what holds for the whole key counts.
-        let turn = self.inner.lock().keys.turn(usize::MAX, now).filter(|turn| !turn.tries_refused)?;
-        Some((turn, self.config.keys.get(turn.key)?.clone()))
+        let inner = self.inner.lock();
+        let turn = inner.keys.turn(usize::MAX, now).filter(|turn| !turn.tries_refused)?;
+        Some((turn, inner.secrets.get(turn.key)?.clone()))
     }
 
     /// The provider refused this key (401, 402, 403) outside any call: it is left alone as after a refused call.

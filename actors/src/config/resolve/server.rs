@@ -1,6 +1,6 @@
 //! `[server]`: where the gateway listens and what it admits.
 
-use super::Context;
+use super::{Context, edge};
 use crate::config::{
     ServerConfig,
     section::{Placed, Section},
@@ -21,6 +21,11 @@ pub(super) fn server(section: Section<'_>, context: &Context<'_>) -> Option<Serv
     let request_timeout = section.millis("request_timeout_ms", 1);
     let drain_timeout = section.millis("drain_timeout_ms", 0);
     let keep_alive = section.millis("keep_alive_ms", 0);
+    let bounds = edge::edge(&section);
+    let tls = edge::tls(&section, context);
+    let reload_poll = section.millis("reload_poll_ms", 0);
+    let require_keys = section.flag("require_keys");
+    let cors = edge::cors_origins(&section, require_keys);
     check_api_exposure(&section, listen.as_ref());
     check_admin_exposure(&section, listen.as_ref(), admin_listen.as_ref(), matches!(admin_token, Some(None)));
     section.finish();
@@ -34,6 +39,10 @@ pub(super) fn server(section: Section<'_>, context: &Context<'_>) -> Option<Serv
         request_timeout: request_timeout?,
         drain_timeout: drain_timeout?,
         keep_alive: Some(keep_alive?).filter(|silence| !silence.is_zero()),
+        edge: bounds?,
+        cors: cors?,
+        tls: tls?,
+        reload_poll: Some(reload_poll?).filter(|interval| !interval.is_zero()),
     })
 }
 

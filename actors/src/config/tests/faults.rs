@@ -245,3 +245,20 @@ fn health_bands_must_not_be_upside_down_and_a_health_gpu_must_be_a_device() {
     assert!(all.contains("health_gpu` must be empty, or the index or UUID of a device"), "{all}");
     assert_eq!(found.len(), 4, "{all}");
 }
+
+#[test]
+fn certificates_that_cannot_be_served_and_pages_that_are_none_are_told() {
+    let found = faults(&sources("server.tls_key_file = 'key.pem'"));
+    assert!(found[0].contains("`server.tls_cert_file` is needed beside tls_key_file"), "{found:?}");
+    let found = faults(&sources("server.tls_cert_file = 'gone'\nserver.tls_key_file = 'gone'"));
+    assert!(found.len() == 2 && found.iter().all(|fault| fault.contains("cannot be read")), "{found:?}");
+    let read = |_: &std::path::Path| Ok("no PEM, but a secret".to_owned());
+    let shown = load(&sources("server.tls_cert_file = 'c'\nserver.tls_key_file = 'k'"), &read).unwrap_err().to_string();
+    assert!(
+        shown.contains("no certificate") && shown.contains("no private key") && !shown.contains("secret"),
+        "{shown}"
+    );
+    let found = faults(&sources("server.cors_origins = ['*', 'https://good.example', 'https://bad.example/']"));
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].contains("only with require_keys") && found[1].contains("must hold origins"), "{found:?}");
+}

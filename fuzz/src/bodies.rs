@@ -1,0 +1,230 @@
+//! What every fuzz target does with its bytes, and what must hold whatever they are. Used twice: by the targets of this
+//! crate, and by `tests/corpus.rs` of the gateway, which feeds every seed through the same functions.
+//!
+//! A body may use public interfaces only, and panics when a promise is broken.
+
+use http::{HeaderMap, HeaderValue, StatusCode};
+use spillway::http::{error::ErrorReply, parse};
+use spillway_actors::{
+    classify,
+    cloud::{
+        fault::{Refusal, retry_after},
+        sse::{MAX_EVENT_BYTES, SseError, SseEvent, SseParser},
+    },
+    config::{self, ClassifierKind, Config, Sources, Wire},
+    domain::{ChatRequest, CloudBound, GatewayError, GenerationEvent, RequestId},
+    gpu::frame::{self, FromEngine, ToEngine},
+};
+use std::{
+    collections::VecDeque,
+    io,
+    path::PathBuf,
+    sync::OnceLock,
+    time::{Duration, SystemTime},
+};
+
+/// A target's name and its body.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target, for whoever runs all of them.
+pub const TARGETS: &[Target] = &[
+    ("sse", sse),
+    ("stream", stream),
+    ("whole", whole),
+    ("chat", chat),
+    ("completion", completion),
+    ("frames", frames),
+    ("config", configuration),
+    ("retry_after", waits),
+    ("refusal", refusal),
+];
+
+/// The events of a stream, and how it failed if it did, read in pieces of `cut` bytes.
+fn events(bytes: &[u8], cut: usize) -> (Vec<SseEvent>, Option<SseError>) {
+    let mut parser = SseParser::new();
+    let mut events = Vec::new();
+    for piece in bytes.chunks(cut.max(1)) {
+        if let Err(error) = parser.push(piece) {
+            return (events, Some(error));
+        }
+        loop {
+            match parser.next_event() {
+                Ok(Some(event)) => events.push(event),
+                Ok(None) => break,
+                Err(error) => return (events, Some(error)),
+            }
+        }
+    }
+    match parser.finish() {
+        Ok(last) => events.extend(last),
+        Err(error) => return (events, Some(error)),
+    }
+    (events, None)
+}
+
+/// Where the bytes are cut changes nothing.
+pub fn sse(bytes: &[u8]) {
+    let Some((cut, bytes)) = bytes.split_first() else { return };
+    let whole = events(bytes, bytes.len());
+    assert_eq!(events(bytes, usize::from(*cut)), whole, "cut every {cut} bytes");
+    assert_eq!(events(bytes, 1), whole, "cut after every byte");
+    for event in &whole.0 {
+        assert!(event.data.len() <= MAX_EVENT_BYTES);
+    }
+}
+
+/// A provider's stream in either wire format: what is complete stays complete, a choice ends once.
+pub fn stream(bytes: &[u8]) {
+    for wire in [Wire::OpenAi, Wire::Anthropic] {
+        let mut reader = wire.stream_reader();
+        let mut out = VecDeque::new();
+        let mut ended = Vec::new();
+        let mut was_complete = false;
+        for event in events(bytes, bytes.len()).0 {
+            if reader.read(&event, &mut out).is_err() {
+                break;
+            }
+            for event in out.drain(..) {
+                if let GenerationEvent::Finish { choice, .. } = event {
+                    assert!(!ended.contains(&choice), "choice {choice} ended twice");
+                    ended.push(choice);
+                }
+            }
+            was_complete |= reader.is_complete() && wire == Wire::Anthropic;
+            assert!(!was_complete || reader.is_complete(), "a complete answer was taken back");
+            let _ = reader.usage();
+        }
+    }
+}
+
+/// A provider's answer in one piece.
+pub fn whole(bytes: &[u8]) {
+    for wire in [Wire::OpenAi, Wire::Anthropic] {
+        if let Ok(answer) = wire.read_whole(bytes) {
+            assert!(!answer.choices.is_empty());
+        }
+    }
+}
+
+/// The built-in configuration.
+fn built_in() -> &'static Config {
+    static CONFIG: OnceLock<Config> = OnceLock::new();
+    CONFIG.get_or_init(|| match load("") {
+        Ok((config, _)) => config,
+        Err(faults) => panic!("the built-in configuration is good: {faults}"),
+    })
+}
+
+fn load(text: &str) -> Result<(Config, Vec<config::Warning>), config::ConfigFaults> {
+    let file = Some((PathBuf::from("fuzz.toml"), text.to_owned()));
+    let env = vec![("HOLYSHEEP_API_KEY".to_owned(), "sk-fuzz".to_owned())];
+    config::load(&Sources { file, env, ..Sources::default() }, &|_| Err(io::ErrorKind::NotFound.into()))
+}
+
+/// A refusal is the client's fault and reads as an OpenAI error object.
+fn refused(error: &GatewayError) {
+    let reply = ErrorReply::from(error);
+    assert!(reply.status.is_client_error(), "{reply:?}");
+    let object = reply.object();
+    for key in ["message", "type", "param", "code"] {
+        assert!(object["error"].get(key).is_some(), "{object}");
+    }
+}
+
+/// What happens to every request that was understood, whatever its target.
+fn understood(request: &ChatRequest) {
+    let _ = classify::by_keywords(request);
+    if let ClassifierKind::Learned(cuts) = built_in().router.classifier {
+        let grade = classify::by_weights(request, cuts);
+        assert!((0.0..=1.0).contains(&grade.confidence), "{grade:?}");
+    }
+    let Some(bound) = CloudBound::new(request) else { return };
+    for wire in [Wire::OpenAi, Wire::Anthropic] {
+        if wire.unmet(request).is_some() {
+            continue;
+        }
+        match wire.body(bound, "upstream", 16, true) {
+            Ok(body) => {
+                let sent: serde_json::Value = serde_json::from_slice(&body).expect("a provider gets JSON");
+                assert_eq!((&sent["model"], &sent["stream"]), (&"upstream".into(), &true.into()));
+            }
+            Err(error) => refused(&error),
+        }
+    }
+}
+
+/// Bodies of `POST /v1/chat/completions`.
+pub fn chat(bytes: &[u8]) {
+    match parse::chat(RequestId::from_bits(1), bytes, &HeaderMap::new(), built_in()) {
+        Ok(request) => understood(&request),
+        Err(error) => refused(&error),
+    }
+}
+
+/// Bodies of `POST /v1/completions`.
+pub fn completion(bytes: &[u8]) {
+    match parse::completion(RequestId::from_bits(1), bytes, &HeaderMap::new(), built_in()) {
+        Ok(request) => understood(&request),
+        Err(error) => refused(&error),
+    }
+}
+
+/// Frames between gateway and engine: what decodes encodes again to the same value.
+pub fn frames(bytes: &[u8]) {
+    if let Ok(Some((value, used))) = frame::take::<FromEngine>(bytes) {
+        assert!(used <= bytes.len());
+        again(&value);
+    }
+    if let Ok(value) = frame::decode::<ToEngine>(bytes) {
+        again(&value);
+    }
+}
+
+/// Compared as bytes, because a NaN equals nothing.
+fn again<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) {
+    let encoded = |value: &T| {
+        let mut out = Vec::new();
+        frame::encode(value, &mut out).map(|()| out)
+    };
+    let Ok(first) = encoded(value) else { return };
+    let (back, used) = frame::take::<T>(&first).expect("our own frame").expect("a whole frame");
+    assert_eq!((used, encoded(&back).as_ref()), (first.len(), Ok(&first)));
+}
+
+/// Configuration files: faults have a place inside the text and can be shown.
+pub fn configuration(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Err(faults) = load(text) else { return };
+    assert!(!faults.faults().is_empty(), "refused for a reason");
+    assert!(!faults.to_string().is_empty());
+    let lines = text.lines().count().max(1);
+    for fault in faults.faults().iter().filter(|fault| fault.file == "fuzz.toml") {
+        assert!((1..=lines + 1).contains(&fault.line) && fault.column >= 1, "{fault:?}");
+    }
+}
+
+/// `retry-after` and `retry-after-ms` of a provider: never longer than five minutes.
+pub fn waits(bytes: &[u8]) {
+    let Some((which, text)) = bytes.split_first() else { return };
+    let Ok(value) = HeaderValue::from_bytes(text) else { return };
+    let name = if which % 2 == 0 { "retry-after" } else { "retry-after-ms" };
+    let headers = HeaderMap::from_iter([(http::HeaderName::from_static(name), value)]);
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    if let Some(wait) = retry_after(&headers, now) {
+        assert!(wait <= Duration::from_secs(300), "{wait:?}");
+    }
+}
+
+/// A provider's refusal: its words are bounded and never show the key or the prompt.
+pub fn refusal(bytes: &[u8]) {
+    const KEY: &str = "sk-canary-0123456789abcdef";
+    const PROMPT: &str = "the canary prompt sings at dawn";
+    let Some((status, body)) = bytes.split_first() else { return };
+    let status = StatusCode::from_u16(400 + u16::from(*status) % 200).expect("a status");
+    let asked = serde_json::json!({"model": "upstream", "messages": [{"role": "user", "content": PROMPT}]});
+    let refusal = Refusal { target: "fuzz", status, body, retry_after: None };
+    let error = refusal.into_error(KEY, asked.to_string().as_bytes());
+    let told = format!("{error:?} {}", ErrorReply::from(&error).object());
+    assert!(!told.contains(KEY) && !told.contains(PROMPT), "{told}");
+    assert!(error.message.chars().count() < 400, "{told}");
+}
