@@ -5,6 +5,7 @@ use crate::{
     bench::{self, BenchArgs},
     check,
     doctor::{self, DoctorArgs},
+    keys::{self, KeysArgs},
     models::{self, ModelsArgs},
     route::{self, RouteArgs},
     serve::{
@@ -56,6 +57,8 @@ enum Command {
     Models(ModelsArgs),
     /// Measure what clients see of a running server.
     Bench(BenchArgs),
+    /// Make, list and revoke API keys.
+    Keys(KeysArgs),
     /// Explain where a prompt would go and why, without a running gateway and without running it; or score prompts.
     Route(Box<RouteArgs>),
     /// Run the simulated provider: for tests, demo and benchmarks, never for answers.
@@ -109,6 +112,7 @@ pub fn run() -> ExitCode {
             Command::Doctor(args) => doctor::run(&args).await,
             Command::Models(args) => models::run(&args).await,
             Command::Bench(args) => bench::run(args).await,
+            Command::Keys(args) => keys::run(args).await,
             Command::Route(args) => route::run(&args),
             Command::Sim(args) => simulate(&args).await,
         }

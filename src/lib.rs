@@ -8,6 +8,7 @@ pub mod check;
 pub mod cli;
 pub mod doctor;
 pub mod http;
+pub mod keys;
 pub mod models;
 pub mod route;
 pub mod serve;

@@ -21,6 +21,8 @@ mod anthropic;
 mod api;
 #[path = "integration/cascade.rs"]
 mod cascade;
+#[path = "integration/compat.rs"]
+mod compat;
 #[path = "integration/doctor.rs"]
 mod doctor;
 #[path = "integration/edge.rs"]
@@ -33,6 +35,8 @@ mod errors;
 mod gpu_health;
 #[path = "integration/hedge.rs"]
 mod hedge;
+#[path = "integration/keys.rs"]
+mod keys;
 #[path = "integration/local_only.rs"]
 mod local_only;
 #[path = "integration/memory.rs"]

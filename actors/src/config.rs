@@ -37,6 +37,7 @@ use std::{
 #[derive(Debug, Clone)]
 pub struct Config {
     pub server: ServerConfig,
+    pub keys: KeysConfig,
     pub locals: Vec<Arc<LocalConfig>>,
     pub clouds: Vec<Arc<CloudConfig>>,
     pub router: RouterConfig,
@@ -75,6 +76,8 @@ pub struct ServerConfig {
     /// Requests admitted at once; the next one is refused with 429.
     pub max_inflight: usize,
     pub max_body_bytes: usize,
+    /// Without a key nothing is served.
+    pub require_keys: bool,
     pub admin_token: Option<SecretString>,
     /// Values accepted in the `Host` header of the admin listener, without port.
     pub admin_hosts: Vec<String>,
@@ -91,6 +94,22 @@ pub struct ServerConfig {
     pub tls: Option<TlsIdentity>,
     /// How often files are looked at for changes; `None` = never.
     pub reload_poll: Option<Duration>,
+}
+
+/// `[keys]`: where API keys are kept.
+#[derive(Debug, Clone)]
+pub struct KeysConfig {
+    /// Need not exist: then there are no keys yet.
+    pub file: PathBuf,
+    pub pepper: PepperSource,
+}
+
+/// What digests of keys are keyed with.
+#[derive(Debug, Clone)]
+pub enum PepperSource {
+    Text(SecretString),
+    /// Made with the first key if it does not exist.
+    File(PathBuf),
 }
 
 /// One `[[local]]` entry.
@@ -286,9 +305,19 @@ pub enum PrefillStyle {
     DeepseekPrefix,
 }
 
+/// What becomes of a request that names a model nobody configured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum UnknownModels {
+    #[default]
+    Refuse,
+    /// It is served as if it had said `auto`.
+    Auto,
+}
+
 #[derive(Debug, Clone)]
 pub struct RouterConfig {
     pub classifier: ClassifierKind,
+    pub unknown_models: UnknownModels,
     pub session: SessionConfig,
     pub hedge: HedgeConfig,
     pub cascade: CascadeConfig,
@@ -299,8 +328,8 @@ pub struct RouterConfig {
 
 impl RouterConfig {
     pub fn new(classifier: ClassifierKind, aliases: BTreeMap<String, String>, rules: [Rule; 4]) -> Self {
-        let (session, hedge, cascade) = Default::default();
-        Self { classifier, session, hedge, cascade, aliases, rules }
+        let (unknown_models, session, hedge, cascade) = Default::default();
+        Self { classifier, unknown_models, session, hedge, cascade, aliases, rules }
     }
 
     pub fn rule(&self, complexity: Complexity) -> &Rule {

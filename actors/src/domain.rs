@@ -10,7 +10,7 @@ pub mod money;
 pub mod name;
 pub mod sampling;
 
-pub use caller::{BudgetLimits, Caller};
+pub use caller::{BudgetLimits, Caller, Priority};
 pub use chat::{ChatRequest, CloudBound, Input, Message, ModelChoice, Needs, RequestKind, SamplingWish};
 pub use count::TextCount;
 pub use error::{ErrorKind, GatewayError, Origin};

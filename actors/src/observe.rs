@@ -60,6 +60,8 @@ pub fn describe() {
     describe_counter!("spillway_gpu_energy_joules_total", "Energy drawn since the driver was loaded, in joules");
     describe_counter!("spillway_gpu_xid_errors_total", "Errors reported by the driver, by Xid");
     describe_counter!("spillway_provider_probes_total", "Active probes by provider and outcome");
+    describe_gauge!("spillway_keys", "API keys by state");
+    describe_counter!("spillway_key_requests_total", "Requests by their key's group and what the key check said");
     describe_counter!("spillway_config_reloads_total", "Configurations read again, by outcome");
     describe_counter!("spillway_connections_cut_total", "Connections that we ended, by cause");
     describe_gauge!("spillway_build_info", "1, with the version as label");
@@ -293,6 +295,26 @@ pub fn keys_exhausted(target: &str, count: usize) {
 
 pub fn retry_refused() {
     counter!("spillway_retries_refused_total").increment(1);
+}
+
+/// API keys in the store; `unusable` of the active ones were made with another pepper.
+pub fn keys(active: usize, ended: usize, unusable: usize) {
+    gauge!("spillway_keys", "state" => "active").set((active - unusable.min(active)) as f64);
+    gauge!("spillway_keys", "state" => "ended").set(ended as f64);
+    gauge!("spillway_keys", "state" => "unusable").set(unusable as f64);
+    if unusable > 0 {
+        tracing::warn!(unusable, "API keys were made with another pepper and cannot be recognised");
+    }
+    tracing::debug!(active, ended, "API keys read");
+}
+
+pub fn keys_not_renewed(why: &str) {
+    tracing::warn!(why, "the key store cannot be read: the keys known before stay as they are");
+}
+
+/// `group` is that of a known key, or `none`.
+pub fn key_request(group: &str, outcome: &'static str) {
+    counter!("spillway_key_requests_total", "key_group" => group.to_owned(), "outcome" => outcome).increment(1);
 }
 
 /// Readings of one GPU; absent ones are not written.

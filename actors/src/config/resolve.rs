@@ -4,6 +4,7 @@
 mod catalogue;
 mod cloud;
 mod edge;
+mod keys;
 mod limits;
 mod loading;
 mod local;
@@ -54,6 +55,7 @@ fn resolve(root: &Node, context: &Context<'_>) -> Option<Config> {
     let top = Section::new(context.report, root, "")?;
     let mut names = Names::default();
     let server = top.section("server").and_then(|section| server::server(section, context));
+    let keys = top.section("keys").and_then(|section| keys::keys(section, context));
     let catalogue = catalogue::catalogue(&top, context);
     let locals = local::locals(&top, context, &catalogue, &mut names);
     let clouds = cloud::clouds(&top, context, &mut names);
@@ -70,6 +72,7 @@ fn resolve(root: &Node, context: &Context<'_>) -> Option<Config> {
     }
     Some(Config {
         server: server?,
+        keys: keys?,
         locals: locals.into_iter().map(Arc::new).collect(),
         clouds: clouds.into_iter().map(Arc::new).collect(),
         router: router?,

@@ -58,8 +58,6 @@ max_request_tokens = 101
         "1:1 unknown key `sever`, did you mean `server`?",
         "3:16 `server.max_inflight` must be from 1 to 100000",
         "4:18 `server.max_body_bytes` must be an integer, not a string",
-        "5:16 `server.require_keys` cannot be true: API keys are not available in this version; bind `listen` to \
-         loopback instead",
         "6:17 `server.keep_alive_ms` must be from 0 to 315360000000",
         "8:12 `local[0].parallel` must be from 1 to 256",
         "9:7 `local[0].gpu` must be auto, cpu, or the index or UUID of a device",
@@ -81,13 +79,27 @@ fn listeners_beyond_loopback_need_what_protects_them() {
     assert_eq!(
         found,
         [
-            "2:10 `server.listen` is not a loopback address: that needs require_keys, and API keys are not available in \
-             this version; bind to loopback, such as 127.0.0.1:8080",
+            "2:10 `server.listen` is not a loopback address: whoever reaches it could spend your money, so that needs \
+             require_keys = true (make a key with `spillway keys create`); or bind to 127.0.0.1:8080",
             "3:16 `server.admin_listen` is not a loopback address: that needs admin_token_file",
         ]
     );
     let found = faults(&sources("server.listen = '127.0.0.1:8081'"));
     assert!(found[0].contains("`server.admin_listen` is the same address as `server.listen`"), "{found:?}");
+}
+
+#[test]
+fn keys_open_the_api_to_others_and_their_pepper_is_a_real_secret() {
+    let (config, _) =
+        loaded(&sources("[server]\nlisten = '0.0.0.0:8080'\nrequire_keys = true\n[keys]\nfile = 'k.json'"));
+    assert!(config.server.require_keys);
+    assert!(matches!(&config.keys.pepper, PepperSource::File(path) if path.as_os_str() == "k.json.pepper"));
+    let peppered = |pepper: &str| with_env("", "SPILLWAY_KEY_PEPPER", pepper);
+    let (config, _) = loaded(&peppered(&"p".repeat(32)));
+    assert!(matches!(&config.keys.pepper, PepperSource::Text(_)));
+    assert!(!format!("{config:?}").contains("pppp"));
+    let found = load(&peppered("too-short-to-be-a-secret"), &no_files).unwrap_err().to_string();
+    assert!(found.contains("at least 32 visible ASCII characters") && !found.contains("too-short"), "{found}");
 }
 
 #[test]
