@@ -163,6 +163,13 @@ impl EngineSlot {
         link
     }
 
+    /// The operator has reloaded: what was given up is tried again as soon as nobody uses the engine.
+    pub(crate) fn ask_memory_back(&self) {
+        let mut inner = self.inner.lock();
+        inner.ladder.ask_back();
+        self.publish(&inner);
+    }
+
     /// What was given up and what the model is loaded with.
     pub fn ladder(&self) -> LadderView {
         self.inner.lock().ladder.view()
