@@ -22,7 +22,9 @@ pub use source::{BadSource, Source, is_loopback};
 pub use sources::{BUILT_IN, DemoCloud, ReadFile, Sources, default_cache_dir};
 
 use crate::classify::Cuts;
-use crate::domain::{Complexity, ModelName, NanoUsd, OverrideValue, Price, Rope, Sampling, TargetName};
+use crate::domain::{
+    BudgetLimits, Complexity, ModelName, NanoUsd, Needs, OverrideValue, Premises, Price, Rope, Sampling, TargetName,
+};
 use crate::gguf::KvType;
 use secrecy::{ExposeSecret, SecretString};
 use std::{
@@ -43,6 +45,9 @@ pub struct Config {
     pub router: RouterConfig,
     pub supervision: SupervisionConfig,
     pub ledger: LedgerConfig,
+    pub energy: EnergyConfig,
+    /// `None` = dollars only.
+    pub currency: Option<CurrencyConfig>,
     pub health: HealthConfig,
     pub chaos_enabled: bool,
     /// Models by name.
@@ -130,8 +135,10 @@ pub struct LocalConfig {
     pub name: TargetName,
     /// What clients may call the model.
     pub model: ModelName,
-    /// The file to load. Need not exist: the target is then Down with that cause.
+    /// The file to load; empty for a server. Need not exist: the target is then Down with that cause.
     pub model_path: PathBuf,
+    /// `engine = "http"`: a server that was started by somebody else. `None`: our own engine child.
+    pub server: Option<LocalServer>,
     pub engine_path: Option<PathBuf>,
     /// `None` = auto; `Some("cpu")`; or a device index or UUID as text.
     pub gpu: Option<String>,
@@ -193,6 +200,7 @@ impl LocalConfig {
             name: "local".into(),
             model: "tiny".into(),
             model_path: "/nonexistent.gguf".into(),
+            server: None,
             engine_path: None,
             gpu: None,
             health_gpu: None,
@@ -210,6 +218,40 @@ impl LocalConfig {
             defaults: LocalDefaults::default(),
         }
     }
+}
+
+/// An inference server on the operator's machines that speaks OpenAI's API.
+#[derive(Debug, Clone)]
+pub struct LocalServer {
+    /// Without a trailing slash, e.g. `http://127.0.0.1:8000/v1`.
+    pub base_url: String,
+    /// The server's own id of the model; `None` = the target's model, or the only one the server lists.
+    pub upstream: Option<String>,
+    pub key: Option<SecretString>,
+    /// Whether what must stay local may go there.
+    pub premises: Premises,
+    /// How it goes on with an answer that broke off, if it does.
+    pub prefill: PrefillStyle,
+    pub offers: Needs,
+    pub timeouts: LocalServerTimeouts,
+}
+
+impl PartialEq for LocalServer {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { base_url, upstream, key, premises, prefill, offers, timeouts } = self;
+        let text = |key: &Option<SecretString>| key.as_ref().map(|key| key.expose_secret().to_owned());
+        text(key) == text(&other.key)
+            && (base_url, upstream, premises) == (&other.base_url, &other.upstream, &other.premises)
+            && (prefill, offers, timeouts) == (&other.prefill, &other.offers, &other.timeouts)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalServerTimeouts {
+    /// To the first token, queue and prompt of the server included.
+    pub first_token: Duration,
+    /// Silence inside a stream.
+    pub idle: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -299,7 +341,7 @@ pub struct CloudModel {
     pub typical_latency: Duration,
 }
 
-/// The API a provider speaks; `cloud/wire.rs` says what follows from it.
+/// The API a provider speaks; `upstream/wire.rs` says what follows from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Wire {
     /// `POST /chat/completions`.
@@ -397,16 +439,18 @@ impl Default for HedgeConfig {
 }
 
 /// `[router.cascade]`: a poor local answer that nobody has seen goes one tier up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CascadeConfig {
     pub enabled: bool,
+    /// A local answer whose tokens' mean log-probability is lower is poor; `None` = not looked at.
+    pub min_mean_logprob: Option<f32>,
     /// Tokens of a stream that wait until its beginning has been judged.
     pub hold_back_tokens: u32,
 }
 
 impl Default for CascadeConfig {
     fn default() -> Self {
-        Self { enabled: false, hold_back_tokens: 24 }
+        Self { enabled: false, min_mean_logprob: None, hold_back_tokens: 24 }
     }
 }
 
@@ -432,11 +476,58 @@ pub enum RuleTarget {
 
 #[derive(Debug, Clone)]
 pub struct LedgerConfig {
-    pub url: String,
+    pub place: LedgerPlace,
+    /// `None`: a ledger in memory has no journal.
+    pub journal_dir: Option<PathBuf>,
+    /// A journal this large takes no reservation until the database has caught up.
+    pub max_journal_bytes: u64,
+    /// Rows are kept for so long; `None` = for ever.
+    pub retention: Option<Duration>,
+    /// What all requests together may cost.
+    pub budget: BudgetLimits,
     /// Output cap of a paid request without max_tokens, in tokens.
     pub default_output_tokens: u32,
     /// Model whose price "saved cost" is measured against.
     pub baseline: Option<ModelName>,
+}
+
+/// Where rows end up.
+#[derive(Debug, Clone)]
+pub enum LedgerPlace {
+    Memory,
+    Sqlite(PathBuf),
+    /// The address may hold a password.
+    Postgres(SecretString),
+}
+
+impl PartialEq for LedgerPlace {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Memory, Self::Memory) => true,
+            (Self::Sqlite(one), Self::Sqlite(other)) => one == other,
+            (Self::Postgres(one), Self::Postgres(other)) => one.expose_secret() == other.expose_secret(),
+            _ => false,
+        }
+    }
+}
+
+/// `[energy]`: what local answers cost the operator's household, beside what providers bill.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct EnergyConfig {
+    /// Draw of a busy local target whose card does not tell; 0 = not known.
+    pub local_watts: f64,
+    /// In USD; zero = not known.
+    pub usd_per_kwh: NanoUsd,
+}
+
+/// `[currency]`: what the dollars of the price list are paid in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CurrencyConfig {
+    pub code: String,
+    /// What the provider bills for one dollar of list price.
+    pub billed_per_usd: f64,
+    /// What a dollar costs elsewhere.
+    pub market_per_usd: f64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,14 +7,14 @@ pub use kill::{ChaosError, KillWay};
 use crate::{
     chaos::Fault,
     cloud::{CloudActor, CloudMsg, Provider, RetryBudget},
-    config::{Config, LiveConfig, in_force},
+    config::{Config, LiveConfig, LocalConfig, in_force},
     domain::GatewayError,
     flight::{HedgeBudget, Services},
-    gpu::{EngineSlot, GpuModelActor, GpuMsg, process::Spawner},
+    gpu::{EngineKind, EngineSlot, GpuModelActor, GpuMsg, poison::Poison, process::Spawner, server::Server},
     health::{HealthActor, HealthMsg, NvmlProbe, Scores, Vitals},
     jobs::JobTable,
     keys::{Keys, KeysError},
-    ledger::{Ledger, LedgerActor, LedgerMsg},
+    ledger::{Ledger, LedgerActor, LedgerMsg, OpenError, unix_now},
     observe,
     route::{ClassifierActor, ClassifierMsg, Fleet, RouterActor, RouterMsg, actor::queued, session::Sessions},
     supervise::{
@@ -27,7 +27,7 @@ use crate::{
 };
 use kill::EngineOrder;
 use ractor::{Actor, ActorCell, ActorRef, Message, SpawnErr};
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +55,8 @@ pub enum StartError {
     Provider(#[from] GatewayError),
     #[error("{0} ([server] require_keys is set)")]
     Keys(#[from] KeysError),
+    #[error("{0}")]
+    Ledger(#[from] OpenError),
     #[error("the actors could not be started: {0}")]
     Actors(#[from] SpawnErr),
 }
@@ -92,11 +94,13 @@ impl Runtime {
     /// `engine` is the engine binary for local targets without an `engine_path`, or where it was looked for.
     ///
     /// # Errors
-    /// Threads or actors cannot be started, or a provider's client cannot be built.
+    /// The ledger cannot be opened, threads or actors cannot be started, or a provider's client cannot be built.
     pub async fn start(config: Arc<Config>, engine: Result<PathBuf, String>) -> Result<Self, StartError> {
         observe::label_models(config.names());
-        let slots: Arc<[Arc<EngineSlot>]> =
-            config.locals.iter().map(|local| EngineSlot::new(Arc::clone(local), config.supervision.gpu)).collect();
+        let poison = Poison::default();
+        let slot =
+            |local: &Arc<LocalConfig>| EngineSlot::new(Arc::clone(local), config.supervision.gpu, poison.clone());
+        let slots: Arc<[Arc<EngineSlot>]> = config.locals.iter().map(slot).collect();
         let providers: Arc<[Arc<Provider>]> =
             config.clouds.iter().map(|cloud| Provider::new(Arc::clone(cloud))).collect::<Result<_, _>>()?;
         let keys = Keys::configured(&config.keys);
@@ -105,7 +109,7 @@ impl Runtime {
             Err(error) => observe::keys_not_renewed(&error.to_string()),
             Ok(()) => {}
         }
-        let ledger = Ledger::default();
+        let ledger = Ledger::open(&config.ledger, unix_now()).await?;
         let directory = Directory {
             ledger: ledger.address.clone(),
             gpus: slots.iter().map(|_| Address::default()).collect(),
@@ -114,7 +118,13 @@ impl Runtime {
         let vitals = Vitals::new(config.health.interval);
         let services = Services {
             jobs: JobTable::new(config.server.max_inflight),
-            fleet: Fleet { slots, providers, sessions: Sessions::new(config.router.session), vitals: vitals.clone() },
+            fleet: Fleet {
+                slots,
+                providers,
+                sessions: Sessions::new(config.router.session),
+                vitals: vitals.clone(),
+                poison,
+            },
             ledger,
             retries: RetryBudget::new(Instant::now()),
             hedges: HedgeBudget::new(config.router.hedge.max_per_hour, Instant::now()),
@@ -136,6 +146,7 @@ impl Runtime {
             spawner: spawner.clone(),
             probe: NvmlProbe::start(services.config.health.nvml_library.clone())?,
             engine,
+            servers: servers(&services.config)?,
         };
         let root = parts.supervisor(names::ROOT, parts.children());
         tree.started(names::ROOT, None, Instant::now());
@@ -158,6 +169,7 @@ impl Runtime {
             provider.configure(&config.models, &config.keys);
         }
         self.services.jobs.set_limit(next.server.max_inflight);
+        self.services.ledger.set_limits(next.ledger.budget);
         self.live.publish(Arc::new(next));
         kept
     }
@@ -173,7 +185,7 @@ impl Runtime {
         queued(&self.directory.router).await
     }
 
-    /// Stops the actors in reverse start order, then the engines.
+    /// Stops the actors in reverse start order, then the engines; the ledger is closed last.
     pub async fn stop(&self) {
         if let Some(root) = self.directory.root.get() {
             let stopped = root.call(|reply_to| SupervisorMsg::Shutdown { reply_to }, Some(TREE_STOP)).await;
@@ -181,6 +193,7 @@ impl Runtime {
             let _ = root.stop_and_wait(Some("shutdown".to_owned()), Some(TREE_STOP)).await;
         }
         self.stop_engines().await;
+        self.services.ledger.close().await;
     }
 
     /// Ends every engine child, in good order if it obeys.
@@ -202,6 +215,9 @@ impl Runtime {
         if let Some(order) = how.on_engine() {
             let slot = actor.strip_prefix("gpu/").and_then(|name| self.slot(name));
             let slot = slot.ok_or_else(|| ChaosError::NoEngine(actor.to_owned()))?;
+            if slot.config().server.is_some() {
+                return Err(ChaosError::ForeignEngine(actor.to_owned()));
+            }
             let link = slot.link().ok_or_else(|| ChaosError::NotAlive(actor.to_owned()))?;
             match order {
                 EngineOrder::Signal(signal) => {
@@ -255,6 +271,11 @@ impl Runtime {
     }
 }
 
+fn servers(config: &Config) -> Result<HashMap<String, Arc<Server>>, GatewayError> {
+    let servers = config.locals.iter().filter_map(|local| Some((local, local.server.as_ref()?)));
+    servers.map(|(local, server)| Ok((local.name.to_string(), Arc::new(Server::new(local, server)?)))).collect()
+}
+
 async fn tell_end(root: JoinHandle<()>, ended: CancellationToken, address: Address<SupervisorMsg>, tree: Tree) {
     let _ = root.await;
     address.clear();
@@ -284,6 +305,8 @@ struct Parts<'a> {
     spawner: Spawner,
     probe: NvmlProbe,
     engine: Result<PathBuf, String>,
+    /// Local targets that are servers, by name.
+    servers: HashMap<String, Arc<Server>>,
 }
 
 impl Parts<'_> {
@@ -310,7 +333,11 @@ impl Parts<'_> {
             providers: Arc::clone(&services.fleet.providers),
         };
         let classifier = ClassifierActor { router: directory.router.clone() };
-        let router = RouterActor { fleet: services.fleet.clone(), gpus: Arc::clone(&directory.gpus) };
+        let router = RouterActor {
+            fleet: services.fleet.clone(),
+            ledger: services.ledger.clone(),
+            gpus: Arc::clone(&directory.gpus),
+        };
         vec![
             leaf(names::LEDGER, ledger, &directory.ledger),
             self.cloud_supervisor(),
@@ -337,12 +364,16 @@ impl Parts<'_> {
     fn gpu_supervisor(&self) -> ChildSpec {
         let slots = self.services.fleet.slots.iter().zip(self.directory.gpus.iter());
         let members = slots.map(|(slot, address)| {
-            let engine = slot.config().engine_path.clone().map_or_else(|| self.engine.clone(), Ok);
+            let program = slot.config().engine_path.clone().map_or_else(|| self.engine.clone(), Ok);
+            let child = || EngineKind::Child {
+                spawner: self.spawner.clone(),
+                program,
+                chaos_enabled: self.services.config.chaos_enabled,
+            };
+            let server = self.servers.get(slot.name());
             let actor = GpuModelActor {
                 slot: Arc::clone(slot),
-                spawner: self.spawner.clone(),
-                engine,
-                chaos_enabled: self.services.config.chaos_enabled,
+                engine: server.map_or_else(child, |server| EngineKind::Server(Arc::clone(server))),
                 canary_interval: self.services.config.health.canary_interval,
             };
             leaf(format!("gpu/{}", slot.name()), actor, address)
