@@ -102,7 +102,7 @@ pub struct ServerConfig {
 }
 
 /// `[keys]`: where API keys are kept.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeysConfig {
     /// Need not exist: then there are no keys yet.
     pub file: PathBuf,
@@ -116,6 +116,18 @@ pub enum PepperSource {
     /// Made with the first key if it does not exist.
     File(PathBuf),
 }
+
+impl PartialEq for PepperSource {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Text(one), Self::Text(other)) => one.expose_secret() == other.expose_secret(),
+            (Self::File(one), Self::File(other)) => one == other,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for PepperSource {}
 
 /// One `[[local]]` entry.
 #[derive(Debug, Clone, PartialEq)]

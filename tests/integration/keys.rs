@@ -384,3 +384,33 @@ async fn a_key_that_was_shown_is_kept_whenever_its_writer_is_killed() {
     let (id, _) = create(folder.path(), "", &["--offline"]);
     assert!(run(folder.path(), "", &["revoke", "--offline", &id]).status.success());
 }
+
+/// Money that is spent stays spent: a client is told so, and not to try again, while what costs nothing goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_spent_budget_ends_paid_requests_and_no_others() {
+    let folder = Folder::new().unwrap();
+    let gateway = guarded(&folder).warm().await;
+    // One answer of the simulated model `ok` at $0.42 a million tokens costs some millionths.
+    let (_, poor) = create(folder.path(), &gateway.admin, &["--budget-day", "0.00002"]);
+    let (_, rich) = create(folder.path(), &gateway.admin, &["--budget-day", "1", "--budget-month", "2"]);
+    let ask = |secret: &str, ask: Ask| {
+        let (client, api, ask) = (gateway.client.clone(), gateway.api.clone(), ask.key(secret));
+        async move { client.ask(&api, ask).await }
+    };
+    let mut answered = 0;
+    let refused = loop {
+        let record = ask(&poor, Ask::hard().model("ok").max_tokens(24)).await;
+        if !record.is_complete() {
+            break record;
+        }
+        answered += 1;
+        assert!(answered < 20, "the budget never ends");
+    };
+    assert!(answered > 0, "{refused:#?}");
+    assert_eq!(code(&refused), (429, "insufficient_quota".into()));
+    assert!(!refused.headers.contains_key("retry-after"));
+    assert_eq!(refused.headers["x-should-retry"], "false");
+    assert_eq!(ask(&poor, Ask::hard()).await.assert_complete().target(), "local", "what costs nothing goes on");
+    ask(&rich, Ask::hard().model("ok")).await.assert_complete();
+    gateway.shutdown().await;
+}

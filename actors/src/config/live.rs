@@ -1,6 +1,6 @@
 //! The configuration in force, replaced as a whole; and what of a new one can come into force while the gateway runs.
 
-use super::{CloudConfig, Config, LocalConfig};
+use super::{CloudConfig, Config, LocalConfig, ServerConfig};
 use arc_swap::ArcSwap;
 use std::{fmt, sync::Arc};
 
@@ -38,6 +38,8 @@ pub fn in_force(started: &Config, running: &Config, mut wanted: Config) -> (Conf
     let (server, old) = (&mut wanted.server, &started.server);
     kept.back("server.listen", &mut server.listen, &old.listen);
     kept.back("server.admin_listen", &mut server.admin_listen, &old.admin_listen);
+    kept.guards(server, &running.server);
+    kept.back("keys", &mut wanted.keys, &started.keys);
     let (edge, old) = (&mut server.edge, &old.edge);
     kept.back("server.max_connections", &mut edge.max_connections, &old.max_connections);
     kept.back("server.max_bodies_bytes", &mut edge.max_bodies_bytes, &old.max_bodies_bytes);
@@ -68,6 +70,19 @@ impl Kept {
         if wanted != started {
             self.note(name);
             wanted.clone_from(started);
+        }
+    }
+
+    /// A listener that stays where it is, beyond loopback, keeps what guards it there, whatever the new file says: there it
+    /// was judged together with an address that does not come into force.
+    fn guards(&mut self, server: &mut ServerConfig, running: &ServerConfig) {
+        if !server.listen.ip().is_loopback() && !server.require_keys {
+            self.note("server.require_keys");
+            server.require_keys = true;
+        }
+        if !server.admin_listen.ip().is_loopback() && server.admin_token.is_none() {
+            self.note("server.admin_token_file");
+            server.admin_token.clone_from(&running.admin_token);
         }
     }
 
@@ -137,7 +152,10 @@ fn is_same_provider(one: &CloudConfig, other: &CloudConfig) -> bool {
 mod tests {
     use super::*;
     use crate::config::{Sources, load};
-    use std::{io, path::PathBuf};
+    use std::{
+        io,
+        path::{Path, PathBuf},
+    };
 
     const CLOUD: &str = "[[cloud]]\nname = \"a\"\nbase_url = \"http://127.0.0.1:1/v1\"\napi_keys_env = [\"A\"]\n";
 
@@ -166,6 +184,29 @@ mod tests {
         let (next, kept) = in_force(&started, &started, config(&text));
         assert_eq!(kept, Vec::<String>::new());
         assert_eq!(models(&next), models(&started));
+    }
+
+    #[test]
+    fn a_listener_beyond_loopback_keeps_its_guards() {
+        let token = |path: &Path| match path.to_str() {
+            Some("token") => Ok("secret-token".to_owned()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        };
+        let file = "[server]\nlisten = '0.0.0.0:8080'\nrequire_keys = true\nadmin_listen = '0.0.0.0:8081'\n\
+                    admin_token_file = 'token'\n";
+        let sources = Sources { file: Some((PathBuf::from("my.toml"), file.to_owned())), ..Sources::default() };
+        let started = load(&sources, &token).unwrap().0;
+        let (next, kept) = in_force(&started, &started, config("keys.file = 'other.json'"));
+        assert_eq!(
+            kept,
+            ["server.listen", "server.admin_listen", "server.require_keys", "server.admin_token_file", "keys"]
+                .map(str::to_owned)
+        );
+        assert!(next.server.require_keys && next.server.admin_token.is_some());
+        assert_eq!(next.keys, started.keys);
+        let here = config("");
+        let (next, kept) = in_force(&here, &here, config("server.require_keys = true"));
+        assert!(next.server.require_keys && kept.is_empty(), "on loopback they come and go as the file says");
     }
 
     #[test]

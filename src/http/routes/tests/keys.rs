@@ -82,6 +82,31 @@ async fn without_a_key_nothing_but_health_is_answered() {
 }
 
 #[tokio::test]
+async fn there_is_no_route_that_forgot_to_ask_for_a_key() {
+    let (services, _) = guarded([KeyWish::default()]).await;
+    let paths: Vec<String> = routes().into_iter().map(|(path, _)| path.replace("{*id}", "gpt-4.1")).collect();
+    assert!(access::OPEN.iter().all(|open| paths.iter().any(|path| path == open)));
+    for path in paths {
+        let is_open = access::OPEN.contains(&path.as_str());
+        for method in [Method::GET, Method::POST] {
+            let got = send(&services, method.clone(), &path, HI).await;
+            assert_eq!(got.status != 401, is_open, "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn anthropics_clients_are_refused_in_their_own_words() {
+    let (services, [secret]) = guarded([KeyWish::default()]).await;
+    let body = r#"{"model": "auto", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}"#;
+    let got_none = send(&services, Method::POST, "/v1/messages", body).await;
+    assert_eq!((got_none.status, &got_none.json["error"]["type"]), (401, &json!("authentication_error")));
+    let counted =
+        got(&services, request(Method::POST, "/v1/messages/count_tokens", body, ("x-api-key", secret.expose()))).await;
+    assert_eq!(counted.status, 200, "{}", counted.json);
+}
+
+#[tokio::test]
 async fn a_key_gets_in_by_either_header_and_whatever_the_case_of_bearer() {
     let (services, [secret]) = guarded([KeyWish::default()]).await;
     let plain = secret.expose();
