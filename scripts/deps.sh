@@ -76,11 +76,15 @@ need pkg-config pkg-config command -v pkg-config
 need libclang libclang-dev has_libclang
 need 'pip for Python 3' python3-pip python3 -m pip --version
 if [[ "${1:-}" == test ]]; then
-	need 'venv for Python 3' python3-venv python3 -c 'import venv, ensurepip'
+	need curl curl command -v curl
+	need 'virtual environments for Python 3' python3-venv python3 -c 'import venv, ensurepip'
+	need Node.js nodejs command -v node
+	need npm npm command -v npm
 fi
 install_packages
 check_rust
 if [[ "${1:-}" == test ]]; then
+	"$(dirname "${BASH_SOURCE[0]}")/../tests/compat/install.sh" >/dev/null
 	rust_component fmt rustfmt
 	rust_component clippy clippy
 	"$(dirname "${BASH_SOURCE[0]}")/schemathesis.sh" install

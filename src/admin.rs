@@ -1,7 +1,9 @@
-//! The admin listener: metrics, status, the live tree, health, chaos. Reads what is published; asks no actor but the
+//! The admin listener: metrics, status, the live tree, health, API keys, chaos. Reads what is published; asks no actor but the
 //! router for its queue.
 
 mod health;
+mod keys;
+mod memory;
 
 use crate::{
     http::{
@@ -14,13 +16,13 @@ use axum::{
     Json, Router,
     body::Bytes,
     extract::{
-        Query, Request, State,
+        DefaultBodyLimit, Query, Request, State,
         rejection::{BytesRejection, QueryRejection},
     },
     http::{HeaderMap, StatusCode, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{delete, get, post},
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::ExposeSecret;
@@ -33,6 +35,7 @@ use spillway_actors::{
     runtime::{ChaosError, KillWay, Runtime},
 };
 use std::{sync::Arc, time::UNIX_EPOCH};
+use subtle::ConstantTimeEq;
 use tokio::time::Instant;
 
 #[derive(Clone)]
@@ -51,8 +54,12 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/health/gpu", get(health::gpu))
         .route("/admin/usage", get(usage))
         .route("/admin/usage/attempts", get(attempts))
+        .route("/admin/keys", get(keys::list).post(keys::create))
+        .route("/admin/keys/{id}", delete(keys::revoke))
         .route("/admin/reload", post(reload))
-        .route("/admin/chaos/kill", post(kill));
+        .route("/admin/chaos/kill", post(kill))
+        .route("/admin/chaos/memory", post(memory::simulate))
+        .layer(DefaultBodyLimit::max(keys::MAX_WISH_BYTES));
     router
         .fallback(|request: Request| async move {
             ErrorReply::unknown_url(request.method().as_str(), request.uri().path()).into_response()
@@ -95,10 +102,11 @@ fn host_is_known(headers: &HeaderMap, known: &[String]) -> bool {
     known.iter().any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// Compares digests, so that neither length nor content of the token shows in the time it takes.
+/// Compares digests in constant time, so that neither length nor content of the token shows in the time it takes.
 fn carries_token(headers: &HeaderMap, token: &str) -> bool {
     let given = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-    given.is_some_and(|given| blake3::hash(given) == blake3::hash(token.as_bytes()))
+    let digest = |text: &[u8]| *blake3::hash(text).as_bytes();
+    given.is_some_and(|given| digest(given).ct_eq(&digest(token.as_bytes())).into())
 }
 
 async fn metrics(State(state): State<AdminState>) -> impl IntoResponse {
@@ -129,6 +137,7 @@ async fn status(State(state): State<AdminState>) -> Json<Value> {
         "leases": leases,
         "breakers": breakers,
         "keys": keys,
+        "api_keys": keys::status(&services.keys, services.config.server.require_keys),
         "providers": health::providers(&state.runtime, now),
         "requests": services.jobs.totals(),
         "draining": services.jobs.is_closed(),
@@ -168,6 +177,7 @@ fn gpu_status(runtime: &Runtime, at: usize, slot: &Arc<EngineSlot>) -> Value {
         "device": view.info.as_ref().map(|info| info.device.clone()),
         "leases": view.leases,
         "parallel": view.parallel,
+        "memory": memory::status(slot, view.info.as_deref()),
         "last_minute": runtime.vitals.local(at, Instant::now()).score,
     })
 }

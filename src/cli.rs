@@ -4,6 +4,9 @@
 use crate::{
     bench::{self, BenchArgs},
     check,
+    doctor::{self, DoctorArgs},
+    keys::{self, KeysArgs},
+    models::{self, ModelsArgs},
     route::{self, RouteArgs},
     serve::{
         self, ServeError, StopSignals,
@@ -48,8 +51,14 @@ enum Command {
     Serve(ServeArgs),
     /// Check a configuration and report every fault at once.
     Check(CheckArgs),
+    /// Look at everything a gateway needs on this machine and say what to do about what is wrong.
+    Doctor(DoctorArgs),
+    /// Fetch, list, describe, verify and remove model files.
+    Models(ModelsArgs),
     /// Measure what clients see of a running server.
     Bench(BenchArgs),
+    /// Make, list and revoke API keys.
+    Keys(KeysArgs),
     /// Explain where a prompt would go and why, without a running gateway and without running it; or score prompts.
     Route(Box<RouteArgs>),
     /// Run the simulated provider: for tests, demo and benchmarks, never for answers.
@@ -86,7 +95,7 @@ struct CheckArgs {
 }
 
 /// Exit code of a check that found something unhealthy.
-const UNHEALTHY: u8 = 3;
+pub(crate) const UNHEALTHY: u8 = 3;
 
 /// Runs the command that the arguments name.
 pub fn run() -> ExitCode {
@@ -100,7 +109,10 @@ pub fn run() -> ExitCode {
             Command::Serve(args) => serve(args).await,
             Command::Check(args) if args.online => check_online(&args).await,
             Command::Check(args) => check_offline(&args),
+            Command::Doctor(args) => doctor::run(&args).await,
+            Command::Models(args) => models::run(&args).await,
             Command::Bench(args) => bench::run(args).await,
+            Command::Keys(args) => keys::run(args).await,
             Command::Route(args) => route::run(&args),
             Command::Sim(args) => simulate(&args).await,
         }
@@ -113,6 +125,11 @@ pub fn run() -> ExitCode {
 pub(crate) fn failed(why: &dyn Display) -> ExitCode {
     let _ = writeln!(io::stderr(), "spillway: {why}");
     ExitCode::FAILURE
+}
+
+/// Tells the operator what happens, beside the data.
+pub(crate) fn note(line: &dyn Display) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// Prints a line of data; a closed stdout is nobody's fault.
@@ -153,24 +170,38 @@ pub(crate) fn load(args: &ConfigArgs, demo: Option<DemoCloud>) -> Result<(Config
 }
 
 fn check_offline(args: &CheckArgs) -> ExitCode {
-    match (load(&args.config, None), args.json) {
-        (Ok((_, warnings)), true) => {
-            say(&serde_json::json!({"ok": true, "warnings": warnings}));
-            ExitCode::SUCCESS
-        }
-        (Ok((_, warnings)), false) => {
-            for warning in warnings {
-                say(&format!("warning: {warning}"));
-            }
-            say(&"the configuration is good");
-            ExitCode::SUCCESS
-        }
-        (Err(error), true) => {
+    match load(&args.config, None) {
+        Ok((config, warnings)) => tell_checked(&check::models(&config), &warnings, args.json),
+        Err(error) if args.json => {
             say(&serde_json::json!({"ok": false, "faults": error.to_string()}));
             ExitCode::FAILURE
         }
-        (Err(error), false) => failed(&error),
+        Err(error) => failed(&error),
     }
+}
+
+/// A configuration without faults of its own; its model files may have some.
+fn tell_checked(models: &check::ModelFiles, warnings: &[Warning], json: bool) -> ExitCode {
+    let damaged: Vec<String> = models.damaged.iter().map(ToString::to_string).collect();
+    let missing =
+        models.missing.iter().map(|fault| format!("{}:{}:{}: {}", fault.file, fault.line, fault.column, fault.message));
+    let warnings: Vec<String> = warnings.iter().map(ToString::to_string).chain(missing).collect();
+    let ok = damaged.is_empty();
+    if json {
+        let mut told = serde_json::json!({"ok": ok, "warnings": warnings});
+        if let (false, Some(told)) = (ok, told.as_object_mut()) {
+            told.insert("faults".to_owned(), damaged.join("\n\n").into());
+        }
+        say(&told);
+    } else {
+        warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
+        if ok {
+            say(&"the configuration is good");
+        } else {
+            return failed(&damaged.join("\n\n"));
+        }
+    }
+    if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The configuration's faults first; what is asked of providers depends on it.

@@ -18,6 +18,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 use reload::Reloader;
 use spillway_actors::{
     config::{Config, LiveConfig},
+    keys::Keys,
     observe,
     runtime::{Runtime, StartError},
     task,
@@ -103,7 +104,7 @@ pub async fn run(loader: Loader) -> Result<(), ServeError> {
     let _upkeep = task::owned(upkeep(metrics.clone()));
     let runtime = Runtime::start(Arc::clone(&config), find_engine()).await?;
     let services = runtime.services.clone();
-    let jobs = services.jobs.clone();
+    let (jobs, keys) = (services.jobs.clone(), services.keys.clone());
     let stop = CancellationToken::new();
     let (api_addr, admin_addr) = (local(&api, config.server.listen), local(&admin, config.server.admin_listen));
     let runtime = Arc::new(runtime);
@@ -117,7 +118,7 @@ pub async fn run(loader: Loader) -> Result<(), ServeError> {
     let admin_tls = !config.server.admin_listen.ip().is_loopback();
     let serving_admin =
         task::detached(listen::serve(admin, admin::router(admin_state), stop.clone(), most, door(&live, admin_tls)));
-    greet(&config, api_addr, admin_addr);
+    greet(&config, &keys, api_addr, admin_addr);
 
     let outcome = tokio::select! {
         () = signals.next() => {
@@ -198,7 +199,7 @@ async fn upkeep(metrics: PrometheusHandle) {
 }
 
 /// The engine beside this executable (or one folder up, where test binaries live).
-fn find_engine() -> Result<PathBuf, String> {
+pub(crate) fn find_engine() -> Result<PathBuf, String> {
     let own = std::env::current_exe().map_err(|error| format!("own path unknown: {error}"))?;
     let folders = own.ancestors().skip(1).take(2);
     let mut candidates = folders.map(|folder| folder.join("spillway-engine"));
@@ -231,7 +232,7 @@ impl StopSignals {
     }
 }
 
-fn greet(config: &Config, api: SocketAddr, admin: SocketAddr) {
+fn greet(config: &Config, keys: &Keys, api: SocketAddr, admin: SocketAddr) {
     let tls = config.server.tls.is_some();
     let scheme = if tls { "https" } else { "http" };
     let admin_scheme = if tls && !admin.ip().is_loopback() { "https" } else { "http" };
@@ -239,9 +240,14 @@ fn greet(config: &Config, api: SocketAddr, admin: SocketAddr) {
     if !config.clouds.iter().any(|cloud| cloud.is_usable()) {
         say(&"no cloud provider has a key: serving every tier locally");
     }
+    let required = config.server.require_keys;
+    if required && keys.all().is_empty() {
+        say(&"API keys are required and there is none yet: KEY=$(spillway keys create --name NAME)");
+    }
+    let key = if required { "-H \"authorization: Bearer $KEY\" " } else { "" };
     say(&"try:");
     say(&format!(
-        "  curl {scheme}://{api}/v1/chat/completions -H 'content-type: application/json' \
+        "  curl {scheme}://{api}/v1/chat/completions {key}-H 'content-type: application/json' \
          -d '{{\"messages\":[{{\"role\":\"user\",\"content\":\"Say hello\"}}]}}'"
     ));
     say(&format!("status: {admin_scheme}://{admin}/admin/status"));

@@ -8,6 +8,7 @@
 mod fault;
 mod faults;
 mod http;
+mod instance;
 mod log;
 mod messages;
 mod play;

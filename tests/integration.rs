@@ -1,5 +1,5 @@
 //! Black-box tests of the gateway as it ships: the release binary, its real engine and the default model, a simulated
-//! cloud provider, and every way to break them. `make model build` must have run.
+//! cloud provider, and every way to break them. `make model` must have run.
 
 #![allow(
     clippy::unwrap_used,
@@ -21,6 +21,10 @@ mod anthropic;
 mod api;
 #[path = "integration/cascade.rs"]
 mod cascade;
+#[path = "integration/compat.rs"]
+mod compat;
+#[path = "integration/doctor.rs"]
+mod doctor;
 #[path = "integration/edge.rs"]
 mod edge;
 #[path = "integration/engine.rs"]
@@ -31,8 +35,14 @@ mod errors;
 mod gpu_health;
 #[path = "integration/hedge.rs"]
 mod hedge;
+#[path = "integration/keys.rs"]
+mod keys;
 #[path = "integration/local_only.rs"]
 mod local_only;
+#[path = "integration/memory.rs"]
+mod memory;
+#[path = "integration/models.rs"]
+mod models;
 #[path = "integration/online.rs"]
 mod online;
 #[path = "integration/queue.rs"]

@@ -8,20 +8,22 @@ mod live;
 mod raw;
 mod resolve;
 mod section;
+mod source;
 mod sources;
 #[cfg(test)]
 mod tests;
 
-pub use catalogue::{Catalogue, CatalogueModel};
+pub use catalogue::{Capability, Catalogue, CatalogueModel};
 pub use edge::{CorsOrigins, EdgeConfig, TlsIdentity};
-pub use fault::{ConfigFaults, Fault, Warning};
+pub use fault::{ConfigFaults, Fault, Place, Warning};
 pub use live::{LiveConfig, in_force};
 pub use resolve::load;
+pub use source::{BadSource, Source, is_loopback};
 pub use sources::{BUILT_IN, DemoCloud, ReadFile, Sources, default_cache_dir};
 
 use crate::classify::Cuts;
-use crate::domain::Sampling;
-use crate::domain::{Complexity, ModelName, NanoUsd, Price, TargetName};
+use crate::domain::{Complexity, ModelName, NanoUsd, OverrideValue, Price, Rope, Sampling, TargetName};
+use crate::gguf::KvType;
 use secrecy::SecretString;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -35,6 +37,7 @@ use std::{
 #[derive(Debug, Clone)]
 pub struct Config {
     pub server: ServerConfig,
+    pub keys: KeysConfig,
     pub locals: Vec<Arc<LocalConfig>>,
     pub clouds: Vec<Arc<CloudConfig>>,
     pub router: RouterConfig,
@@ -42,6 +45,10 @@ pub struct Config {
     pub ledger: LedgerConfig,
     pub health: HealthConfig,
     pub chaos_enabled: bool,
+    /// Models by name.
+    pub catalogue: Catalogue,
+    /// Where models are kept, under `models/`.
+    pub cache_dir: PathBuf,
 }
 
 impl Config {
@@ -69,6 +76,8 @@ pub struct ServerConfig {
     /// Requests admitted at once; the next one is refused with 429.
     pub max_inflight: usize,
     pub max_body_bytes: usize,
+    /// Without a key nothing is served.
+    pub require_keys: bool,
     pub admin_token: Option<SecretString>,
     /// Values accepted in the `Host` header of the admin listener, without port.
     pub admin_hosts: Vec<String>,
@@ -85,6 +94,22 @@ pub struct ServerConfig {
     pub tls: Option<TlsIdentity>,
     /// How often files are looked at for changes; `None` = never.
     pub reload_poll: Option<Duration>,
+}
+
+/// `[keys]`: where API keys are kept.
+#[derive(Debug, Clone)]
+pub struct KeysConfig {
+    /// Need not exist: then there are no keys yet.
+    pub file: PathBuf,
+    pub pepper: PepperSource,
+}
+
+/// What digests of keys are keyed with.
+#[derive(Debug, Clone)]
+pub enum PepperSource {
+    Text(SecretString),
+    /// Made with the first key if it does not exist.
+    File(PathBuf),
 }
 
 /// One `[[local]]` entry.
@@ -111,7 +136,41 @@ pub struct LocalConfig {
     pub threads: Option<u32>,
     pub use_mmap: bool,
     pub use_mlock: bool,
+    pub options: LoadOptions,
+    /// Smaller quantisations of the same model, the largest first; they need not exist.
+    pub smaller_models: Vec<PathBuf>,
+    /// What `spillway models pull` gets this model by; `None` for a file of the operator's own.
+    pub pull: Option<String>,
+    /// Where the model is named, for faults found later.
+    pub model_place: Place,
     pub defaults: LocalDefaults,
+}
+
+/// How an engine loads its model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoadOptions {
+    /// Most tokens of one decode; `None` = by device.
+    pub batch_tokens: Option<u32>,
+    /// Most tokens computed at once.
+    pub ubatch_tokens: u32,
+    pub kv_type_k: KvType,
+    pub kv_type_v: KvType,
+    pub rope: Rope,
+    /// Facts of the model file that are replaced.
+    pub overrides: Vec<(String, OverrideValue)>,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            batch_tokens: None,
+            ubatch_tokens: 512,
+            kv_type_k: KvType::F16,
+            kv_type_v: KvType::F16,
+            rope: Rope::default(),
+            overrides: Vec::new(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -132,6 +191,10 @@ impl LocalConfig {
             threads: None,
             use_mmap: true,
             use_mlock: false,
+            options: LoadOptions::default(),
+            smaller_models: Vec::new(),
+            pull: None,
+            model_place: Place::default(),
             defaults: LocalDefaults::default(),
         }
     }
@@ -242,9 +305,19 @@ pub enum PrefillStyle {
     DeepseekPrefix,
 }
 
+/// What becomes of a request that names a model nobody configured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum UnknownModels {
+    #[default]
+    Refuse,
+    /// It is served as if it had said `auto`.
+    Auto,
+}
+
 #[derive(Debug, Clone)]
 pub struct RouterConfig {
     pub classifier: ClassifierKind,
+    pub unknown_models: UnknownModels,
     pub session: SessionConfig,
     pub hedge: HedgeConfig,
     pub cascade: CascadeConfig,
@@ -255,8 +328,8 @@ pub struct RouterConfig {
 
 impl RouterConfig {
     pub fn new(classifier: ClassifierKind, aliases: BTreeMap<String, String>, rules: [Rule; 4]) -> Self {
-        let (session, hedge, cascade) = Default::default();
-        Self { classifier, session, hedge, cascade, aliases, rules }
+        let (unknown_models, session, hedge, cascade) = Default::default();
+        Self { classifier, unknown_models, session, hedge, cascade, aliases, rules }
     }
 
     pub fn rule(&self, complexity: Complexity) -> &Rule {

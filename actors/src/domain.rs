@@ -5,15 +5,17 @@ pub mod chat;
 pub mod count;
 pub mod error;
 pub mod event;
+pub mod loading;
 pub mod money;
 pub mod name;
 pub mod sampling;
 
-pub use caller::{BudgetLimits, Caller};
+pub use caller::{BudgetLimits, Caller, Priority};
 pub use chat::{ChatRequest, CloudBound, Input, Message, ModelChoice, Needs, RequestKind, SamplingWish};
 pub use count::TextCount;
 pub use error::{ErrorKind, GatewayError, Origin};
 pub use event::{Delta, GenerationEvent, TokenUsage};
+pub use loading::{MAX_OVERRIDE_BYTES, OverrideValue, Rope, RopeScaling};
 pub use money::{NanoUsd, Price};
 pub use name::{Complexity, KeyId, ModelName, RequestId, TargetName};
 pub use sampling::Sampling;

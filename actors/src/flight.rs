@@ -3,6 +3,7 @@
 
 mod cascade;
 mod cloud;
+mod count;
 mod decide;
 mod hedge;
 mod judge;
@@ -12,7 +13,9 @@ mod retry;
 mod sent;
 mod show;
 mod take_over;
+mod tokens;
 
+pub use count::{TokenCount, count_tokens};
 pub use hedge::HedgeBudget;
 pub use report::{AttemptReport, FlightReport};
 pub use take_over::Resumed;
@@ -29,6 +32,7 @@ use crate::{
     gpu::slot::Death,
     health::{AttemptFact, Scores},
     jobs::{Job, JobGuard, JobTable, Outcome, TargetKey, shutting_down},
+    keys::Keys,
     ledger::Ledger,
     observe,
     route::{ClassifierMsg, Decision, Fleet, RouterMsg},
@@ -62,6 +66,7 @@ pub struct Services {
     pub classifier: Address<ClassifierMsg>,
     pub router: Address<RouterMsg>,
     pub scores: Scores,
+    pub keys: Keys,
 }
 
 /// What the HTTP edge hears of a request. A stream: `Started`, `Delta`s and `Finish`es, then `Done` or `Failed`.
@@ -167,7 +172,7 @@ async fn run(services: Services, guard: JobGuard, events: mpsc::Sender<FlightEve
 
 fn flight_timeout(job: &Job) -> GatewayError {
     let waited = job.deadline.duration_since(job.admitted_at);
-    let kind = if job.request.local_only { ErrorKind::LocalOnlyUnavailable } else { ErrorKind::Timeout };
+    let kind = if job.request.is_local_only() { ErrorKind::LocalOnlyUnavailable } else { ErrorKind::Timeout };
     GatewayError::gateway(kind, format!("no complete answer within {} s", waited.as_secs()))
         .retry_after(Duration::from_secs(1))
 }
@@ -324,6 +329,7 @@ impl Flight {
             }
         };
         self.observe_end(outcome);
+        self.settle_tokens();
         guard.settle(outcome);
     }
 

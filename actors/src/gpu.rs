@@ -3,8 +3,10 @@
 
 pub mod actor;
 pub mod frame;
+pub mod ladder;
 pub mod life;
 pub mod link;
+pub mod memory;
 pub mod process;
 pub mod slot;
 pub mod watchdog;

@@ -5,6 +5,7 @@ use crate::{
     config::Config,
     domain::{ChatRequest, Complexity, ErrorKind, GatewayError, ModelName, RequestId},
     gpu::Lease,
+    keys::Hold,
     observe,
 };
 use parking_lot::Mutex;
@@ -83,6 +84,8 @@ pub struct Job {
     pub deadline: Instant,
     /// A lease granted but not yet taken by the flight: written before RouterActor replies.
     lease: Mutex<Option<Lease>>,
+    /// Tokens of its key's limit that are set aside for it.
+    hold: Mutex<Option<Hold>>,
     progress: Mutex<Progress>,
     /// Set when the gateway ends the request from outside its flight.
     cancelled: CancellationToken,
@@ -116,6 +119,15 @@ impl Job {
 
     pub fn take_lease(&self) -> Option<Lease> {
         self.lease.lock().take()
+    }
+
+    /// Writes down what is set aside for it, before its flight is launched.
+    pub fn put_hold(&self, hold: Hold) {
+        *self.hold.lock() = Some(hold);
+    }
+
+    pub fn take_hold(&self) -> Option<Hold> {
+        self.hold.lock().take()
     }
 
     /// Resolves when the gateway ends the request from outside.
@@ -190,6 +202,7 @@ impl JobTable {
             deadline: now + config.server.request_timeout,
             config,
             lease: Mutex::new(None),
+            hold: Mutex::new(None),
             progress: Mutex::default(),
             cancelled: CancellationToken::new(),
         });
@@ -220,6 +233,7 @@ impl JobTable {
         // Outside the lock: giving a lease back takes the slot's lock.
         if removed.is_some() {
             drop(job.take_lease());
+            drop(job.take_hold());
         }
     }
 

@@ -17,11 +17,11 @@
 //!
 //! Every supervisor is one_for_one. What must survive an actor lives outside all of them: open requests in the
 //! [`jobs::JobTable`], engine children and leases in the [`gpu::EngineSlot`], provider knowledge in
-//! [`cloud::Provider`], money in the [`ledger::Ledger`].
+//! [`cloud::Provider`], API keys and what is left of their limits in [`keys::Keys`], money in the [`ledger::Ledger`].
 //!
 //! # The way of a request
 //!
-//! admitted by [`jobs`] → graded by [`classify`] → sent somewhere by [`route`] → carried by a [`flight`] to a
+//! let in by [`keys`] → admitted by [`jobs`] → graded by [`classify`] → sent somewhere by [`route`] → carried by a [`flight`] to a
 //! [`gpu`] or the [`cloud`] → settled once in [`jobs`] and [`ledger`]. [`supervise`] and [`runtime`] see all of it.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::disallowed_methods))]
@@ -32,9 +32,11 @@ pub mod cloud;
 pub mod config;
 pub mod domain;
 pub mod flight;
+pub mod gguf;
 pub mod gpu;
 pub mod health;
 pub mod jobs;
+pub mod keys;
 pub mod ledger;
 pub mod observe;
 pub mod route;

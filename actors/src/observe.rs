@@ -49,6 +49,8 @@ pub fn describe() {
     describe_gauge!("spillway_gpu_state", "1 for the state a local target is in");
     describe_histogram!("spillway_recovery_seconds", Unit::Seconds, "Engine death to serving again");
     describe_histogram!("spillway_model_load_seconds", Unit::Seconds, "Spawn of an engine to its loaded model");
+    describe_gauge!("spillway_gpu_memory_rung", "Reductions in force for want of memory; 0 = loaded as configured");
+    describe_counter!("spillway_gpu_memory_steps_total", "Rungs down (memory ran out) and up (healthy again)");
     describe_gauge!("spillway_kv_cache_usage_ratio", Unit::Count, "KV cells in use / KV cells");
     describe_gauge!("spillway_gpu_memory_used_bytes", Unit::Bytes, "GPU memory in use");
     describe_gauge!("spillway_gpu_memory_total_bytes", Unit::Bytes, "GPU memory");
@@ -58,6 +60,8 @@ pub fn describe() {
     describe_counter!("spillway_gpu_energy_joules_total", "Energy drawn since the driver was loaded, in joules");
     describe_counter!("spillway_gpu_xid_errors_total", "Errors reported by the driver, by Xid");
     describe_counter!("spillway_provider_probes_total", "Active probes by provider and outcome");
+    describe_gauge!("spillway_keys", "API keys by state");
+    describe_counter!("spillway_key_requests_total", "Requests by their key's group and what the key check said");
     describe_counter!("spillway_config_reloads_total", "Configurations read again, by outcome");
     describe_counter!("spillway_connections_cut_total", "Connections that we ended, by cause");
     describe_gauge!("spillway_build_info", "1, with the version as label");
@@ -112,9 +116,48 @@ pub fn kv_usage(gpu: &str, used: u32, total: u32) {
     }
 }
 
-pub fn model_loaded(gpu: &str, device: &str, took: Duration) {
+pub struct ModelLoaded<'a> {
+    pub gpu: &'a str,
+    pub device: &'a str,
+    pub took: Duration,
+    pub gpu_layers: u32,
+    pub layers: u32,
+    /// Nobody asked for the CPU, and there is no GPU.
+    pub chosen_cpu: bool,
+}
+
+pub fn model_loaded(loaded: &ModelLoaded<'_>) {
+    let ModelLoaded { gpu, device, took, gpu_layers, layers, chosen_cpu } = *loaded;
     histogram!("spillway_model_load_seconds", "gpu" => gpu.to_owned()).record(took.as_secs_f64());
-    tracing::info!(gpu, device, took_ms = took.as_millis() as u64, "model loaded");
+    tracing::info!(gpu, device, gpu_layers, layers, took_ms = took.as_millis() as u64, "model loaded");
+    if chosen_cpu {
+        tracing::warn!(gpu, "gpu = \"auto\" and no GPU was found: it computes on the CPU");
+    }
+}
+
+/// Rungs down the memory ladder; 0 = loaded as configured.
+pub fn memory_rung(gpu: &str, rung: usize) {
+    gauge!("spillway_gpu_memory_rung", "gpu" => gpu.to_owned()).set(rung as f64);
+}
+
+/// Memory ran out, and `what` is given up for it.
+pub fn memory_given_up(gpu: &str, rung: usize, what: &'static str, plan: &str, cause: &str) {
+    memory_rung(gpu, rung);
+    counter!("spillway_gpu_memory_steps_total", "gpu" => gpu.to_owned(), "direction" => "down", "what" => what)
+        .increment(1);
+    tracing::warn!(gpu, rung, gave_up = what, plan, cause, "out of memory: one rung down");
+}
+
+/// After a healthy time `what` is taken back.
+pub fn memory_taken_back(gpu: &str, rung: usize, what: &'static str, plan: &str) {
+    memory_rung(gpu, rung);
+    counter!("spillway_gpu_memory_steps_total", "gpu" => gpu.to_owned(), "direction" => "up", "what" => what)
+        .increment(1);
+    tracing::info!(gpu, rung, took_back = what, plan, "healthy: one rung up");
+}
+
+pub fn memory_exhausted(gpu: &str, rung: usize, cause: &str) {
+    tracing::error!(gpu, rung, cause, "out of memory, and nothing is left to give up: the cloud serves");
 }
 
 pub fn recovered(gpu: &str, took: Duration) {
@@ -252,6 +295,26 @@ pub fn keys_exhausted(target: &str, count: usize) {
 
 pub fn retry_refused() {
     counter!("spillway_retries_refused_total").increment(1);
+}
+
+/// API keys in the store; `unusable` of the active ones were made with another pepper.
+pub fn keys(active: usize, ended: usize, unusable: usize) {
+    gauge!("spillway_keys", "state" => "active").set((active - unusable.min(active)) as f64);
+    gauge!("spillway_keys", "state" => "ended").set(ended as f64);
+    gauge!("spillway_keys", "state" => "unusable").set(unusable as f64);
+    if unusable > 0 {
+        tracing::warn!(unusable, "API keys were made with another pepper and cannot be recognised");
+    }
+    tracing::debug!(active, ended, "API keys read");
+}
+
+pub fn keys_not_renewed(why: &str) {
+    tracing::warn!(why, "the key store cannot be read: the keys known before stay as they are");
+}
+
+/// `group` is that of a known key, or `none`.
+pub fn key_request(group: &str, outcome: &'static str) {
+    counter!("spillway_key_requests_total", "key_group" => group.to_owned(), "outcome" => outcome).increment(1);
 }
 
 /// Readings of one GPU; absent ones are not written.

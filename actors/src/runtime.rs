@@ -13,6 +13,7 @@ use crate::{
     gpu::{EngineSlot, GpuModelActor, GpuMsg, process::Spawner},
     health::{HealthActor, HealthMsg, NvmlProbe, Scores, Vitals},
     jobs::JobTable,
+    keys::{Keys, KeysError},
     ledger::{Ledger, LedgerActor, LedgerMsg},
     observe,
     route::{ClassifierActor, ClassifierMsg, Fleet, RouterActor, RouterMsg, actor::queued, session::Sessions},
@@ -22,7 +23,7 @@ use crate::{
         supervisor::{child, leaf},
         tree::ActorState,
     },
-    task,
+    task::{self, Owned},
 };
 use kill::EngineOrder;
 use ractor::{Actor, ActorCell, ActorRef, Message, SpawnErr};
@@ -52,6 +53,8 @@ pub enum StartError {
     Thread(#[from] io::Error),
     #[error("{0}")]
     Provider(#[from] GatewayError),
+    #[error("{0} ([server] require_keys is set)")]
+    Keys(#[from] KeysError),
     #[error("the actors could not be started: {0}")]
     Actors(#[from] SpawnErr),
 }
@@ -78,6 +81,7 @@ pub struct Runtime {
     pub vitals: Vitals,
     directory: Directory,
     root_ended: CancellationToken,
+    _following_keys: Owned,
     /// The spawner thread must outlive every actor: an engine dies with the thread that started it.
     _spawner: Spawner,
 }
@@ -95,6 +99,12 @@ impl Runtime {
             config.locals.iter().map(|local| EngineSlot::new(Arc::clone(local), config.supervision.gpu)).collect();
         let providers: Arc<[Arc<Provider>]> =
             config.clouds.iter().map(|cloud| Provider::new(Arc::clone(cloud))).collect::<Result<_, _>>()?;
+        let keys = Keys::configured(&config.keys);
+        match keys.renew().await {
+            Err(error) if config.server.require_keys => return Err(error.into()),
+            Err(error) => observe::keys_not_renewed(&error.to_string()),
+            Ok(()) => {}
+        }
         let ledger = Ledger::default();
         let directory = Directory {
             ledger: ledger.address.clone(),
@@ -111,6 +121,7 @@ impl Runtime {
             classifier: directory.classifier.clone(),
             router: directory.router.clone(),
             scores: Scores::default(),
+            keys: keys.clone(),
             config,
         };
         let live = LiveConfig::new(Arc::clone(&services.config));
@@ -133,7 +144,8 @@ impl Runtime {
         directory.root.set(reference);
         let root_ended = CancellationToken::new();
         task::detached(tell_end(ended, root_ended.clone(), directory.root.clone(), tree.clone()));
-        Ok(Self { services, live, tree, vitals, directory, root_ended, _spawner: spawner })
+        let _following_keys = task::owned(keys.follow());
+        Ok(Self { services, live, tree, vitals, directory, root_ended, _following_keys, _spawner: spawner })
     }
 
     /// Makes of `wanted` what can be made of it without a restart, for every request from now on. Requests under way keep

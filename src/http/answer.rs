@@ -1,11 +1,6 @@
 //! From a launched flight to a response. The first event decides the status: until then nothing has been sent.
 
-use super::{
-    error,
-    frames::{Frames, bug},
-    render::{self, Stamp},
-    stream::EventBody,
-};
+use super::{dialect::Voice, error, frames::bug, stream::EventBody};
 use axum::{body::Body, response::Response};
 use http::{
     HeaderMap, HeaderValue,
@@ -25,9 +20,8 @@ type Events = mpsc::Receiver<FlightEvent>;
 /// How the client wants to hear the answer.
 #[derive(Debug)]
 pub(super) struct Wish {
-    pub(super) stamp: Stamp,
+    pub(super) voice: Box<dyn Voice>,
     pub(super) stream: bool,
-    pub(super) include_usage: bool,
     pub(super) keep_alive: Option<Duration>,
 }
 
@@ -46,7 +40,7 @@ where
         landed(&mut events).await
     };
     match result {
-        Ok((answer, report)) => whole(&wish.stamp, answer, &report, config),
+        Ok((answer, report)) => whole(&*wish.voice, answer, &report, config),
         Err(error) => error::respond(&error),
     }
 }
@@ -55,7 +49,7 @@ fn streamed<H>(events: Events, wish: &Wish, head: &Head, held: H) -> Response
 where
     H: Send + Unpin + 'static,
 {
-    let frames = Frames::new(&wish.stamp, &head.model, wish.include_usage);
+    let frames = wish.voice.stream(head);
     let mut response = Response::new(Body::new(EventBody::new(events, frames, wish.keep_alive, held)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
@@ -80,8 +74,8 @@ async fn landed(events: &mut Events) -> Result<(WholeAnswer, FlightReport), Gate
     answer.zip(report).ok_or_else(bug)
 }
 
-fn whole(stamp: &Stamp, answer: WholeAnswer, report: &FlightReport, config: &Config) -> Response {
-    let object = render::whole(stamp, answer, report);
+fn whole(voice: &dyn Voice, answer: WholeAnswer, report: &FlightReport, config: &Config) -> Response {
+    let object = voice.whole(answer, report);
     let mut response = Response::new(Body::from(object.to_string()));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -105,12 +99,15 @@ fn label(headers: &mut HeaderMap, target: &str, complexity: &'static str, attemp
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::render::tests::{answer as answered, report};
+    use crate::http::{
+        dialect::{Arrived, Endpoint},
+        render::tests::{answer as answered, report},
+    };
     use axum::body::to_bytes;
     use serde_json::{Value, json};
     use spillway_actors::{
         config::{Sources, load},
-        domain::{Complexity, Delta, ErrorKind, RequestId, RequestKind},
+        domain::{Complexity, Delta, ErrorKind, RequestId},
     };
     use std::{io, path::PathBuf};
 
@@ -126,8 +123,10 @@ mod tests {
     }
 
     fn wish(stream: bool) -> Wish {
-        let stamp = Stamp::new(RequestKind::Chat, RequestId::from_bits(1), 5);
-        Wish { stamp, stream, include_usage: false, keep_alive: None }
+        let arrived = Arrived { id: RequestId::from_bits(1), at: 5 };
+        let body = br#"{"messages": [{"role": "user", "content": "a"}]}"#;
+        let asked = Endpoint::Chat.read(arrived, body, &HeaderMap::new(), &config()).unwrap();
+        Wish { voice: asked.voice, stream, keep_alive: None }
     }
 
     fn started(simulated: bool) -> FlightEvent {

@@ -14,6 +14,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// A body that is too large is read on this far, or this long, so that its sender reads the answer.
 const DRAIN_BYTES: usize = 32 << 20;
 const DRAIN_TIME: Duration = Duration::from_secs(5);
+/// The same for a sender that is not let in.
+const DISCARD_BYTES: usize = 1 << 20;
+const DISCARD_TIME: Duration = Duration::from_secs(1);
 
 /// Of one body.
 #[derive(Debug, Clone, Copy)]
@@ -122,6 +125,22 @@ async fn drain(data: &mut BodyDataStream, mut read: usize) {
         }
     })
     .await;
+}
+
+/// The body of a request that is refused by its head alone. A small one is taken in and forgotten: closing a connection with
+/// unread bytes may cost its sender the answer.
+pub(super) async fn discard(body: Body) {
+    let mut data = body.into_data_stream();
+    let mut read = 0;
+    let reading = async {
+        while let Some(Ok(piece)) = data.next().await {
+            read += piece.len();
+            if read > DISCARD_BYTES {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DISCARD_TIME, reading).await;
 }
 
 fn too_large(limit: usize) -> GatewayError {

@@ -1,15 +1,17 @@
-//! [`GatewayError`] → status, OpenAI error object, `retry-after`. The only place that knows status codes.
+//! [`GatewayError`] → status, OpenAI error object, `retry-after`. The only place that knows status codes. Other APIs' forms of
+//! an error are put on at the door, over whatever was answered.
 //!
 //! A target's refusal is not the client's fault unless it is about the request: a provider that refuses *our* key or has
 //! no credit left is an upstream failure (502, 503), never 401.
 
+use super::anthropic;
 use axum::{
     body::Body,
     response::{IntoResponse, Response},
 };
 use http::{
     HeaderValue, StatusCode,
-    header::{CONTENT_TYPE, RETRY_AFTER},
+    header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde_json::{Value, json};
 use spillway_actors::domain::{ErrorKind, GatewayError, Origin};
@@ -50,6 +52,11 @@ impl ErrorReply {
         let path: String = path.chars().take(200).collect();
         let message = format!("Not allowed to {method} on {path}. (HINT: perhaps another HTTP method was meant.)");
         Self::new(StatusCode::METHOD_NOT_ALLOWED, INVALID, "method_not_supported", message)
+    }
+
+    /// The route exists, what it names does not.
+    pub fn not_found(code: &'static str, message: &str) -> Self {
+        Self::new(StatusCode::NOT_FOUND, INVALID, code, message.to_owned())
     }
 
     /// `{"error": {…}}` with all four keys.
@@ -124,9 +131,13 @@ fn of_target(kind: ErrorKind, message: String) -> ErrorReply {
 impl IntoResponse for ErrorReply {
     fn into_response(self) -> Response {
         let mut response = Response::new(Body::from(self.object().to_string()));
+        response.extensions_mut().insert(self.clone());
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if self.status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"spillway\""));
+        }
         if let Some(after) = self.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(after)));
         } else if self.status == StatusCode::TOO_MANY_REQUESTS {
@@ -140,6 +151,17 @@ impl IntoResponse for ErrorReply {
 /// Rounded up, at least 1.
 fn whole_seconds(after: Duration) -> u64 {
     (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1)
+}
+
+/// An error in Anthropic's form; whatever else passes is left alone.
+pub(super) fn in_anthropics_form(response: Response) -> Response {
+    match response.extensions().get::<ErrorReply>() {
+        Some(reply) => {
+            let body = Body::from(anthropic::error::object(reply).to_string());
+            response.map(|_| body)
+        }
+        None => response,
+    }
 }
 
 /// The response to an error, labelled with the target that caused it.

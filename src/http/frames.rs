@@ -1,6 +1,10 @@
-//! Flight events → server-sent events, as bytes. Pure; [`stream`](super::stream) decides when they are sent.
+//! Flight events → the chunks of OpenAI's chat and completions. Pure.
 
-use super::{error::ErrorReply, render};
+use super::{
+    dialect::{self, Next},
+    error::ErrorReply,
+    render,
+};
 use bytes::{BufMut, BytesMut};
 use render::Stamp;
 use serde::Serialize;
@@ -10,14 +14,6 @@ use spillway_actors::{
     flight::{FlightEvent, FlightReport},
 };
 use std::collections::BTreeMap;
-
-/// What follows an event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Next {
-    More,
-    /// The answer is complete, or broken and said so: nothing may follow.
-    End,
-}
 
 /// The writer of one stream.
 #[derive(Debug)]
@@ -87,23 +83,6 @@ impl Frames {
             finished: 0,
             offsets: BTreeMap::new(),
         }
-    }
-
-    /// Appends the event's bytes.
-    pub(super) fn write(&mut self, event: FlightEvent, out: &mut BytesMut) -> Next {
-        match event {
-            FlightEvent::Started(_) => Next::More,
-            FlightEvent::Delta(delta) => self.delta(&delta, out),
-            FlightEvent::Finish { choice, reason } => self.finish(choice, &reason, out),
-            FlightEvent::Done(report) => self.done(&report, out),
-            FlightEvent::Failed(error) => failed(&error, out),
-            FlightEvent::Whole(_) => failed(&bug(), out),
-        }
-    }
-
-    /// The flight vanished without a last word.
-    pub(super) fn vanished(out: &mut BytesMut) {
-        failed(&bug(), out);
     }
 
     fn delta(&mut self, delta: &Delta, out: &mut BytesMut) -> Next {
@@ -190,6 +169,19 @@ impl Frames {
     }
 }
 
+impl dialect::Frames for Frames {
+    fn write(&mut self, event: FlightEvent, out: &mut BytesMut) -> Next {
+        match event {
+            FlightEvent::Started(_) => Next::More,
+            FlightEvent::Delta(delta) => self.delta(&delta, out),
+            FlightEvent::Finish { choice, reason } => self.finish(choice, &reason, out),
+            FlightEvent::Done(report) => self.done(&report, out),
+            FlightEvent::Failed(error) => failed(&error, out),
+            FlightEvent::Whole(_) => failed(&bug(), out),
+        }
+    }
+}
+
 fn failed(error: &GatewayError, out: &mut BytesMut) -> Next {
     out.put_slice(b"data: ");
     json(out, &ErrorReply::from(error).object());
@@ -208,6 +200,6 @@ const fn bit(choice: u32) -> u128 {
 }
 
 /// Our own types, into memory: cannot fail.
-fn json<T: Serialize + ?Sized>(out: &mut BytesMut, value: &T) {
+pub(super) fn json<T: Serialize + ?Sized>(out: &mut BytesMut, value: &T) {
     let _ = serde_json::to_writer(out.writer(), value);
 }

@@ -2,8 +2,8 @@
 //!
 //! Ranges are those of the OpenAI API. What this gateway does not know is left in `body` for the cloud.
 
-mod fields;
-mod json;
+pub(super) mod fields;
+pub(super) mod json;
 mod messages;
 pub(super) mod model;
 #[cfg(test)]
@@ -24,7 +24,19 @@ use spillway_actors::{
 /// # Errors
 /// The request is malformed or out of range (400), or names a model nobody configured (404).
 pub fn chat(id: RequestId, body: &[u8], headers: &HeaderMap, config: &Config) -> Result<ChatRequest, GatewayError> {
-    let body = json::object(body)?;
+    chat_object(id, json::object(body)?, headers, config)
+}
+
+/// A chat whose body is an object already, because it was said in another API's words.
+///
+/// # Errors
+/// As [`chat`].
+pub(super) fn chat_object(
+    id: RequestId,
+    body: Map<String, Value>,
+    headers: &HeaderMap,
+    config: &Config,
+) -> Result<ChatRequest, GatewayError> {
     let (messages, needs) = messages::messages(Fields(&body))?;
     request(id, RequestKind::Chat, Input::Messages(messages), needs, body, headers, config)
 }

@@ -1,37 +1,44 @@
 //! The API's routes, with and without `/v1`. A handler reads, parses, admits, launches and hands over.
 
 use super::{
+    access::{self, Access},
     answer::{self, Wish},
+    anthropic,
     body::{self, Bounds, Budget},
     catalogue,
+    dialect::{Arrived, Asked, Endpoint},
     error::{self, ErrorReply},
-    frames,
+    frames, openapi,
     origin::{self, Page},
-    parse, ready,
-    render::Stamp,
-    route,
+    ready, route,
 };
 use axum::{
     Json, Router,
-    extract::{FromRef, Path, Request, State, rejection::PathRejection},
+    extract::{
+        FromRef, Path, Query, Request, State,
+        rejection::{PathRejection, QueryRejection},
+    },
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::{get, post},
+    routing::{MethodRouter, get, post},
 };
 use futures_util::FutureExt;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::json;
 use spillway_actors::{
-    config::LiveConfig,
-    domain::{ChatRequest, ErrorKind, GatewayError, RequestId, RequestKind},
-    flight::{self, Services},
+    config::{Config, LiveConfig},
+    domain::{ChatRequest, ErrorKind, GatewayError, RequestId},
+    flight::{self, FlightEvent, Services},
 };
 use std::{
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, mpsc},
+    time::Instant,
+};
 
 /// Parsing a larger body takes milliseconds: it must not hold up a thread that serves others.
 const LARGE_BODY: usize = 64 << 10;
@@ -64,7 +71,7 @@ impl EdgeState {
 
 /// What the router holds; each request gets its own [`EdgeState`] from it.
 #[derive(Clone)]
-struct Edge(EdgeState);
+pub(super) struct Edge(EdgeState);
 
 impl FromRef<Edge> for EdgeState {
     fn from_ref(edge: &Edge) -> Self {
@@ -85,27 +92,42 @@ struct Arrival {
     at: Instant,
 }
 
+/// Every path and what it does. `/openapi.json` describes exactly these.
+pub(super) fn routes() -> Vec<(String, MethodRouter<Edge>)> {
+    let own = [("/health", get(health)), ("/ready", get(readiness)), ("/openapi.json", get(document))];
+    let mut routes: Vec<_> = own.into_iter().map(|(path, handler)| (path.to_owned(), handler)).collect();
+    for prefix in ["", "/v1"] {
+        let served = [
+            ("/chat/completions", post(chat)),
+            ("/completions", post(completion)),
+            ("/responses", post(responses)),
+            ("/messages", post(messages)),
+            ("/messages/count_tokens", post(count_tokens)),
+            ("/route", post(explain)),
+            ("/models", get(models)),
+            ("/models/{*id}", get(model)),
+        ];
+        routes.extend(served.map(|(path, handler)| (format!("{prefix}{path}"), handler)));
+    }
+    routes
+}
+
 /// All routes of the API listener.
 pub fn api_router(state: EdgeState) -> Router {
-    let mut router = Router::new().route("/health", get(health)).route("/ready", get(readiness));
-    for prefix in ["", "/v1"] {
-        router = router
-            .route(&format!("{prefix}/chat/completions"), post(chat))
-            .route(&format!("{prefix}/completions"), post(completion))
-            .route(&format!("{prefix}/route"), post(explain))
-            .route(&format!("{prefix}/models"), get(models))
-            .route(&format!("{prefix}/models/{{*id}}"), get(model));
-    }
-    router
+    let routes = routes().into_iter();
+    routes
+        .fold(Router::new(), |router, (path, handler)| router.route(&path, handler))
         .fallback(unknown_url)
         .method_not_allowed_fallback(wrong_method)
         .with_state(Edge(state.clone()))
+        .layer(middleware::from_fn_with_state(Edge(state.clone()), access::guarded))
         .layer(middleware::from_fn_with_state(state.live, identified))
 }
 
 /// Gives the request its id, and the response its id and duration. A panic of a handler is an answer, too.
 async fn identified(State(live): State<LiveConfig>, mut request: Request, next: Next) -> Response {
     let arrival = Arrival { id: RequestId::random(), at: Instant::now() };
+    let in_anthropics = anthropic::is_meant(request.uri().path(), request.headers());
     request.extensions_mut().insert(arrival);
     let page = origin::page(request.headers(), &live.load().server.cors);
     let mut response = match &page {
@@ -121,9 +143,15 @@ async fn identified(State(live): State<LiveConfig>, mut request: Request, next: 
             })
         }
     };
+    if in_anthropics {
+        response = error::in_anthropics_form(response);
+    }
     let headers = response.headers_mut();
     page.allow(headers);
     if let Ok(id) = HeaderValue::try_from(arrival.id.to_string()) {
+        if in_anthropics {
+            headers.insert("request-id", id.clone());
+        }
         headers.insert("x-request-id", id);
     }
     let took = u64::try_from(arrival.at.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -132,72 +160,138 @@ async fn identified(State(live): State<LiveConfig>, mut request: Request, next: 
 }
 
 async fn chat(State(state): State<EdgeState>, request: Request) -> Response {
-    serve(&state, RequestKind::Chat, request).await.unwrap_or_else(|error| error::respond(&error))
+    serve(&state, Endpoint::Chat, request).await.unwrap_or_else(|error| error::respond(&error))
 }
 
 async fn completion(State(state): State<EdgeState>, request: Request) -> Response {
-    serve(&state, RequestKind::Completion, request).await.unwrap_or_else(|error| error::respond(&error))
+    serve(&state, Endpoint::Completion, request).await.unwrap_or_else(|error| error::respond(&error))
+}
+
+async fn responses(State(state): State<EdgeState>, request: Request) -> Response {
+    serve(&state, Endpoint::Responses, request).await.unwrap_or_else(|error| error::respond(&error))
+}
+
+async fn messages(State(state): State<EdgeState>, request: Request) -> Response {
+    serve(&state, Endpoint::Messages, request).await.unwrap_or_else(|error| error::respond(&error))
+}
+
+async fn count_tokens(State(state): State<EdgeState>, request: Request) -> Response {
+    match received(&state, request, anthropic::count::read).await {
+        Ok((request, _held)) => anthropic::count::counted(&state.services, &request).await,
+        Err(error) => error::respond(&error),
+    }
 }
 
 async fn explain(State(state): State<EdgeState>, request: Request) -> Response {
-    match received(&state, RequestKind::Chat, request).await {
-        Ok((request, _held)) => route::explained(&state, &request).await,
+    let access = Access::of(&request);
+    match asked(&state, Endpoint::Chat, request).await {
+        Ok((Asked { mut request, .. }, _held)) => {
+            access.sign(&mut request);
+            route::explained(&state, &request).await
+        }
         Err(error) => error::respond(&error),
     }
+}
+
+async fn asked(
+    state: &EdgeState,
+    endpoint: Endpoint,
+    request: Request,
+) -> Result<(Asked, OwnedSemaphorePermit), GatewayError> {
+    received(state, request, move |arrived, body, headers, config| endpoint.read(arrived, body, headers, config)).await
 }
 
 /// Reads and parses. What is held lives as long as the answer.
-async fn received(
-    state: &EdgeState,
-    kind: RequestKind,
-    request: Request,
-) -> Result<(ChatRequest, OwnedSemaphorePermit), GatewayError> {
+async fn received<T, R>(state: &EdgeState, request: Request, read: R) -> Result<(T, OwnedSemaphorePermit), GatewayError>
+where
+    T: Send + 'static,
+    R: FnOnce(Arrived, &[u8], &HeaderMap, &Config) -> Result<T, GatewayError> + Send + 'static,
+{
     let (parts, body) = request.into_parts();
     let config = &state.services.config;
     let id = parts.extensions.get::<Arrival>().map_or_else(RequestId::random, |arrival| arrival.id);
+    let arrived = Arrived { id, at: unix_seconds() };
     let upload = body::read(&parts.headers, body, Bounds::from(&config.server), &state.bodies).await?;
-    let parser = match kind {
-        RequestKind::Chat => parse::chat,
-        RequestKind::Completion => parse::completion,
-    };
     let body::Upload { bytes, held } = upload;
-    let request = if bytes.len() < LARGE_BODY {
-        parser(id, &bytes, &parts.headers, config)?
+    let read = if bytes.len() < LARGE_BODY {
+        read(arrived, &bytes, &parts.headers, config)?
     } else {
         let config = Arc::clone(config);
-        let parsing = tokio::task::spawn_blocking(move || parser(id, &bytes, &parts.headers, &config));
-        parsing.await.map_err(|_| GatewayError::gateway(ErrorKind::Internal, "the request could not be parsed"))??
+        let reading = tokio::task::spawn_blocking(move || read(arrived, &bytes, &parts.headers, &config));
+        reading.await.map_err(|_| GatewayError::gateway(ErrorKind::Internal, "the request could not be parsed"))??
     };
-    Ok((request, held))
+    Ok((read, held))
 }
 
-async fn serve(state: &EdgeState, kind: RequestKind, request: Request) -> Result<Response, GatewayError> {
-    let Services { config, jobs, .. } = &state.services;
-    let (request, held) = received(state, kind, request).await?;
-    catalogue::admit_name(&request, config, &state.services.fleet)?;
-    let wish = Wish {
-        stamp: Stamp::new(kind, request.id, unix_seconds()),
-        stream: request.stream,
-        include_usage: request.include_usage,
-        keep_alive: config.server.keep_alive,
-    };
-    let guard = jobs.admit(request, Arc::clone(config), Instant::now())?;
-    let events = flight::launch(state.services.clone(), guard);
+async fn serve(state: &EdgeState, endpoint: Endpoint, request: Request) -> Result<Response, GatewayError> {
+    let config = &state.services.config;
+    let access = Access::of(&request);
+    let (Asked { request, voice }, held) = asked(state, endpoint, request).await?;
+    let wish = Wish { voice, stream: request.stream, keep_alive: config.server.keep_alive };
+    let events = launch(state, &access, request).await?;
     Ok(answer::answer(events, wish, config, held).await)
 }
 
-async fn models(State(state): State<EdgeState>) -> Response {
-    Json(catalogue::list(&state.services.config, &state.services.fleet.found_models(), state.started)).into_response()
+/// The one way of a parsed request into the gateway: its key's policy and tokens, admission, flight.
+async fn launch(
+    state: &EdgeState,
+    access: &Access,
+    mut request: ChatRequest,
+) -> Result<mpsc::Receiver<FlightEvent>, GatewayError> {
+    let Services { config, jobs, fleet, .. } = &state.services;
+    access.sign(&mut request);
+    catalogue::admit_name(&mut request, config, fleet)?;
+    access.admit_model(&request.model, config, fleet)?;
+    let hold = access.hold(&request, config).await?;
+    let guard = jobs.admit(request, Arc::clone(config), Instant::now()).inspect_err(|_| access.gives_back())?;
+    access.counts();
+    if let Some(hold) = hold {
+        guard.job().put_hold(hold);
+    }
+    Ok(flight::launch(state.services.clone(), guard))
 }
 
-async fn model(State(state): State<EdgeState>, name: Result<Path<String>, PathRejection>) -> Response {
+async fn models(
+    State(state): State<EdgeState>,
+    query: Result<Query<Vec<(String, String)>>, QueryRejection>,
+    request: Request,
+) -> Response {
+    let (access, found) = (Access::of(&request), state.services.fleet.found_models());
+    let (config, caller) = (&state.services.config, access.caller().map(AsRef::as_ref));
+    if !anthropic::is_spoken(request.headers()) {
+        return Json(catalogue::list(config, &found, caller, state.started)).into_response();
+    }
+    let Query(query) = query.unwrap_or_default();
+    match anthropic::models::Page::read(query) {
+        Ok(page) => {
+            let names = catalogue::names(config, &found, caller);
+            Json(anthropic::models::list(&names, &page, state.started)).into_response()
+        }
+        Err(error) => error::respond(&error),
+    }
+}
+
+async fn model(
+    State(state): State<EdgeState>,
+    name: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Response {
     let Ok(Path(name)) = name else {
         return error::respond(&GatewayError::invalid("model", "the model's name in the URL is not UTF-8"));
     };
-    match catalogue::one(&state.services.config, &state.services.fleet.found_models(), &name, state.started) {
+    let (access, found) = (Access::of(&request), state.services.fleet.found_models());
+    let caller = access.caller().map(AsRef::as_ref);
+    match catalogue::one(&state.services.config, &found, caller, &name, state.started) {
+        Ok(_) if anthropic::is_spoken(request.headers()) => {
+            Json(anthropic::models::one(&name, state.started)).into_response()
+        }
         Ok(model) => Json(model).into_response(),
         Err(error) => error::respond(&error),
     }
+}
+
+async fn document() -> Response {
+    ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], openapi::text()).into_response()
 }
 
 /// Alive, whatever the targets do.
@@ -223,4 +317,4 @@ async fn wrong_method(request: Request) -> Response {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -1,7 +1,7 @@
 //! A flight's events as a response body. Every event that is ready when the connection asks goes into one frame; silence
-//! is broken by comments. Dropping the body drops the receiver, which cancels the flight.
+//! is broken by comments or pings. Dropping the body drops the receiver, which cancels the flight.
 
-use super::frames::{Frames, Next};
+use super::dialect::{Frames, Next};
 use bytes::{Bytes, BytesMut};
 use hyper::body::{Body, Frame};
 use spillway_actors::flight::FlightEvent;
@@ -19,7 +19,6 @@ use tokio::{
 
 /// A frame this large is sent although more is ready.
 const FRAME_BYTES: usize = 8 * 1024;
-const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -32,7 +31,7 @@ enum Phase {
 /// The body of one streamed answer. `held` is kept as long as the body.
 pub(super) struct EventBody<H> {
     events: mpsc::Receiver<FlightEvent>,
-    frames: Frames,
+    frames: Box<dyn Frames>,
     buffer: BytesMut,
     phase: Phase,
     silence: Option<Silence>,
@@ -53,12 +52,14 @@ impl Silence {
 impl<H> EventBody<H> {
     pub(super) fn new(
         events: mpsc::Receiver<FlightEvent>,
-        frames: Frames,
+        mut frames: Box<dyn Frames>,
         keep_alive: Option<Duration>,
         held: H,
     ) -> Self {
         let silence = keep_alive.map(|bound| Silence { bound, over: Box::pin(tokio::time::sleep(bound)) });
-        Self { events, frames, buffer: BytesMut::new(), phase: Phase::Open, silence, _held: held }
+        let mut buffer = BytesMut::new();
+        frames.begin(&mut buffer);
+        Self { events, frames, buffer, phase: Phase::Open, silence, _held: held }
     }
 
     /// Takes what is ready. `true` when nothing more can come now.
@@ -73,7 +74,7 @@ impl<H> EventBody<H> {
                 Poll::Ready(Some(_)) => {}
                 Poll::Ready(None) => {
                     if self.phase == Phase::Open {
-                        Frames::vanished(&mut self.buffer);
+                        self.frames.vanished(&mut self.buffer);
                     }
                     self.phase = Phase::Ended;
                 }
@@ -106,7 +107,7 @@ impl<H: Unpin> Body for EventBody<H> {
             return Poll::Pending;
         }
         silence.broken();
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(KEEP_ALIVE)))))
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(this.frames.keep_alive())))))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,6 +1,6 @@
 //! The part of an OpenAI request that the simulation looks at. Pure.
 
-use super::messages;
+use super::{instance, messages};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -17,6 +17,12 @@ struct Raw {
     max_tokens: Option<u32>,
     max_completion_tokens: Option<u32>,
     n: Option<u32>,
+    #[serde(default)]
+    tools: Vec<Value>,
+    #[serde(default)]
+    tool_choice: Value,
+    #[serde(default)]
+    response_format: Value,
 }
 
 #[derive(Debug, Deserialize)]
@@ -55,6 +61,8 @@ pub(super) struct SimRequest {
     pub choices: u32,
     /// The tool to call instead of answering.
     pub tool: Option<String>,
+    /// JSON that the words stand in.
+    pub around: Option<(String, String)>,
 }
 
 impl SimRequest {
@@ -73,6 +81,7 @@ impl SimRequest {
                 (prompt, None, tokens)
             }
         };
+        let (tool, around) = if endpoint == Endpoint::Chat { raw.wish() } else { (None, None) };
         Ok(Self {
             endpoint,
             model: raw.model,
@@ -83,8 +92,26 @@ impl SimRequest {
             include_usage: raw.stream_options.and_then(|options| options.include_usage).unwrap_or(false),
             max_tokens: raw.max_completion_tokens.or(raw.max_tokens),
             choices: raw.n.unwrap_or(1).clamp(1, MAX_CHOICES),
-            tool: None,
+            tool,
+            around,
         })
+    }
+}
+
+impl Raw {
+    /// The tool that is called, unless its result is here or none is wanted; and the JSON to say.
+    fn wish(&self) -> (Option<String>, Option<(String, String)>) {
+        let has_result = self.messages.iter().flatten().next_back().is_some_and(|last| last.role == "tool");
+        let named = self.tool_choice.pointer("/function/name");
+        let is_called = |tool: &&Value| named.is_none_or(|name| tool.pointer("/function/name") == Some(name));
+        let tool = self.tools.iter().find(is_called).filter(|_| !has_result && self.tool_choice != "none");
+        if let Some(tool) = tool {
+            let name = tool.pointer("/function/name").and_then(Value::as_str).unwrap_or_default();
+            return (Some(name.to_owned()), Some(instance::around(tool.pointer("/function/parameters"))));
+        }
+        let format = self.response_format.get("type").and_then(Value::as_str);
+        let is_json = matches!(format, Some("json_object" | "json_schema"));
+        (None, is_json.then(|| instance::around(self.response_format.pointer("/json_schema/schema"))))
     }
 }
 

@@ -62,6 +62,7 @@ impl Script {
             model: request.model.clone(),
             choices: request.choices,
             tool: request.tool.clone(),
+            around: request.around.clone(),
             usage_asked: request.include_usage && fault != Fault::NoUsage,
         };
         Self {

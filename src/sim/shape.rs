@@ -14,8 +14,10 @@ pub(super) struct Shape {
     pub created: u64,
     pub model: String,
     pub choices: u32,
-    /// The tool that is called; Anthropic's endpoint only.
+    /// The tool that is called.
     pub tool: Option<String>,
+    /// JSON that the words stand in; chats only.
+    pub around: Option<(String, String)>,
     /// Streams say `"usage": null` in every chunk once usage is asked for.
     pub usage_asked: bool,
 }
@@ -46,8 +48,15 @@ impl Shape {
     pub(super) fn opening(&self, prompt_tokens: u64) -> Option<Bytes> {
         match self.endpoint {
             Endpoint::Chat => {
-                let role = json!({"role": "assistant", "content": "", "refusal": null});
-                Some(self.each_choice(|_| (role.clone(), Value::Null)))
+                let role = match &self.tool {
+                    Some(name) => json!({"role": "assistant", "content": null, "tool_calls": [self.call(0, name, "")]}),
+                    None => json!({"role": "assistant", "content": "", "refusal": null}),
+                };
+                let mut opening = self.each_choice(|_| (role.clone(), Value::Null)).to_vec();
+                if let Some((before, _)) = &self.around {
+                    opening.extend(self.piece(before));
+                }
+                Some(opening.into())
             }
             Endpoint::Completion => None,
             Endpoint::Messages => Some(messages::opening(self, prompt_tokens)),
@@ -57,7 +66,7 @@ impl Shape {
     pub(super) fn token_frames(&self) -> TokenFrames {
         const MARK: &str = "<token>";
         let event = match self.endpoint {
-            Endpoint::Chat => self.each_choice(|_| (json!({"content": MARK}), Value::Null)),
+            Endpoint::Chat => self.piece(MARK),
             Endpoint::Completion => self.each_choice(|_| (MARK.into(), Value::Null)),
             Endpoint::Messages => messages::piece(self, MARK),
         };
@@ -70,7 +79,14 @@ impl Shape {
     /// What comes after the last token: the reason, and usage if it was asked for.
     pub(super) fn closing(&self, reason: &str, usage: Usage) -> Vec<Bytes> {
         let finish = match self.endpoint {
-            Endpoint::Chat => self.each_choice(|_| (json!({}), reason.into())),
+            Endpoint::Chat => {
+                let mut finish = match &self.around {
+                    Some((_, after)) if reason != "length" => self.piece(after).to_vec(),
+                    _ => Vec::new(),
+                };
+                finish.extend(self.each_choice(|_| (json!({}), self.reason(reason).into())));
+                finish.into()
+            }
             Endpoint::Completion => self.each_choice(|_| ("".into(), reason.into())),
             Endpoint::Messages => return vec![messages::closing(self, reason, usage)],
         };
@@ -100,12 +116,16 @@ impl Shape {
         if self.endpoint == Endpoint::Messages {
             return messages::whole(self, text, reason, usage);
         }
+        let text = match &self.around {
+            Some((before, after)) => format!("{before}{text}{}", if reason == "length" { "" } else { after }),
+            None => text.to_owned(),
+        };
         let choices = (0..self.choices).map(|index| match self.endpoint {
             Endpoint::Chat | Endpoint::Messages => json!({
                 "index": index,
-                "message": {"role": "assistant", "content": text, "refusal": null, "annotations": []},
+                "message": self.message(index, &text),
                 "logprobs": null,
-                "finish_reason": reason
+                "finish_reason": self.reason(reason)
             }),
             Endpoint::Completion => json!({"text": text, "index": index, "logprobs": null, "finish_reason": reason}),
         });
@@ -121,6 +141,34 @@ impl Shape {
             answer["usage"] = usage.json();
         }
         answer.to_string().into_bytes()
+    }
+
+    fn message(&self, index: u32, text: &str) -> Value {
+        let mut message = json!({"role": "assistant", "content": text, "refusal": null, "annotations": []});
+        if let Some(name) = &self.tool {
+            message["content"] = Value::Null;
+            message["tool_calls"] = json!([self.call(index, name, text)]);
+            message["tool_calls"][0].as_object_mut().map(|call| call.shift_remove("index"));
+        }
+        message
+    }
+
+    fn call(&self, index: u32, name: &str, arguments: &str) -> Value {
+        let function = json!({"name": name, "arguments": arguments});
+        json!({"index": 0, "id": format!("call_{}_{index}", self.id), "type": "function", "function": function})
+    }
+
+    /// A piece of the text, or of the called tool's arguments.
+    fn piece(&self, text: &str) -> Bytes {
+        let delta = match self.tool {
+            Some(_) => json!({"tool_calls": [{"index": 0, "function": {"arguments": text}}]}),
+            None => json!({"content": text}),
+        };
+        self.each_choice(|_| (delta.clone(), Value::Null))
+    }
+
+    fn reason<'a>(&self, reason: &'a str) -> &'a str {
+        if self.tool.is_some() && reason == "stop" { "tool_calls" } else { reason }
     }
 
     /// One event per choice, of the piece and the finish reason that `make` gives.

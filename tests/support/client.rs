@@ -70,6 +70,12 @@ impl Ask {
         self
     }
 
+    /// With this API key.
+    pub fn key(mut self, secret: &str) -> Self {
+        self.headers.push(("authorization", format!("Bearer {secret}")));
+        self
+    }
+
     pub fn is_stream(&self) -> bool {
         self.body["stream"].as_bool().unwrap_or(false)
     }
@@ -209,7 +215,7 @@ impl Reading {
         let record = Record {
             id: None,
             stream: ask.is_stream(),
-            local_only: !ask.headers.is_empty(),
+            local_only: ask.headers.iter().any(|(name, _)| *name == "x-spillway-local-only"),
             prompt: ask.body["prompt"].as_str().unwrap_or_default().to_owned(),
             sent_ns: unix_ns(),
             head_ns: None,

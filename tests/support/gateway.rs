@@ -217,6 +217,10 @@ impl Gateway {
         tail(&self.log)
     }
 
+    pub fn log_lines(&self) -> Vec<String> {
+        self.log.lock().expect("no reader panicked").clone()
+    }
+
     /// Whether a line of the log holds `text`.
     pub fn logged(&self, text: &str) -> bool {
         self.log.lock().expect("no reader panicked").iter().any(|line| line.contains(text))

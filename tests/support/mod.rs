@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod checks;
 pub mod client;
 pub mod cloud;
+pub mod files;
 pub mod gateway;
 pub mod history;
 pub mod load;

@@ -57,6 +57,9 @@ pub enum DecodeFault {
     /// The sequences of the batch are in an unknown state.
     #[error("{0}")]
     Failed(String),
+    /// There was no memory to compute it: nothing that follows can be relied on.
+    #[error("out of memory: {0}")]
+    OutOfMemory(String),
 }
 
 /// Why no token came out.

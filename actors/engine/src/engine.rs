@@ -36,12 +36,14 @@ pub struct Engine<B: Backend> {
     jobs: HashMap<JobId, Entry<B::Sampler>>,
     /// Said since the last frame.
     outputs: Vec<JobOutput>,
+    /// Why this engine must end.
+    out_of_memory: Option<String>,
 }
 
 impl<B: Backend> Engine<B> {
     pub fn new(backend: B, epoch: u64) -> Self {
         let scheduler = Scheduler::new(backend.limits());
-        Self { backend, epoch, steps: 0, scheduler, jobs: HashMap::new(), outputs: Vec::new() }
+        Self { backend, epoch, steps: 0, scheduler, jobs: HashMap::new(), outputs: Vec::new(), out_of_memory: None }
     }
 
     /// Takes a job into the queue, or fails it. A job id that is in work already is ignored: failing it would end the
@@ -122,6 +124,12 @@ impl<B: Backend> Engine<B> {
         self.step_frame()
     }
 
+    /// Memory ran out in the last step: its jobs are not failed, because they can go on elsewhere, but this engine must
+    /// end.
+    pub fn out_of_memory(&self) -> Option<&str> {
+        self.out_of_memory.as_deref()
+    }
+
     /// The step of this plan took this long.
     pub fn took(&mut self, plan: &[Chunk], took: Duration) {
         self.scheduler.took(plan, took);
@@ -173,6 +181,7 @@ impl<B: Backend> Engine<B> {
         match self.backend.decode(&batch) {
             Ok(()) => self.sample_all(plan),
             Err(DecodeFault::NoSlot) => self.find_room(plan),
+            Err(DecodeFault::OutOfMemory(what)) => self.out_of_memory = Some(what),
             Err(DecodeFault::Failed(reason)) => {
                 let rest = self.rewind(plan, &reason);
                 let (one, other) = rest.split_at(rest.len() / 2);

@@ -22,6 +22,7 @@ pub mod link;
 #[cfg(feature = "llama")]
 pub mod llama;
 pub mod logprobs;
+pub mod memory;
 pub mod pace;
 pub mod prefix;
 pub mod process;

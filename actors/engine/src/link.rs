@@ -35,6 +35,8 @@ pub enum Command {
     Cancel(JobId),
     /// Chaos: block for ever.
     Hang,
+    /// Chaos: find no memory in the next decode.
+    OutOfMemory,
     /// [`Shared::closing`] is set; sent only to wake a thread that waits.
     Close,
 }
@@ -150,6 +152,7 @@ pub fn read_commands(mut reader: impl Read, commands: &SyncSender<Command>, shar
             Ok(ToEngine::Submit(spec)) => Command::Submit(spec),
             Ok(ToEngine::Cancel { job }) => Command::Cancel(job),
             Ok(ToEngine::Chaos(EngineChaos::HangDecode)) if chaos => Command::Hang,
+            Ok(ToEngine::Chaos(EngineChaos::OutOfMemory)) if chaos => Command::OutOfMemory,
             Ok(ToEngine::Chaos(chosen)) if chaos => {
                 misbehave(chosen, shared);
                 continue;
@@ -184,7 +187,7 @@ fn misbehave(chaos: EngineChaos, shared: &Shared) {
             std::process::exit(i32::from(exit::LOAD_FAILED));
         }
         // The engine thread's own affair.
-        EngineChaos::HangDecode => {}
+        EngineChaos::HangDecode | EngineChaos::OutOfMemory => {}
     }
 }
 

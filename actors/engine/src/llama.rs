@@ -4,8 +4,10 @@
 //! here and nowhere else: a batch longer than `n_batch`, a sequence id past the last, a token outside the vocabulary,
 //! logits of a row that has none.
 
+mod fit;
 mod grammar;
 mod load;
+mod params;
 mod sampler;
 
 pub use load::load;
@@ -13,6 +15,7 @@ pub use load::load;
 use crate::{
     backend::{Backend, BatchToken, DecodeFault, Limits, SampleFault, Sampled, Sequence, Token},
     job::failure,
+    memory,
     sampling::SamplingPlan,
     template::ChatTemplate,
 };
@@ -30,6 +33,9 @@ use spillway_actors::gpu::frame::{JobFailure, JobFailureKind, Prompt};
 /// No token of any vocabulary spells more bytes, so a text this many times longer than the context need not be tokenised
 /// to know that it does not fit.
 const MAX_BYTES_PER_TOKEN: usize = 512;
+
+/// llama.cpp's answer to a decode that found no memory.
+const ALLOCATION_FAILED: i32 = -2;
 
 pub struct Llama {
     /// Dropped before the library it was made with.
@@ -134,6 +140,8 @@ impl Backend for Llama {
         self.fill(batch)?;
         let outcome = self.context.decode(&mut self.batch).map_err(|error| match error {
             DecodeError::NoKvCacheSlot => DecodeFault::NoSlot,
+            DecodeError::Unknown(ALLOCATION_FAILED) => DecodeFault::OutOfMemory("a decode's buffers".into()),
+            other if memory::ran_out() => DecodeFault::OutOfMemory(other.to_string()),
             other => DecodeFault::Failed(other.to_string()),
         });
         if outcome.is_err() {

@@ -3,7 +3,7 @@
 //! stdin is one end of a Unix stream socketpair that carries frames both ways; stdout and stderr are for llama.cpp's logs
 //! and short notes to the operator.
 
-use spillway_engine::{llama, process, process::exit, session};
+use spillway_engine::{llama, memory, process, process::exit, session};
 use std::{
     os::{fd::AsFd, unix::net::UnixStream},
     process::ExitCode,
@@ -34,7 +34,7 @@ fn main() -> ExitCode {
 /// llama.cpp's own lines, without its per-token chatter. They name files, devices and sizes, never a prompt.
 fn log_to_stderr() {
     tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
+        .with_writer(memory::Watched::default)
         .with_max_level(tracing_subscriber::filter::LevelFilter::INFO)
         .with_ansi(false)
         .without_time()

@@ -18,6 +18,8 @@ pub mod exit {
     pub const WRONG_VERSION: u8 = 3;
     /// The peer does not speak frames, or not in the agreed order.
     pub const PROTOCOL: u8 = 4;
+    /// In a decode, as against a failed load.
+    pub const OUT_OF_MEMORY: u8 = 5;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -47,7 +47,11 @@ pub fn serve<B: Backend>(
         say("cannot start a thread");
         return exit::LOAD_FAILED;
     }
-    let code = load_and_run(&shared, &commands, epoch, load);
+    let code = load_and_run(&shared, &commands, epoch, |mut spec, progress| {
+        // A simulation is for tests, and tests say so.
+        spec.simulated_memory = spec.simulated_memory.filter(|_| chaos);
+        load(&spec, progress)
+    });
     shared.end();
     code
 }
@@ -73,13 +77,13 @@ fn load_and_run<B: Backend>(
     shared: &Arc<Shared>,
     commands: &Receiver<Command>,
     epoch: u64,
-    load: impl FnOnce(&LoadSpec, Progress) -> Result<(B, LoadedInfo), LoadFailure>,
+    load: impl FnOnce(LoadSpec, Progress) -> Result<(B, LoadedInfo), LoadFailure>,
 ) -> u8 {
     let spec = match commands.recv() {
         Ok(Command::Load(spec)) => spec,
         _ => return shared.closing().unwrap_or(exit::PROTOCOL),
     };
-    match load(&spec, progress(Arc::clone(shared))) {
+    match load(spec, progress(Arc::clone(shared))) {
         Ok((backend, info)) => {
             let mut engine = Engine::new(backend, epoch);
             shared.set_gauges(engine.heartbeat());
@@ -113,49 +117,68 @@ fn progress(shared: Arc<Shared>) -> Progress {
     })
 }
 
+/// What chaos has ordered for the next step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ordered {
+    Hang,
+    OutOfMemory,
+}
+
 /// Turns until the end. Sleeps on the channel when there is nothing to decode.
 fn run<B: Backend>(engine: &mut Engine<B>, commands: &Receiver<Command>, shared: &Shared) -> u8 {
-    let mut hang = false;
+    let mut ordered = None;
     loop {
         if engine.is_idle() {
             match commands.recv() {
-                Ok(command) => hang |= obey(engine, command),
+                Ok(command) => ordered = obey(engine, command).or(ordered),
                 Err(_) => return shared.closing().unwrap_or(0),
             }
         }
         while let Ok(command) = commands.try_recv() {
-            hang |= obey(engine, command);
+            ordered = obey(engine, command).or(ordered);
         }
         if let Some(code) = shared.closing() {
             return code;
         }
-        // The gateway has gone; the reader sees it too and needs no word from here.
-        if turn(engine, shared, hang).is_err() {
-            return 0;
+        match turn(engine, shared, ordered) {
+            Ok(None) => {}
+            Ok(Some(message)) => {
+                say(&message);
+                let _ = shared.send(&FromEngine::OutOfMemory { message });
+                return exit::OUT_OF_MEMORY;
+            }
+            // The gateway has gone; the reader sees it too and needs no word from here.
+            Err(_) => return 0,
         }
     }
 }
 
-/// One step; with `hang` (chaos) it is announced and never ends, as when a kernel hangs.
-fn turn<B: Backend>(engine: &mut Engine<B>, shared: &Shared, hang: bool) -> io::Result<()> {
+/// One step. With an order (chaos) it is announced and then never ends, as when a kernel hangs, or finds no memory.
+/// Returns why memory ran out, if it did.
+fn turn<B: Backend>(engine: &mut Engine<B>, shared: &Shared, ordered: Option<Ordered>) -> io::Result<Option<String>> {
     if let Some(said) = engine.flush() {
         shared.send(&said)?;
     }
     if let Some((announcement, plan)) = engine.begin() {
         shared.set_gauges(engine.heartbeat());
         shared.send(&announcement)?;
-        if hang {
-            loop {
+        match ordered {
+            Some(Ordered::Hang) => loop {
                 std::thread::park();
-            }
+            },
+            Some(Ordered::OutOfMemory) => return Ok(Some("SIMULATED by chaos, in a decode".to_owned())),
+            None => {}
         }
         let began = now();
         let frame = engine.run(&plan);
+        if let Some(message) = engine.out_of_memory() {
+            return Ok(Some(message.to_owned()));
+        }
         engine.took(&plan, began.elapsed());
         shared.set_gauges(engine.heartbeat());
         shared.send(&frame)?;
     }
-    Ok(())
+    Ok(None)
 }
 
 #[expect(clippy::disallowed_methods, reason = "measures real decodes; this process has no tokio")]
@@ -163,16 +186,17 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Says whether the next step is to hang.
-fn obey<B: Backend>(engine: &mut Engine<B>, command: Command) -> bool {
+/// Returns what chaos orders for the next step.
+fn obey<B: Backend>(engine: &mut Engine<B>, command: Command) -> Option<Ordered> {
     match command {
         Command::Submit(spec) => engine.submit(&spec),
         Command::Cancel(job) => engine.cancel(job),
-        Command::Hang => return true,
+        Command::Hang => return Some(Ordered::Hang),
+        Command::OutOfMemory => return Some(Ordered::OutOfMemory),
         Command::Load(_) => say("a second load was asked for and ignored"),
         Command::Close => {}
     }
-    false
+    None
 }
 
 #[cfg(test)]

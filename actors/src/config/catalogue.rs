@@ -1,6 +1,8 @@
-//! The models that `[[local]] model` may name (`config/models.toml`). Knows names and files; downloads nothing.
+//! Models by name: the built-in catalogue (`config/models.toml`) and the operator's own `[models.NAME]` tables. Knows where
+//! a model comes from, where its file lies and how it is recognised; downloads nothing.
 
-use serde::Deserialize;
+use super::source::Source;
+use serde::{Deserialize, Serialize};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -8,41 +10,93 @@ use std::{
 
 const MODELS: &str = include_str!("../../../config/models.toml");
 
+/// What a model can be asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Capability {
+    Chat,
+    Tools,
+    Embeddings,
+    /// Fills a hole in a text.
+    Fim,
+}
+
+impl Capability {
+    pub(super) const WORDS: [(&'static str, Self); 4] =
+        [("chat", Self::Chat), ("tools", Self::Tools), ("embeddings", Self::Embeddings), ("fim", Self::Fim)];
+}
+
 /// Catalogue name → model.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(transparent)]
 pub struct Catalogue(BTreeMap<String, CatalogueModel>);
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CatalogueModel {
     pub title: String,
     /// File name under the cache directory's `models/`.
     pub file: String,
-    /// Python package, its version, and the file inside its wheel.
-    pub package: String,
-    pub version: String,
-    pub member: String,
-    pub sha256: String,
-    pub bytes: u64,
+    /// Where it can be had, tried in order.
+    pub sources: Vec<Source>,
+    /// `None`: not known; then what a source says of it counts.
+    #[serde(default)]
+    pub sha256: Option<String>,
+    #[serde(default)]
+    pub bytes: Option<u64>,
+    /// Tokens it was trained for.
+    #[serde(default)]
+    pub context_tokens: Option<u32>,
+    #[serde(default)]
+    pub capabilities: Vec<Capability>,
+    /// Catalogue names of smaller quantisations of the same model, the largest first.
+    #[serde(default)]
+    pub smaller: Vec<String>,
 }
 
 impl Catalogue {
     /// The compiled-in catalogue. A test proves that it parses; were it broken it would be empty, never a panic.
     pub fn built_in() -> Self {
-        toml::from_str(MODELS).unwrap_or_else(|_| Self(BTreeMap::new()))
+        toml::from_str(MODELS).unwrap_or_default()
     }
 
     pub fn get(&self, name: &str) -> Option<&CatalogueModel> {
         self.0.get(name)
     }
 
+    pub(super) fn insert(&mut self, name: String, model: CatalogueModel) {
+        self.0.insert(name, model);
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &CatalogueModel)> {
+        self.0.iter().map(|(name, model)| (name.as_str(), model))
+    }
+
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
+    }
+
+    /// Files of the smaller quantisations of a model, wherever they may be.
+    pub fn smaller_files(&self, model: &CatalogueModel, cache_dir: &Path) -> Vec<PathBuf> {
+        model.smaller.iter().filter_map(|name| Some(self.get(name)?.path(cache_dir))).collect()
     }
 }
 
 impl CatalogueModel {
+    /// An entry for what is known by its source only.
+    pub fn from_source(source: Source) -> Self {
+        Self {
+            title: source.to_string(),
+            file: source.file(),
+            sources: vec![source],
+            sha256: None,
+            bytes: None,
+            context_tokens: None,
+            capabilities: Vec::new(),
+            smaller: Vec::new(),
+        }
+    }
+
     pub fn path(&self, cache_dir: &Path) -> PathBuf {
         cache_dir.join("models").join(&self.file)
     }
@@ -55,9 +109,23 @@ mod tests {
     #[test]
     fn the_catalogue_names_the_default_model() {
         let catalogue = Catalogue::built_in();
-        assert_eq!(catalogue.names().collect::<Vec<_>>(), ["smollm2-135m"]);
         let model = catalogue.get("smollm2-135m").unwrap();
-        assert_eq!(model.sha256.len(), 64);
+        assert_eq!(model.sha256.as_ref().map(String::len), Some(64));
+        assert!(matches!(&model.sources[..], [Source::Pip { .. }, ..]), "{:?}", model.sources);
         assert_eq!(model.path(Path::new("/cache")), PathBuf::from("/cache/models/SmolLM2-135M-Instruct.Q4_1.gguf"));
+    }
+
+    #[test]
+    fn every_entry_says_where_it_comes_from_and_how_it_is_recognised() {
+        let catalogue = Catalogue::built_in();
+        for (name, model) in catalogue.iter() {
+            assert!(!model.sources.is_empty() && model.bytes.is_some(), "{name}");
+            let digest = model.sha256.as_deref().unwrap_or_default();
+            assert!(digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()), "{name}");
+            for smaller in &model.smaller {
+                let smaller = catalogue.get(smaller).unwrap_or_else(|| panic!("{name} names {smaller}"));
+                assert!(smaller.bytes < model.bytes, "{name}");
+            }
+        }
     }
 }

@@ -41,7 +41,7 @@ pub(super) enum Show {
 impl Fault {
     pub(super) fn at(texts: &Texts, origin: &Origin, show: Show, message: String) -> Self {
         let Some(source) = texts.get(origin.source) else { return Self::of_whole(message) };
-        let place = Place::find(&source.text, origin.span.start, origin.span.end);
+        let place = Spot::find(&source.text, origin.span.start, origin.span.end);
         Self {
             file: source.name.clone(),
             line: place.line,
@@ -74,8 +74,33 @@ impl fmt::Display for Fault {
     }
 }
 
+/// A place in the configuration, kept for what is found wrong only later.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Place(Option<Fault>);
+
+/// Where a value was written is no part of what it means: two configurations that mean the same print the same.
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Place")
+    }
+}
+
+impl Place {
+    pub(super) fn at(texts: &Texts, origin: &Origin) -> Self {
+        Self(Some(Fault::at(texts, origin, Show::Line, String::new())))
+    }
+
+    /// A fault that points here.
+    pub fn fault(&self, message: impl Into<String>) -> Fault {
+        match &self.0 {
+            Some(fault) => Fault { message: message.into(), ..fault.clone() },
+            None => Fault::of_whole(message.into()),
+        }
+    }
+}
+
 /// A span, found in its text.
-struct Place<'t> {
+struct Spot<'t> {
     line: usize,
     column: usize,
     text: &'t str,
@@ -84,7 +109,7 @@ struct Place<'t> {
     end: usize,
 }
 
-impl<'t> Place<'t> {
+impl<'t> Spot<'t> {
     fn find(text: &'t str, start: usize, end: usize) -> Self {
         let start = floor_boundary(text, start);
         let before = text.get(..start).unwrap_or_default();

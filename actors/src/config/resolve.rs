@@ -1,9 +1,12 @@
 //! From the merged tree to types that cannot be invalid. Reads everything before it judges, so that one run shows every
 //! fault. Opens no file itself: keys and tokens come through the caller's `read`.
 
+mod catalogue;
 mod cloud;
 mod edge;
+mod keys;
 mod limits;
+mod loading;
 mod local;
 mod models;
 mod money;
@@ -52,7 +55,9 @@ fn resolve(root: &Node, context: &Context<'_>) -> Option<Config> {
     let top = Section::new(context.report, root, "")?;
     let mut names = Names::default();
     let server = top.section("server").and_then(|section| server::server(section, context));
-    let locals = local::locals(&top, context, &mut names);
+    let keys = top.section("keys").and_then(|section| keys::keys(section, context));
+    let catalogue = catalogue::catalogue(&top, context);
+    let locals = local::locals(&top, context, &catalogue, &mut names);
     let clouds = cloud::clouds(&top, context, &mut names);
     let all_on_cpu = !locals.is_empty() && locals.iter().all(|local| local.gpu.as_deref() == Some("cpu"));
     let router = top.section("router").and_then(|section| router::router(section, context, &mut names, all_on_cpu));
@@ -67,6 +72,7 @@ fn resolve(root: &Node, context: &Context<'_>) -> Option<Config> {
     }
     Some(Config {
         server: server?,
+        keys: keys?,
         locals: locals.into_iter().map(Arc::new).collect(),
         clouds: clouds.into_iter().map(Arc::new).collect(),
         router: router?,
@@ -74,5 +80,7 @@ fn resolve(root: &Node, context: &Context<'_>) -> Option<Config> {
         ledger: ledger?,
         health: health?,
         chaos_enabled: chaos?,
+        catalogue,
+        cache_dir: context.sources.cache_dir.clone(),
     })
 }

@@ -141,6 +141,21 @@ impl<'a> Section<'a> {
         if self.entry(key).is_none() { Some(None) } else { self.text(key).map(Some) }
     }
 
+    /// A key that may be absent, read by `read`; `Some(None)` = absent, `None` = faulty.
+    pub(super) fn optional<T>(&self, key: &'static str, read: impl FnOnce(&Self) -> Option<T>) -> Option<Option<T>> {
+        if self.entry(key).is_none() { Some(None) } else { read(self).map(Some) }
+    }
+
+    /// Every key of a table whose keys are the operator's own names, each a table again.
+    pub(super) fn into_named(self) -> Vec<(Placed<String>, Section<'a>)> {
+        let Some(table) = self.node.table() else { return Vec::new() };
+        let named = table.iter().filter_map(|(name, entry)| {
+            let section = Section::new(self.report, &entry.node, self.path_of(name))?;
+            Some((Placed { value: name.clone(), origin: entry.key.clone() }, section))
+        });
+        named.collect()
+    }
+
     pub(super) fn flag(&self, key: &'static str) -> Option<bool> {
         let node = self.need(key)?;
         if let Value::Bool(value) = node.value {
@@ -231,6 +246,19 @@ impl<'a> Section<'a> {
             self.refuse(key, &node.origin, format_args!("must be from {} to {}", range.start(), range.end()));
         }
         found
+    }
+
+    /// A number or the given word, which stands for `None`.
+    pub(super) fn decimal_or(&self, key: &'static str, word: &str, range: RangeInclusive<f32>) -> Option<Option<f32>> {
+        let node = self.need(key)?;
+        match &node.value {
+            Value::Text(text) if text == word => Some(None),
+            Value::Float(_) | Value::Integer(_) => self.decimal(key, range).map(Some),
+            _ => {
+                self.wrong_type(key, node, &format!("\"{word}\" or a number"));
+                None
+            }
+        }
     }
 
     /// One of a few words.

@@ -168,6 +168,11 @@ pub struct ChatRequest {
 }
 
 impl ChatRequest {
+    /// Whether it must stay on this machine: it says so itself, or its key does.
+    pub fn is_local_only(&self) -> bool {
+        self.local_only || self.caller.as_ref().is_some_and(|caller| caller.local_only)
+    }
+
     /// The last user message (or the text prompt), the part that is graded.
     pub fn last_user_text(&self) -> &str {
         match &self.input {
@@ -234,9 +239,9 @@ impl ChatRequest {
 pub struct CloudBound<'a>(&'a ChatRequest);
 
 impl<'a> CloudBound<'a> {
-    /// `None` for a local-only request.
+    /// `None` for a local-only request, or one that came with a local-only key.
     pub fn new(request: &'a ChatRequest) -> Option<Self> {
-        (!request.local_only).then_some(Self(request))
+        (!request.is_local_only()).then_some(Self(request))
     }
 
     pub const fn request(self) -> &'a ChatRequest {

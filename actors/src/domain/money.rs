@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use std::{fmt, iter::Sum, ops::Add};
 
+const NANO_PER_USD: u64 = 1_000_000_000;
+
 /// A non-negative amount in nano-dollars. Arithmetic saturates: an absurd price can block, never wrap to cheap.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -22,6 +24,38 @@ impl NanoUsd {
     #[must_use]
     pub const fn saturating_sub(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
+    }
+
+    /// An amount in dollars from its digits: `1.50` is 1,500,000,000 nano-dollars. Digits and one point only.
+    ///
+    /// # Errors
+    /// What is wrong with it, as the end of a sentence.
+    pub fn from_usd(digits: &str) -> Result<Self, &'static str> {
+        const MALFORMED: &str = "must be written as a plain decimal number, such as 0.42";
+        if digits.starts_with('-') {
+            return Err("must not be negative");
+        }
+        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+        let is_number = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        if whole.is_empty() || !is_number(whole) || !is_number(fraction) {
+            return Err(MALFORMED);
+        }
+        let fraction = fraction.trim_end_matches('0');
+        if fraction.len() > 9 {
+            return Err("must have at most 9 decimal places");
+        }
+        let nano: u64 = format!("{fraction:0<9}").parse().map_err(|_| MALFORMED)?;
+        let whole = whole.parse::<u64>().ok().and_then(|dollars| dollars.checked_mul(NANO_PER_USD));
+        whole.and_then(|whole| whole.checked_add(nano)).map(Self).ok_or("is too large")
+    }
+
+    /// The amount in dollars, as [`NanoUsd::from_usd`] reads it, without needless zeros.
+    pub fn to_usd(self) -> String {
+        let (whole, nano) = (self.0 / NANO_PER_USD, self.0 % NANO_PER_USD);
+        if nano == 0 {
+            return whole.to_string();
+        }
+        format!("{whole}.{nano:09}").trim_end_matches('0').to_owned()
     }
 
     /// For display and JSON only.
@@ -46,7 +80,7 @@ impl Sum for NanoUsd {
 
 impl fmt::Display for NanoUsd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "${}.{:09}", self.0 / 1_000_000_000, self.0 % 1_000_000_000)
+        write!(f, "${}.{:09}", self.0 / NANO_PER_USD, self.0 % NANO_PER_USD)
     }
 }
 
@@ -86,6 +120,39 @@ mod tests {
         assert_eq!(price.cost(60_000, 0, 40_000), NanoUsd::new(42_000_000));
         assert_eq!(price.cost(1, 0, 0), NanoUsd::new(420));
         assert_eq!(price.cost(1, 9, 0), NanoUsd::new(42), "cached tokens are never more than the prompt");
+    }
+
+    #[test]
+    fn dollars_are_read_and_written_without_a_float() {
+        for (text, nano) in [
+            ("0", 0),
+            ("5", 5_000_000_000),
+            ("1.50", 1_500_000_000),
+            ("0.000000001", 1),
+            ("18446744073.709551615", u64::MAX),
+        ] {
+            let amount = NanoUsd::from_usd(text).unwrap();
+            assert_eq!(amount, NanoUsd::new(nano), "{text}");
+            assert_eq!(NanoUsd::from_usd(&amount.to_usd()), Ok(amount));
+        }
+        assert_eq!(NanoUsd::new(1_500_000_000).to_usd(), "1.5");
+        for text in [
+            "",
+            ".",
+            ".5",
+            "-1",
+            "+1",
+            "1e3",
+            "1_000",
+            "1,5",
+            " 1",
+            "0.0000000001",
+            "18446744073.709551616",
+            "NaN",
+            "$1",
+        ] {
+            assert!(NanoUsd::from_usd(text).is_err(), "{text}");
+        }
     }
 
     #[test]

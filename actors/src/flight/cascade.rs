@@ -34,7 +34,7 @@ pub(super) struct Kept {
 
 /// Who may be escalated at all: who left the choice to us, and has not asked for local or cheap.
 fn is_eligible(request: &ChatRequest, config: CascadeConfig) -> bool {
-    let free = matches!(request.model, ModelChoice::Auto) && !request.local_only && !request.budget_sensitive;
+    let free = matches!(request.model, ModelChoice::Auto) && !request.is_local_only() && !request.budget_sensitive;
     config.enabled && free
 }
 

@@ -111,7 +111,7 @@ fn hedge_candidate<'a>(
     plan: &'a Plan,
     tried: &[TargetKey],
 ) -> Option<&'a Candidate> {
-    let free = matches!(request.model, ModelChoice::Auto) && !request.local_only && !request.budget_sensitive;
+    let free = matches!(request.model, ModelChoice::Auto) && !request.is_local_only() && !request.budget_sensitive;
     let is_there = |candidate: &&Candidate| {
         let is_cloud = matches!(candidate.key, TargetKey::Cloud { .. });
         is_cloud && candidate.standing == Standing::Ready && !tried.contains(&candidate.key)

@@ -174,7 +174,7 @@ impl Flight {
 
     /// The providers that would serve this request and limit our rate.
     fn limited(&self, now: Instant) -> Vec<Limited> {
-        if self.request().local_only {
+        if self.request().is_local_only() {
             return Vec::new();
         }
         let limited_at = |provider: &crate::cloud::Provider| {

@@ -2,7 +2,7 @@
 //! is in the [`EngineSlot`], and a new incarnation goes on where the old one stopped.
 
 use super::{
-    frame::{JobEvent, JobSpec, LoadSpec, Prompt, Sampling},
+    frame::{JobEvent, JobSpec, Prompt, Sampling},
     life::{Cause, GpuState},
     link::{Ends, Link},
     process::{EngineCommand, Spawner},
@@ -11,10 +11,13 @@ use super::{
 };
 use crate::{
     chaos::{self, Fault},
+    config::LocalConfig,
+    gguf::{GgufError, inspect},
     task::{self, Owned},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -26,6 +29,10 @@ use tokio::{sync::watch, time::Instant};
 
 /// How long a killed child may take to be reaped before its GPU is quarantined.
 const REAP: Duration = Duration::from_secs(5);
+/// How long a dead child's output may take to be read to its end.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+/// How long an idle engine may take to end when it is asked to.
+const ORDERLY_END: Duration = Duration::from_secs(2);
 /// Deadline of a canary on an engine that has decoded before. Long, because on a slow CPU it waits behind a step full of
 /// prompt; a hang is the watchdog's to notice.
 const CANARY: Duration = Duration::from_secs(15);
@@ -83,6 +90,8 @@ enum Due {
         epoch: u64,
         first: bool,
     },
+    /// Take back what was given up for want of memory: nobody uses the engine.
+    Climb,
     /// The card is bad and nothing runs on it any more, or has run long enough.
     Retire,
     /// Decide between backoff and quarantine once the dead child is reaped.
@@ -119,11 +128,15 @@ fn due_of_child(view: &SlotView, prove_at: Option<Instant>, now: Instant) -> Due
     if !view.adopted {
         return Due::Canary { epoch: view.epoch, first: view.state == GpuState::Loading };
     }
+    if view.leases == 0 && view.climbs_at.is_some_and(|at| at <= now) {
+        return Due::Climb;
+    }
+    let climb_at = view.climbs_at.filter(|at| *at > now);
     match prove_at {
         // While it works for somebody the watchdog has an eye on every step.
         Some(at) if at <= now && view.leases == 0 => Due::Canary { epoch: view.epoch, first: false },
-        Some(at) if at > now => Due::WakeAt(at),
-        _ => Due::Nothing,
+        Some(at) if at > now => Due::WakeAt(climb_at.map_or(at, |climb| climb.min(at))),
+        _ => climb_at.map_or(Due::Nothing, Due::WakeAt),
     }
 }
 
@@ -177,6 +190,7 @@ impl GpuModelActor {
             Due::Canary { epoch, first } => {
                 Some(operation(myself, canary(Arc::clone(&self.slot), owner, epoch, first)))
             }
+            Due::Climb => Some(operation(myself, climb(Arc::clone(&self.slot), owner))),
             Due::Retire => {
                 self.slot.retire(owner, Instant::now());
                 None
@@ -191,20 +205,6 @@ impl GpuModelActor {
                 None
             }
         };
-    }
-
-    fn load_spec(&self) -> LoadSpec {
-        let config = self.slot.config();
-        LoadSpec {
-            model_path: config.model_path.to_string_lossy().into_owned(),
-            gpu_layers: config.gpu_layers,
-            device: config.gpu.clone(),
-            context_tokens: config.context_tokens,
-            parallel: config.parallel,
-            threads: config.threads,
-            use_mmap: config.use_mmap,
-            use_mlock: config.use_mlock,
-        }
     }
 }
 
@@ -250,10 +250,7 @@ async fn try_start(actor: &GpuModelActor, owner: OwnerId) -> Result<(), Cause> {
         return Err(Cause::Unreapable);
     }
     let program = actor.engine.clone().map_err(Cause::NotLoadable)?;
-    let path = &slot.config().model_path;
-    if !path.is_file() {
-        return Err(missing(path));
-    }
+    look_at_files(slot).await?;
     let command = EngineCommand { program: program.clone(), chaos: actor.chaos_enabled };
     let spawned = actor
         .spawner
@@ -261,23 +258,60 @@ async fn try_start(actor: &GpuModelActor, owner: OwnerId) -> Result<(), Cause> {
         .await
         .map_err(|error| Cause::NotLoadable(format!("cannot start {}: {error}", program.display())))?;
     let ends = Ends::new(spawned).map_err(|error| Cause::LoadFailed(error.to_string()))?;
-    let load = actor.load_spec();
+    let load = slot.load_spec();
     slot.attach(owner, |epoch| Link::start(slot, epoch, ends, load));
     Ok(())
 }
 
-fn missing(path: &Path) -> Cause {
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-    let what =
-        format!("{} is missing; correct `model` in [[local]] (`make model` fetches the default model)", path.display());
-    Cause::NotLoadable(what)
+/// Reads what the model's file says of itself. A file that is absent or damaged costs no engine.
+async fn look_at_files(slot: &Arc<EngineSlot>) -> Result<(), Cause> {
+    let (path, smaller) = (slot.load_plan().model_path, slot.config().smaller_models.clone());
+    let looked = tokio::task::spawn_blocking(move || {
+        let here: Vec<PathBuf> = smaller.into_iter().filter(|path| path.is_file()).collect();
+        (inspect(&path).map_err(|error| (path, error)), here)
+    });
+    match looked.await {
+        Ok((Ok(model), smaller)) => {
+            slot.know_files(&model, smaller);
+            Ok(())
+        }
+        Ok((Err((path, error)), _)) => Err(not_loadable(slot.config(), &path, &error)),
+        Err(_) => Err(Cause::LoadFailed("the model's file could not be looked at".to_owned())),
+    }
+}
+
+fn not_loadable(config: &LocalConfig, path: &Path, error: &GgufError) -> Cause {
+    let shown = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+    let absent = matches!(error, GgufError::Unreadable(source) if source.kind() == io::ErrorKind::NotFound);
+    let what = if absent { "is missing".to_owned() } else { error.to_string() };
+    let remedy = match &config.pull {
+        Some(name) if absent => format!("`spillway models pull {name}` gets it"),
+        Some(name) => format!("`spillway models rm {name}` and `spillway models pull {name}` get it anew"),
+        None => "correct `model` in [[local]]".to_owned(),
+    };
+    Cause::NotLoadable(format!("{} {what}; {remedy}", shown.display()))
+}
+
+/// Ends an idle engine in good order, so that it is loaded again with less given up.
+async fn climb(slot: Arc<EngineSlot>, owner: OwnerId) {
+    let Some(link) = slot.climb(owner, Instant::now()) else { return };
+    if !link.reaped(ORDERLY_END).await {
+        link.kill();
+        link.reaped(REAP).await;
+    }
 }
 
 async fn bury(slot: Arc<EngineSlot>, owner: OwnerId) {
-    let reaped = match slot.corpse() {
+    let corpse = slot.corpse();
+    let reaped = match &corpse {
         Some(corpse) => corpse.reaped(REAP).await,
         None => true,
     };
+    if let Some(corpse) = corpse
+        && let Some(line) = corpse.ran_out_of_memory(LAST_WORDS).await
+    {
+        slot.ran_out_of_memory(owner, corpse.epoch(), line);
+    }
     slot.decide_restart(owner, reaped, Instant::now(), rand::random());
 }
 
@@ -382,6 +416,8 @@ mod tests {
             max_request_tokens: 64,
             parallel: 2,
             has_chat_template: false,
+            layers: 1,
+            gpu_layers: 0,
             load_ms: 1,
         };
         SlotView {

@@ -5,11 +5,14 @@
 //! another version is refused before anything else is decoded. This file does no I/O on sockets: it turns values into
 //! bytes and bytes into values, and refuses what is too large.
 
-pub use crate::domain::Sampling;
+pub use crate::{
+    domain::{OverrideValue, Rope, RopeScaling, Sampling},
+    gguf::KvType,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Raised whenever a frame changes shape. Both binaries come from one workspace, so only equality is accepted.
-pub const PROTOCOL_VERSION: u32 = 2;
+pub const PROTOCOL_VERSION: u32 = 3;
 
 /// Largest payload either side accepts, in bytes. A prompt is at most the edge's body limit; this leaves room above it.
 pub const MAX_FRAME_BYTES: usize = 32 << 20;
@@ -48,6 +51,8 @@ pub enum FromEngine {
     Loaded(LoadedInfo),
     /// The model cannot be served; the engine exits with code 1 after this frame.
     LoadFailed(LoadFailure),
+    /// Memory ran out in a decode. The engine ends after this frame: what it still holds cannot be trusted.
+    OutOfMemory { message: String },
     /// From a thread of its own, every [`HEARTBEAT_MS`], whatever the decode thread does.
     Heartbeat(Heartbeat),
     /// A decode step of `tokens` tokens begins (prompt tokens and one per decoding sequence).
@@ -84,6 +89,8 @@ pub struct LoadSpec {
     pub gpu_layers: Option<u32>,
     /// Which device: `None` = engine's choice, `Some("cpu")`, or an index as text.
     pub device: Option<String>,
+    /// It ran on a GPU before: without one the load fails, instead of going on on the CPU.
+    pub require_gpu: bool,
     /// KV cells shared by all sequences. Clamped to what the model was trained for × `parallel`.
     pub context_tokens: u32,
     /// Jobs served at once. The engine adds one sequence of its own for canaries.
@@ -92,6 +99,17 @@ pub struct LoadSpec {
     pub threads: Option<u32>,
     pub use_mmap: bool,
     pub use_mlock: bool,
+    /// Most tokens of one decode: `None` = by device.
+    pub batch_tokens: Option<u32>,
+    /// Most tokens computed at once.
+    pub ubatch_tokens: u32,
+    pub kv_type_k: KvType,
+    pub kv_type_v: KvType,
+    pub rope: Rope,
+    /// Facts of the file that are replaced.
+    pub overrides: Vec<(String, OverrideValue)>,
+    /// Tests only, ignored without `--chaos`: load on the CPU as if it were a GPU with this many bytes.
+    pub simulated_memory: Option<u64>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -107,6 +125,9 @@ pub struct LoadedInfo {
     pub max_request_tokens: u32,
     pub parallel: u32,
     pub has_chat_template: bool,
+    /// Layers, the output layer included, and how many of them the GPU holds.
+    pub layers: u32,
+    pub gpu_layers: u32,
     /// Load time in milliseconds.
     pub load_ms: u64,
 }
@@ -116,6 +137,8 @@ pub struct LoadFailure {
     pub kind: LoadFailureKind,
     /// For the operator; names the file, never a prompt.
     pub message: String,
+    /// Layers that were to be on a GPU; 0 on the CPU.
+    pub gpu_layers: u32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -264,6 +287,8 @@ pub enum EngineChaos {
     HalfFrame,
     /// Block the decode thread for ever (heartbeats go on).
     HangDecode,
+    /// Let the next decode find no memory.
+    OutOfMemory,
 }
 
 /// Why bytes are not a frame.

@@ -16,6 +16,10 @@ pub enum Cause {
     Hang(String),
     CanaryFailed(String),
     LoadFailed(String),
+    /// Memory ran out, at the load or in a decode.
+    OutOfMemory(String),
+    /// Ended on purpose, to be loaded again with more than it had to make do with.
+    TakenBack,
     /// The model file or the engine binary is missing or unusable: a restart alone mends nothing.
     NotLoadable(String),
     /// SIGKILL was sent and the child is still there.
@@ -40,6 +44,8 @@ impl Cause {
             Self::Hang(_) => "hang",
             Self::CanaryFailed(_) => "canary_failed",
             Self::LoadFailed(_) => "load_failed",
+            Self::OutOfMemory(_) => "out_of_memory",
+            Self::TakenBack => "taken_back",
             Self::NotLoadable(_) => "not_loadable",
             Self::Unreapable => "unreapable",
             Self::Xid(_) => "xid",
@@ -88,6 +94,8 @@ impl fmt::Display for Cause {
             Self::Hang(what) => write!(f, "engine hangs: {what}"),
             Self::CanaryFailed(what) => write!(f, "canary decode failed: {what}"),
             Self::LoadFailed(what) | Self::NotLoadable(what) => write!(f, "model did not load: {what}"),
+            Self::OutOfMemory(what) => write!(f, "out of memory: {what}"),
+            Self::TakenBack => f.write_str("loaded again with less given up"),
             Self::Unreapable => f.write_str("engine does not die after SIGKILL"),
             Self::Xid(xid) => write!(f, "the driver reported Xid {xid}"),
             Self::BadGpu(what) => write!(f, "bad GPU: {what}"),

@@ -4,6 +4,7 @@
 use super::{
     frame::{self, EngineChaos, FromEngine, LoadFailureKind, LoadSpec, PROTOCOL_VERSION, ToEngine},
     life::Cause,
+    memory::tells_of_no_memory,
     process::{EngineChild, Spawned},
     slot::EngineSlot,
     watchdog::Pulse,
@@ -18,7 +19,7 @@ use tokio::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf, pipe},
     },
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::Instant,
 };
 
@@ -31,11 +32,23 @@ const READ_BYTES: usize = 16 << 10;
 /// Longest piece of an engine's log line that is passed on, in bytes.
 const LOG_LINE_BYTES: usize = 400;
 
+/// What a child said within this time of its end, it died of.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
 pub struct Link {
     epoch: u64,
     child: EngineChild,
     orders: mpsc::Sender<Vec<u8>>,
     pulse: Arc<Mutex<Pulse>>,
+    last_words: watch::Receiver<LastWords>,
+}
+
+/// What the child's stderr has told, as far as it matters after its death.
+#[derive(Debug, Clone, Default)]
+struct LastWords {
+    /// The line that told of memory running out, and when.
+    no_memory: Option<(String, Instant)>,
+    ended: Option<Instant>,
 }
 
 /// The ends of a spawned child that must be registered with the runtime before the slot takes the link.
@@ -64,7 +77,8 @@ impl Link {
         let (orders, queue) = mpsc::channel(ORDERS);
         let pulse = Arc::new(Mutex::new(Pulse::new(Instant::now(), slot.view().stats.pace)));
         let exit = ends.child.exit();
-        let link = Arc::new(Self { epoch, child: ends.child, orders, pulse: Arc::clone(&pulse) });
+        let (tell, last_words) = watch::channel(LastWords::default());
+        let link = Arc::new(Self { epoch, child: ends.child, orders, pulse: Arc::clone(&pulse), last_words });
         link.send(&ToEngine::Hello { version: PROTOCOL_VERSION, epoch });
         link.send(&ToEngine::Load(load));
         task::detached(write_orders(write, queue));
@@ -72,8 +86,8 @@ impl Link {
         task::detached(watch_pulse(Arc::clone(slot), epoch, pulse, link.pid()));
         task::detached(watch_exit(Arc::clone(slot), epoch, exit));
         let name = slot.name().to_owned();
-        task::detached(pass_log(name.clone(), ends.stdout));
-        task::detached(pass_log(name, ends.stderr));
+        task::detached(pass_log(name.clone(), ends.stdout, None));
+        task::detached(pass_log(name, ends.stderr, Some(tell)));
         link
     }
 
@@ -105,6 +119,18 @@ impl Link {
 
     pub fn chaos(&self, chaos: EngineChaos) {
         self.send(&ToEngine::Chaos(chaos));
+    }
+
+    /// The line with which a dead child told that memory had run out, if it did: llama.cpp ends the process where it could
+    /// have said so. Waits for the end of its output, at most `bound`.
+    pub async fn ran_out_of_memory(&self, bound: Duration) -> Option<String> {
+        let mut words = self.last_words.clone();
+        let _ = tokio::time::timeout(bound, words.wait_for(|words| words.ended.is_some())).await;
+        let words = words.borrow().clone();
+        let (line, at) = words.no_memory?;
+        // Some failed allocations are lived with: only one that it died of is among its last words.
+        let end = words.ended.unwrap_or_else(Instant::now);
+        (end.saturating_duration_since(at) < LAST_WORDS).then_some(line)
     }
 
     /// Waits until the child is reaped, at most `bound`.
@@ -164,17 +190,22 @@ fn on_frame(slot: &EngineSlot, epoch: u64, frame: FromEngine, pulse: &Mutex<Puls
             FromEngine::Loaded(_) => pulse.loaded(),
             FromEngine::StepBegin { tokens, .. } => pulse.step_began(*tokens, now),
             FromEngine::Step { .. } => pulse.step_ended(now),
-            FromEngine::LoadFailed(_) | FromEngine::Heartbeat(_) => {}
+            FromEngine::LoadFailed(_) | FromEngine::OutOfMemory { .. } | FromEngine::Heartbeat(_) => {}
         }
     }
     match frame {
         FromEngine::Hello { version, .. } if version != PROTOCOL_VERSION => Err(Cause::NotLoadable(format!(
             "engine speaks protocol {version}, this gateway {PROTOCOL_VERSION}: install both from one build"
         ))),
-        FromEngine::LoadFailed(failure) => Err(match failure.kind {
-            LoadFailureKind::Missing | LoadFailureKind::Corrupt => Cause::NotLoadable(failure.message),
-            LoadFailureKind::OutOfMemory | LoadFailureKind::Other => Cause::LoadFailed(failure.message),
-        }),
+        FromEngine::LoadFailed(failure) => {
+            slot.load_failed(epoch, &failure);
+            Err(match failure.kind {
+                LoadFailureKind::Missing | LoadFailureKind::Corrupt => Cause::NotLoadable(failure.message),
+                LoadFailureKind::OutOfMemory => Cause::OutOfMemory(failure.message),
+                LoadFailureKind::Other => Cause::LoadFailed(failure.message),
+            })
+        }
+        FromEngine::OutOfMemory { message } => Err(Cause::OutOfMemory(message)),
         frame => slot.on_frame(epoch, frame, now),
     }
 }
@@ -249,19 +280,26 @@ async fn watch_exit(slot: Arc<EngineSlot>, epoch: u64, mut exit: tokio::sync::wa
     }
 }
 
-/// Reads a child's output for ever, so that it never blocks on a full pipe; passes lines on at debug level.
-async fn pass_log(gpu: String, mut pipe: pipe::Receiver) {
+/// Reads a child's output for ever, so that it never blocks on a full pipe; passes lines on at debug level, and tells
+/// what matters after a death.
+async fn pass_log(gpu: String, mut pipe: pipe::Receiver, tell: Option<watch::Sender<LastWords>>) {
     let mut buffer = vec![0; READ_BYTES];
     while let Ok(read) = pipe.read(&mut buffer).await {
         if read == 0 {
-            return;
+            break;
+        }
+        let text = String::from_utf8_lossy(buffer.get(..read).unwrap_or_default());
+        let line = |line: &str| line.get(..line.floor_char_boundary(LOG_LINE_BYTES)).unwrap_or_default().to_owned();
+        if let (Some(tell), Some(told)) = (&tell, text.lines().find(|line| tells_of_no_memory(line))) {
+            tell.send_modify(|words| words.no_memory = Some((line(told), Instant::now())));
         }
         if tracing::enabled!(tracing::Level::DEBUG) {
-            let text = String::from_utf8_lossy(buffer.get(..read).unwrap_or_default());
-            for line in text.lines() {
-                let end = line.floor_char_boundary(LOG_LINE_BYTES);
-                tracing::debug!(gpu, "{}", line.get(..end).unwrap_or_default());
+            for text in text.lines() {
+                tracing::debug!(gpu, "{}", line(text));
             }
         }
+    }
+    if let Some(tell) = tell {
+        tell.send_modify(|words| words.ended = Some(Instant::now()));
     }
 }

@@ -3,6 +3,7 @@
 
 mod health;
 mod lease;
+mod memory;
 mod view;
 
 pub use health::Condemned;
@@ -11,6 +12,7 @@ pub use view::{SlotStats, SlotView};
 
 use super::{
     frame::{FromEngine, JobEvent, JobId, JobOutput, JobSpec, LoadedInfo, ToEngine},
+    ladder::Ladder,
     life::{Cause, GpuInput, GpuState, Strain},
     link::Link,
 };
@@ -78,6 +80,10 @@ struct Inner {
     strain: Option<Strain>,
     /// The card was found bad; forgotten when it is tried again.
     condemned: Option<Condemned>,
+    /// What was given up for want of memory.
+    ladder: Ladder,
+    /// What loads have shown of model and device.
+    seen: memory::Seen,
 }
 
 pub struct EngineSlot {
@@ -106,8 +112,10 @@ impl EngineSlot {
             stats: SlotStats::default(),
             strain: None,
             condemned: None,
+            ladder: Ladder::new(memory::configured(&config), limits.reset_after),
+            seen: memory::Seen::default(),
         };
-        let view = watch::Sender::new(SlotView::cold(config.parallel));
+        let view = watch::Sender::new(SlotView::cold(&inner.ladder));
         Arc::new(Self { config, limits, inner: Mutex::new(inner), view, next_id: AtomicU64::new(1) })
     }
 
@@ -149,12 +157,13 @@ impl EngineSlot {
             owned: inner.owner.is_some(),
             adopted: inner.adopted,
             leases: inner.leases.len(),
-            parallel: self.config.parallel as usize,
+            parallel: inner.ladder.plan().parallel as usize,
             info: inner.info.clone(),
             has_child: inner.link.is_some(),
             engine_pid: inner.link.as_ref().map(|link| link.pid()),
             stats: inner.stats,
             drain_until: inner.condemned.as_ref().map(|condemned| condemned.drain_until),
+            climbs_at: inner.ladder.climbs_at(),
         };
         self.view.send_if_modified(|current| {
             let changed = *current != view;
@@ -224,6 +233,7 @@ impl EngineSlot {
         if inner.serving_since.is_none() {
             inner.serving_since = Some(now);
             inner.deaths.on_canary_passed();
+            inner.ladder.serves(now);
             if let Some(death) = inner.deaths_seen.back() {
                 observe::recovered(self.name(), now.duration_since(death.at));
             }
@@ -324,6 +334,11 @@ impl EngineSlot {
             return;
         }
         let serving_since = inner.serving_since.take();
+        if self.steps_down(&mut inner, now, jitter) {
+            self.publish(&inner);
+            return;
+        }
+        inner.ladder.ended();
         if let Some(condemned) = inner.condemned.clone() {
             self.transition(&mut inner, GpuInput::Died(condemned.cause));
             self.transition(&mut inner, GpuInput::QuarantineUntil(condemned.retry_at));
@@ -332,6 +347,7 @@ impl EngineSlot {
         }
         let kind = match (inner.state.cause(), serving_since) {
             (Some(Cause::NotLoadable(_)), _) => EngineDeath::NotLoadable,
+            (Some(Cause::OutOfMemory(_)), _) => EngineDeath::Exhausted,
             (_, Some(since)) => EngineDeath::AfterServing(now.duration_since(since)),
             (_, None) => EngineDeath::FailedStart,
         };
@@ -352,7 +368,7 @@ impl EngineSlot {
         }
         match frame {
             FromEngine::Loaded(info) => {
-                observe::model_loaded(self.name(), &info.device, std::time::Duration::from_millis(info.load_ms));
+                self.loaded(&mut inner, &info);
                 inner.info = Some(Arc::new(info));
                 self.publish(&inner);
             }
@@ -400,7 +416,7 @@ impl EngineSlot {
     pub fn try_lease(self: &Arc<Self>) -> Option<Lease> {
         let mut inner = self.inner.lock();
         let serving = inner.state.serves() && inner.adopted && inner.owner.is_some() && inner.link.is_some();
-        if !serving || inner.leases.len() >= self.config.parallel as usize {
+        if !serving || inner.leases.len() >= inner.ladder.plan().parallel as usize {
             return None;
         }
         let id = self.next_id();

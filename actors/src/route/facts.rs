@@ -112,25 +112,6 @@ impl CloudFacts {
     }
 }
 
-/// What the key of a request may use. A request of a `local_only` key must be made `local_only` itself when it is
-/// admitted: the cloud path looks at the request alone.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct KeyPolicy {
-    /// Targets and models by name; `None` = all.
-    pub allowed: Option<Vec<String>>,
-    pub local_only: bool,
-}
-
-impl KeyPolicy {
-    /// Everything is allowed.
-    pub const OPEN: &Self = &Self { allowed: None, local_only: false };
-
-    pub fn allows(&self, target: &TargetName, model: &ModelName) -> bool {
-        let named = |name: &String| name == target.as_str() || name == model.as_str();
-        self.allowed.as_ref().is_none_or(|allowed| allowed.iter().any(named))
-    }
-}
-
 /// Money that may still be spent on this request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Budget {
@@ -162,20 +143,24 @@ pub struct Ask<'a> {
     pub request: &'a ChatRequest,
     pub grade: &'a Classification,
     pub progress: &'a Progress,
-    pub policy: &'a KeyPolicy,
     pub recalled: Recalled,
     /// Until the request's deadline; `None` = not known.
     pub time_left: Option<Duration>,
 }
 
 impl<'a> Ask<'a> {
-    /// A request of an open key and an unknown conversation.
+    /// A request of an unknown conversation.
     pub const fn new(request: &'a ChatRequest, grade: &'a Classification, progress: &'a Progress) -> Self {
-        Self { request, grade, progress, policy: KeyPolicy::OPEN, recalled: Recalled::NOTHING, time_left: None }
+        Self { request, grade, progress, recalled: Recalled::NOTHING, time_left: None }
     }
 
-    pub const fn is_local_only(self) -> bool {
-        self.request.local_only || self.policy.local_only
+    /// Whether the request's key may use this target; without a key everything may be used.
+    pub fn may_use_local(self, local: &LocalFacts) -> bool {
+        self.request.caller.as_ref().is_none_or(|caller| caller.allows_local(&local.name, &local.model))
+    }
+
+    pub fn may_use_cloud(self, cloud: &CloudFacts) -> bool {
+        self.request.caller.as_ref().is_none_or(|caller| caller.allows_cloud(&cloud.provider_name, &cloud.model))
     }
 }
 

@@ -78,7 +78,7 @@ fn stops_local(local: &LocalFacts, ask: Ask<'_>, size: Size) -> Option<Gate> {
     let is_there = local.view.serving || local.view.state.comes_back_soon();
     first_stop([
         (Gate::Model, local_is_meant(local, ask)),
-        (Gate::KeyPolicy, ask.policy.allows(&local.name, &local.model)),
+        (Gate::KeyPolicy, ask.may_use_local(local)),
         (Gate::Abilities, !local.abilities.missing(ask.request.needs).any() && reads(local.abilities, ask)),
         (Gate::Context, size.prompt_least <= room(local.window)),
         (Gate::Tried, !ask.progress.tried.contains(&local.key())),
@@ -93,8 +93,8 @@ fn stops_cloud(cloud: &CloudFacts, ask: Ask<'_>, size: Size, around: Surrounding
     let is_free = cloud.price == crate::domain::Price::default() && !cloud.view.unpriced;
     first_stop([
         (Gate::Model, cloud_is_meant(cloud, ask)),
-        (Gate::LocalOnly, !ask.is_local_only()),
-        (Gate::KeyPolicy, ask.policy.allows(&cloud.provider_name, &cloud.model)),
+        (Gate::LocalOnly, !ask.request.is_local_only()),
+        (Gate::KeyPolicy, ask.may_use_cloud(cloud)),
         (Gate::Abilities, !cloud.abilities.missing(ask.request.needs).any() && reads(cloud.abilities, ask)),
         (Gate::Wire, cloud.wire.unmet(ask.request).is_none()),
         (Gate::Context, size.prompt.saturating_add(asked) <= room(cloud.window)),

@@ -18,11 +18,15 @@ pub(super) fn refusal(gated: &Gated, ask: Ask<'_>, size: Size, around: Surroundi
         GatewayError::gateway(ErrorKind::InsufficientQuota, message)
     } else if gated.stopped_any(Gate::Context) {
         too_long(gated, size, around)
-    } else if gated.stopped_any(Gate::KeyPolicy) || (ask.policy.local_only && gated.stopped_any(Gate::LocalOnly)) {
+    } else if gated.stopped_any(Gate::KeyPolicy) || (stays_by_key(ask) && gated.stopped_any(Gate::LocalOnly)) {
         GatewayError::gateway(ErrorKind::Forbidden, "this key may not use any target that can serve the request")
     } else {
         nothing_admissible(gated, ask, around)
     }
+}
+
+fn stays_by_key(ask: Ask<'_>) -> bool {
+    ask.request.caller.as_ref().is_some_and(|caller| caller.local_only)
 }
 
 fn too_long(gated: &Gated, size: Size, around: Surroundings<'_>) -> GatewayError {
@@ -54,12 +58,12 @@ fn nothing_admissible(gated: &Gated, ask: Ask<'_>, around: Surroundings<'_>) -> 
             let message = format!("the provider of '{name}' has no API key, so nothing can serve it");
             return GatewayError::gateway(ErrorKind::ModelNotFound, message);
         }
-        if in_cloud && request.local_only {
+        if in_cloud && request.is_local_only() {
             let message = format!("local_only contradicts the model: '{name}' is served by a cloud provider");
             return GatewayError::invalid("model", message);
         }
     }
-    if request.local_only {
+    if request.is_local_only() {
         let message = "the request may not leave this machine, and no local target is configured for it";
         return GatewayError::gateway(ErrorKind::LocalOnlyUnavailable, message).retry_after(Duration::from_secs(5));
     }
@@ -83,7 +87,7 @@ fn unable(gated: &Gated, ask: Ask<'_>, around: Surroundings<'_>) -> GatewayError
 }
 
 fn unavailable(request: &ChatRequest, why: &str, after: Duration) -> GatewayError {
-    let kind = if request.local_only { ErrorKind::LocalOnlyUnavailable } else { ErrorKind::Unavailable };
+    let kind = if request.is_local_only() { ErrorKind::LocalOnlyUnavailable } else { ErrorKind::Unavailable };
     GatewayError::gateway(kind, format!("{why}; retry later")).retry_after(after)
 }
 

@@ -1,9 +1,9 @@
 //! Whole flights through real actors against a provider that only counts who connects: a local-only request never
-//! reaches it, whatever dies meanwhile; any other does.
+//! reaches it, whether itself or its key says so and whatever dies meanwhile; any other does.
 
 use crate::{
     config::{Config, DemoCloud, Sources, load},
-    domain::{ChatRequest, Input, ModelChoice, Needs, RequestId},
+    domain::{Caller, ChatRequest, Input, ModelChoice, Needs, RequestId},
     flight::{FlightEvent, launch},
     runtime::{KillWay, Runtime},
 };
@@ -46,9 +46,20 @@ fn step() -> impl Strategy<Value = Step> {
     prop_oneof![3 => ask, 1 => kill]
 }
 
-fn request(step: &Step, local_only: bool) -> Option<ChatRequest> {
+/// Who says that requests stay here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stays {
+    No,
+    Request,
+    Key,
+    Both,
+}
+
+fn request(step: &Step, stays: Stays) -> Option<ChatRequest> {
     let Step::Ask { stream, tools, tokens, model, frugal, hard } = *step else { return None };
     let text = if hard { "prove this theorem" } else { "hello" };
+    let by_key = matches!(stays, Stays::Key | Stays::Both);
+    let caller = by_key.then(|| Arc::new(Caller { local_only: true, ..Caller::unlimited("key") }));
     Some(ChatRequest {
         id: RequestId::random(),
         input: if tokens { Input::Tokens(vec![1, 2]) } else { Input::Text(text.to_owned()) },
@@ -60,7 +71,8 @@ fn request(step: &Step, local_only: bool) -> Option<ChatRequest> {
         needs: Needs { tools, ..Needs::default() },
         budget_sensitive: frugal,
         stream,
-        local_only,
+        local_only: matches!(stays, Stays::Request | Stays::Both),
+        caller,
         ..ChatRequest::plain(text)
     })
 }
@@ -115,9 +127,9 @@ async fn started(engine: Option<&str>) -> Case {
 }
 
 /// Does the steps; every flight ends in an answer or an error. Gives the number of connections the provider saw.
-async fn connections(engine: Option<&str>, steps: &[Step], local_only: bool) -> usize {
+async fn connections(engine: Option<&str>, steps: &[Step], stays: Stays) -> usize {
     // One that may leave must have the time to, however busy the machine.
-    let patience = if local_only { Duration::from_millis(250) } else { Duration::from_secs(20) };
+    let patience = if stays == Stays::No { Duration::from_secs(20) } else { Duration::from_millis(250) };
     let case = started(engine).await;
     let services = &case.runtime.services;
     let mut config = Config::clone(&services.config);
@@ -128,7 +140,7 @@ async fn connections(engine: Option<&str>, steps: &[Step], local_only: bool) -> 
         match step {
             Step::Kill { actor, way } => drop(case.runtime.kill(ACTORS[*actor], WAYS[*way])),
             Step::Ask { .. } => {
-                let request = request(step, local_only).unwrap();
+                let request = request(step, stays).unwrap();
                 let guard = services.jobs.admit(request, Arc::clone(&config), Instant::now()).unwrap();
                 flights.push(launch(services.clone(), guard));
             }
@@ -158,9 +170,10 @@ proptest! {
 
     #[test]
     fn no_local_only_request_ever_reaches_a_cloud_socket(
-        engine in 0..ENGINES.len(), steps in proptest::collection::vec(step(), 1..10)
+        engine in 0..ENGINES.len(), steps in proptest::collection::vec(step(), 1..10),
+        stays in prop_oneof![Just(Stays::Request), Just(Stays::Key), Just(Stays::Both)],
     ) {
-        prop_assert_eq!(run(connections(ENGINES[engine], &steps, true)), 0);
+        prop_assert_eq!(run(connections(ENGINES[engine], &steps, stays)), 0);
     }
 }
 
@@ -168,6 +181,6 @@ proptest! {
 fn the_same_requests_without_local_only_do_reach_it() {
     let plain = Step::Ask { stream: false, tools: false, tokens: false, model: 2, frugal: false, hard: false };
     for engine in ENGINES {
-        assert!(run(connections(engine, std::slice::from_ref(&plain), false)) > 0, "{engine:?}");
+        assert!(run(connections(engine, std::slice::from_ref(&plain), Stays::No)) > 0, "{engine:?}");
     }
 }

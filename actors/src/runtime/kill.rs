@@ -18,6 +18,7 @@ pub enum KillWay {
     Garbage,
     HalfFrame,
     HangDecode,
+    OutOfMemory,
 }
 
 pub(super) enum EngineOrder {
@@ -26,7 +27,7 @@ pub(super) enum EngineOrder {
 }
 
 impl KillWay {
-    const ALL: [(&'static str, Self); 11] = [
+    const ALL: [(&'static str, Self); 12] = [
         ("kill", Self::Kill),
         ("panic", Self::Panic),
         ("error", Self::Error),
@@ -38,6 +39,7 @@ impl KillWay {
         ("garbage", Self::Garbage),
         ("half-frame", Self::HalfFrame),
         ("hang-decode", Self::HangDecode),
+        ("out-of-memory", Self::OutOfMemory),
     ];
 
     pub(super) fn on_engine(self) -> Option<EngineOrder> {
@@ -49,6 +51,7 @@ impl KillWay {
             Self::Garbage => EngineOrder::Frame(EngineChaos::Garbage),
             Self::HalfFrame => EngineOrder::Frame(EngineChaos::HalfFrame),
             Self::HangDecode => EngineOrder::Frame(EngineChaos::HangDecode),
+            Self::OutOfMemory => EngineOrder::Frame(EngineChaos::OutOfMemory),
             Self::Kill | Self::Panic | Self::Error | Self::Stop => return None,
         })
     }
@@ -75,7 +78,7 @@ pub enum ChaosError {
     #[error("no actor is called {0}; /admin/actors lists them")]
     UnknownActor(String),
     #[error(
-        "{0} is no way to end an actor; known: kill, panic, error, stop, and for a GPU's engine sigkill, sigabrt, sigstop, exit, garbage, half-frame, hang-decode"
+        "{0} is no way to end an actor; known: kill, panic, error, stop, and for a GPU's engine sigkill, sigabrt, sigstop, exit, garbage, half-frame, hang-decode, out-of-memory"
     )]
     UnknownWay(String),
     #[error("{0} has no engine child: signals and frames go to gpu/<name>")]

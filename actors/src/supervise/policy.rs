@@ -60,6 +60,8 @@ pub enum EngineDeath {
     AfterServing(Duration),
     /// Nothing a restart could mend: the model file is missing or corrupt, the engine binary is absent.
     NotLoadable,
+    /// No memory, and nothing left to give up.
+    Exhausted,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,6 +91,7 @@ impl EngineDeaths {
     pub fn on_death(&mut self, limits: &EngineRestart, death: EngineDeath, now: Instant, jitter: f64) -> EngineVerdict {
         match death {
             EngineDeath::NotLoadable => return EngineVerdict::Down { look_after: self.next_probe(limits) },
+            EngineDeath::Exhausted => return EngineVerdict::Quarantine { probe_after: self.next_probe(limits) },
             EngineDeath::AfterServing(healthy) if healthy >= limits.reset_after => *self = Self::default(),
             EngineDeath::AfterServing(_) => {}
             EngineDeath::FailedStart => self.failed_starts.push_back(now),

@@ -11,12 +11,12 @@ pub(in crate::http) fn fault(param: impl Display, message: impl Into<String>) ->
     error
 }
 
-pub(super) fn wrong_type(param: impl Display, expected: &str, got: &Value) -> GatewayError {
+pub(in crate::http) fn wrong_type(param: impl Display, expected: &str, got: &Value) -> GatewayError {
     let message = format!("Invalid type for '{param}': expected {expected}, but got {} instead.", type_name(got));
     fault(param, message)
 }
 
-pub(super) fn missing(param: impl Display) -> GatewayError {
+pub(in crate::http) fn missing(param: impl Display) -> GatewayError {
     let message = format!("Missing required parameter: '{param}'.");
     fault(param, message)
 }
@@ -35,7 +35,7 @@ fn type_name(value: &Value) -> &'static str {
 
 /// Which numbers a field takes.
 #[derive(Clone, Copy)]
-pub(super) struct Bounds {
+pub(in crate::http) struct Bounds {
     pub least: f64,
     pub most: f64,
     /// `least` itself is not allowed.
@@ -43,11 +43,11 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    pub(super) const fn new(least: f64, most: f64) -> Self {
+    pub(in crate::http) const fn new(least: f64, most: f64) -> Self {
         Self { least, most, above: false }
     }
 
-    pub(super) const fn above(least: f64, most: f64) -> Self {
+    pub(in crate::http) const fn above(least: f64, most: f64) -> Self {
         Self { least, most, above: true }
     }
 
@@ -71,22 +71,22 @@ impl Bounds {
 
 /// An object being read.
 #[derive(Clone, Copy)]
-pub(super) struct Fields<'a>(pub(super) &'a Map<String, Value>);
+pub(in crate::http) struct Fields<'a>(pub(in crate::http) &'a Map<String, Value>);
 
 impl<'a> Fields<'a> {
-    pub(super) fn get(self, name: &str) -> Option<&'a Value> {
+    pub(in crate::http) fn get(self, name: &str) -> Option<&'a Value> {
         self.0.get(name).filter(|value| !value.is_null())
     }
 
-    pub(super) fn flag(self, name: &str) -> Result<Option<bool>, GatewayError> {
+    pub(in crate::http) fn flag(self, name: &str) -> Result<Option<bool>, GatewayError> {
         self.get(name).map(|value| value.as_bool().ok_or_else(|| wrong_type(name, "a boolean", value))).transpose()
     }
 
-    pub(super) fn text(self, name: &str) -> Result<Option<&'a str>, GatewayError> {
+    pub(in crate::http) fn text(self, name: &str) -> Result<Option<&'a str>, GatewayError> {
         self.get(name).map(|value| value.as_str().ok_or_else(|| wrong_type(name, "a string", value))).transpose()
     }
 
-    pub(super) fn array(self, name: &str) -> Result<Option<&'a [Value]>, GatewayError> {
+    pub(in crate::http) fn array(self, name: &str) -> Result<Option<&'a [Value]>, GatewayError> {
         let read = |value: &'a Value| match value {
             Value::Array(items) => Ok(items.as_slice()),
             other => Err(wrong_type(name, "an array", other)),
@@ -94,7 +94,7 @@ impl<'a> Fields<'a> {
         self.get(name).map(read).transpose()
     }
 
-    pub(super) fn object(self, name: &str) -> Result<Option<Fields<'a>>, GatewayError> {
+    pub(in crate::http) fn object(self, name: &str) -> Result<Option<Fields<'a>>, GatewayError> {
         let read = |value: &'a Value| match value {
             Value::Object(fields) => Ok(Fields(fields)),
             other => Err(wrong_type(name, "an object", other)),
@@ -102,7 +102,7 @@ impl<'a> Fields<'a> {
         self.get(name).map(read).transpose()
     }
 
-    pub(super) fn decimal(self, name: &str, bounds: Bounds) -> Result<Option<f64>, GatewayError> {
+    pub(in crate::http) fn decimal(self, name: &str, bounds: Bounds) -> Result<Option<f64>, GatewayError> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let number = value.as_f64().ok_or_else(|| wrong_type(name, "a decimal", value))?;
         bounds.check(name, number)?;
@@ -110,7 +110,7 @@ impl<'a> Fields<'a> {
     }
 
     /// A whole number; `5.0` is one, because some languages know no other numbers.
-    pub(super) fn integer(self, name: &str, bounds: Bounds) -> Result<Option<i64>, GatewayError> {
+    pub(in crate::http) fn integer(self, name: &str, bounds: Bounds) -> Result<Option<i64>, GatewayError> {
         let Some(value) = self.get(name) else { return Ok(None) };
         let whole = whole(value).ok_or_else(|| wrong_type(name, "an integer", value))?;
         bounds.check(name, whole as f64)?;
@@ -119,7 +119,7 @@ impl<'a> Fields<'a> {
 }
 
 /// The number if it is whole; what exceeds 64 bits becomes the nearest bound.
-pub(super) fn whole(value: &Value) -> Option<i64> {
+pub(in crate::http) fn whole(value: &Value) -> Option<i64> {
     let number = value.as_number()?;
     if let Some(integer) = number.as_i64() {
         return Some(integer);

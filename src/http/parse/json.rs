@@ -14,7 +14,7 @@ const MAX_VALUES: usize = 1 << 17;
 const PRIVATE: &str = "$serde_json::private::";
 
 /// The body as an object. A key given twice is refused: which of the two a provider would take is not ours to guess.
-pub(super) fn object(bytes: &[u8]) -> Result<Map<String, Value>, GatewayError> {
+pub(in crate::http) fn object(bytes: &[u8]) -> Result<Map<String, Value>, GatewayError> {
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(GatewayError::invalid(None, "The request body is empty; a JSON object was expected."));
     }

@@ -3,14 +3,20 @@
 use super::fields::Fields;
 use spillway_actors::{
     cloud::discovery::MAX_ID_BYTES,
-    config::Config,
+    config::{Config, UnknownModels},
     domain::{ErrorKind, GatewayError, ModelChoice, ModelName, Origin},
 };
 
 pub(super) fn choice(body: Fields<'_>, config: &Config) -> Result<ModelChoice, GatewayError> {
     let Some(name) = body.text("model")? else { return Ok(ModelChoice::Auto) };
     let alias = || config.router.aliases.get(name).and_then(|meant| known(meant, config));
-    known(name, config).or_else(alias).or_else(|| perhaps_found(name, config)).ok_or_else(|| not_found(name))
+    let given = known(name, config).or_else(alias).or_else(|| perhaps_found(name, config));
+    given.or_else(|| stand_in(config)).ok_or_else(|| not_found(name))
+}
+
+/// What an unknown name means, where it means anything.
+pub(in crate::http) fn stand_in(config: &Config) -> Option<ModelChoice> {
+    (config.router.unknown_models == UnknownModels::Auto).then_some(ModelChoice::Auto)
 }
 
 /// Providers whose list is read may have it: that is looked up later, because it changes while the gateway runs.

@@ -120,8 +120,8 @@ fn ranges_and_types_are_those_of_the_api() {
         ("repeat_penalty", json!([0, -1, 11])),
         ("repetition_penalty", json!([0])),
         ("seed", json!(["x", 1.5])),
-        ("max_tokens", json!([0, -1, 1.5, "9", true])),
-        ("max_completion_tokens", json!([0, "9"])),
+        ("max_tokens", json!([-1, 1.5, "9", true])),
+        ("max_completion_tokens", json!([-1, "9"])),
         ("n", json!([0, 129, "1"])),
         ("stop", json!([1, {}, "", ["a", ""]])),
         ("stream", json!(["true", 1])),
@@ -250,6 +250,8 @@ fn output_limits_and_seeds_are_folded_into_range() {
     let tokens = |extra| accepted(extra).max_tokens;
     assert_eq!(tokens(json!({"max_tokens": 8, "max_completion_tokens": 9})), Some(9));
     assert_eq!(tokens(json!({"max_tokens": 8, "max_completion_tokens": null})), Some(8));
+    assert_eq!(tokens(json!({"max_tokens": 8, "max_completion_tokens": 0})), Some(8));
+    assert_eq!(tokens(json!({"max_tokens": 0})), None);
     assert_eq!(tokens(json!({"max_tokens": 5.0})), Some(5));
     assert_eq!(tokens(json!({"max_tokens": 1_u64 << 40})), Some(u32::MAX));
     let seed = |seed: Value| accepted(json!({"seed": seed})).sampling.seed;

@@ -42,12 +42,13 @@ const fn folded(seed: i64) -> u32 {
     (seed as u64 ^ (seed as u64 >> 32)) as u32
 }
 
-/// `max_completion_tokens`, else its old name.
+/// `max_completion_tokens`, else its old name. 0 counts as not given, as clients send it that have no way to leave it out.
 pub(super) fn max_tokens(body: Fields<'_>) -> Result<Option<u32>, GatewayError> {
-    let bounds = Bounds::new(1.0, MAX_INTEGER);
+    let bounds = Bounds::new(0.0, MAX_INTEGER);
     let old = body.integer("max_tokens", bounds)?;
     let new = body.integer("max_completion_tokens", bounds)?;
-    Ok(new.or(old).map(|value| u32::try_from(value).unwrap_or(u32::MAX)))
+    let given = new.filter(|value| *value > 0).or(old).filter(|value| *value > 0);
+    Ok(given.map(|value| u32::try_from(value).unwrap_or(u32::MAX)))
 }
 
 pub(super) fn stop(body: Fields<'_>) -> Result<Option<Vec<String>>, GatewayError> {
@@ -166,7 +167,7 @@ fn completion_only(body: Fields<'_>) -> Result<(), GatewayError> {
     if body.text("suffix")?.is_some_and(|suffix| !suffix.is_empty()) {
         return Err(fault("suffix", "'suffix' is not supported: no target can insert text."));
     }
-    if body.integer("best_of", Bounds::new(1.0, 20.0))?.is_some_and(|best_of| best_of > 1) {
+    if body.integer("best_of", Bounds::new(0.0, 20.0))?.is_some_and(|best_of| best_of > 1) {
         return Err(fault("best_of", "'best_of' above 1 is not supported: ask for 'n' and choose yourself."));
     }
     Ok(())

@@ -1,5 +1,7 @@
 //! The whole router with services that nobody answers: what the edge alone decides.
 
+mod keys;
+
 use super::*;
 use crate::http::listen::{self, Door};
 use axum::body::{Body, to_bytes};
@@ -9,11 +11,12 @@ use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
 use spillway_actors::{
     cloud::{Provider, RetryBudget},
-    config::{Sources, load},
+    config::{Sources, UnknownModels, load},
     domain::NanoUsd,
     flight::HedgeBudget,
     health::Scores,
     jobs::JobTable,
+    keys::Keys,
     ledger::Ledger,
     route::Fleet,
     supervise::Address,
@@ -44,6 +47,7 @@ fn services(limit: usize) -> Services {
         classifier: Address::default(),
         router: Address::default(),
         scores: Scores::default(),
+        keys: Keys::in_memory(),
     }
 }
 
@@ -64,8 +68,12 @@ impl Got {
 }
 
 async fn send(services: &Services, method: Method, path: &str, body: &str) -> Got {
-    let router = TowerToHyperService::new(api_router(EdgeState::new(services.clone())));
     let request = HttpRequest::builder().method(method).uri(path).body(Body::from(body.to_owned())).unwrap();
+    got(services, request).await
+}
+
+async fn got(services: &Services, request: HttpRequest<Body>) -> Got {
+    let router = TowerToHyperService::new(api_router(EdgeState::new(services.clone())));
     let response = router.call(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let bytes = to_bytes(body, 1 << 20).await.unwrap();
@@ -73,6 +81,13 @@ async fn send(services: &Services, method: Method, path: &str, body: &str) -> Go
     assert!(parts.headers["x-request-id"].to_str().unwrap().starts_with("req_"));
     assert!(parts.headers.contains_key("openai-processing-ms"));
     Got { status: parts.status.as_u16(), headers: parts.headers, json }
+}
+
+/// The methods that a path answers to, as it tells whoever tries another.
+pub(in crate::http) async fn send_anything(method: Method, path: &str) -> String {
+    let got = send(&services(1), method, path, "").await;
+    assert_eq!(got.status, 405, "{path}");
+    got.headers["allow"].to_str().unwrap().to_owned()
 }
 
 const HI: &str = r#"{"messages": [{"role": "user", "content": "hi"}]}"#;
@@ -114,6 +129,64 @@ async fn a_decision_is_explained_without_being_admitted() {
     assert_eq!(send(&services, Method::POST, "/v1/route", "{").await.error(), "400 invalid_request_error null null");
     let totals = services.jobs.totals();
     assert_eq!((totals.admitted, totals.refused), (0, 0));
+}
+
+#[tokio::test]
+async fn anthropics_clients_read_errors_and_models_in_their_own_form() {
+    let services = services(1);
+    for (method, path, body, status, kind) in [
+        (Method::POST, "/v1/messages", "{", 400, "invalid_request_error"),
+        (
+            Method::POST,
+            "/messages",
+            r#"{"model": "gpt-9", "max_tokens": 1, "messages": [{"role": "user", "content": "a"}]}"#,
+            404,
+            "not_found_error",
+        ),
+        (Method::GET, "/v1/messages", "", 405, "invalid_request_error"),
+        (Method::POST, "/v1/messages/nothing", "{}", 404, "not_found_error"),
+        (Method::POST, "/v1/messages/count_tokens", "{}", 400, "invalid_request_error"),
+    ] {
+        let got = send(&services, method, path, body).await;
+        assert_eq!((got.status, &got.json["error"]["type"]), (status, &json!(kind)), "{path}");
+        assert_eq!((got.json["type"].as_str(), got.json["error"].as_object().unwrap().len()), (Some("error"), 2));
+        assert_eq!(got.headers["request-id"], got.headers["x-request-id"]);
+    }
+    let router = TowerToHyperService::new(api_router(EdgeState::new(services)));
+    let get = async |path: &str| {
+        let request = HttpRequest::builder().uri(path).header("anthropic-version", "2023-06-01").body(Body::empty());
+        let body = router.call(request.unwrap()).await.unwrap().into_body();
+        serde_json::from_slice::<Value>(&to_bytes(body, 1 << 16).await.unwrap()).unwrap()
+    };
+    let page = get("/v1/models?limit=2").await;
+    assert_eq!(
+        (&page["data"][1]["id"], &page["has_more"], &page["last_id"]),
+        (&json!("local"), &json!(true), &json!("local"))
+    );
+    assert_eq!(get("/v1/models/gpt-4.1").await["type"], "model");
+    assert_eq!(get("/v1/models/gpt-9").await["error"]["type"], "not_found_error");
+    assert_eq!(get("/v1/models?limit=x").await["error"]["type"], "invalid_request_error");
+}
+
+#[tokio::test]
+async fn tokens_are_counted_and_the_count_says_how() {
+    let body = r#"{"messages": [{"role": "user", "content": "one two three"}]}"#;
+    let got = send(&services(1), Method::POST, "/v1/messages/count_tokens", body).await;
+    assert_eq!((got.status, got.headers["x-spillway-token-count"].to_str().unwrap()), (200, "estimated"));
+    assert!(got.json["input_tokens"].as_u64().unwrap() > 3, "{}", got.json);
+}
+
+#[tokio::test]
+async fn an_unknown_model_is_auto_where_that_is_configured() {
+    let mut services = services(1);
+    let mut config = Config::clone(&services.config);
+    config.router.unknown_models = UnknownModels::Auto;
+    services.config = Arc::new(config);
+    let unknown = HI.replace("{\"m", "{\"model\": \"gpt-9\", \"m");
+    let got = send(&services, Method::POST, "/v1/route", &unknown).await;
+    assert_eq!((got.status, &got.json["object"]), (200, &json!("route")));
+    let got = send(&services, Method::GET, "/v1/models/gpt-9", "").await;
+    assert_eq!((&got.json["id"], &got.json["owned_by"]), (&json!("gpt-9"), &json!("spillway")));
 }
 
 #[tokio::test]

@@ -12,8 +12,12 @@ use spillway_actors::{
 const CHAT: &str = r#"data: {"id":"chatcmpl-00000000000000000000000000000001","object":"chat.completion.chunk","created":5,"model":"m","choices":["#;
 const TEXT: &str = r#"data: {"id":"cmpl-00000000000000000000000000000001","object":"text_completion","created":5,"model":"m","choices":["#;
 
-fn frames(kind: RequestKind, include_usage: bool) -> Frames {
-    Frames::new(&Stamp::new(kind, RequestId::from_bits(1), 5), &"m".into(), include_usage)
+fn frames(kind: RequestKind, include_usage: bool) -> Box<dyn Frames> {
+    Box::new(crate::http::frames::Frames::new(
+        &Stamp::new(kind, RequestId::from_bits(1), 5),
+        &"m".into(),
+        include_usage,
+    ))
 }
 
 fn delta(text: &str) -> FlightEvent {
@@ -29,7 +33,7 @@ fn done() -> FlightEvent {
 }
 
 /// All bytes of a stream whose events are all there.
-async fn all(frames: Frames, events: impl IntoIterator<Item = FlightEvent>) -> String {
+async fn all(frames: Box<dyn Frames>, events: impl IntoIterator<Item = FlightEvent>) -> String {
     let (sender, receiver) = mpsc::channel(64);
     for event in events {
         sender.try_send(event).unwrap();
@@ -145,7 +149,7 @@ async fn what_is_ready_goes_into_one_frame_and_silence_is_broken_by_comments() {
     assert_eq!(next().await.unwrap().split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count(), 2);
     let began = Instant::now();
     for _ in 0..2 {
-        assert_eq!(next().await.unwrap(), KEEP_ALIVE);
+        assert_eq!(next().await.unwrap(), ": keep-alive\n\n");
     }
     assert_eq!(began.elapsed().as_secs(), 30);
     sender.try_send(finish("stop")).unwrap();

@@ -84,6 +84,7 @@ pub(in crate::sim) fn parse(body: &[u8]) -> Result<SimRequest, String> {
         include_usage: true,
         max_tokens: Some(raw.max_tokens),
         choices: 1,
+        around: None,
     })
 }
 

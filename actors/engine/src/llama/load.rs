@@ -1,64 +1,108 @@
 //! From a [`LoadSpec`] to a model in memory, or the reason why not.
 //!
-//! Refuses what would make llama.cpp abort before it is called. Does not step down an OOM ladder and does not choose how
-//! many layers fit: the gateway decides what to try next.
+//! Refuses what would make llama.cpp abort before it is called. Does not step down the ladder: the gateway decides what to
+//! try next.
 
-use super::Llama;
-use crate::{backend::Limits, gguf, session::Progress, template::ChatTemplate, threads::physical_cores};
+use super::{
+    Llama, fit,
+    params::{context_params, model_params},
+};
+use crate::{backend::Limits, gguf, memory, session::Progress, template::ChatTemplate};
 use llama_cpp_2::{
-    LlamaBackendDevice, LlamaBackendDeviceType,
-    context::params::LlamaContextParams,
-    list_llama_ggml_backend_devices,
+    LlamaBackendDevice, LlamaBackendDeviceType, list_llama_ggml_backend_devices,
     llama_backend::LlamaBackend,
     llama_batch::LlamaBatch,
-    model::{LlamaModel, params::LlamaModelParams},
+    model::LlamaModel,
     token::{LlamaToken, data_array::LlamaTokenDataArray},
 };
-use spillway_actors::gpu::frame::{LoadFailure, LoadFailureKind, LoadSpec, LoadedInfo};
-use std::{num::NonZeroU32, path::Path, time::Instant};
+use spillway_actors::{
+    gguf::Gguf,
+    gpu::{
+        frame::{LoadFailure, LoadFailureKind, LoadSpec, LoadedInfo},
+        memory::{CANARY_CELLS, Shape, estimate},
+    },
+};
+use std::{path::Path, time::Instant};
 
 /// Tokens of one decode.
 const BATCH_TOKENS: u32 = 512;
-/// On a CPU a decode of 512 prompt tokens takes seconds, in which nothing is cancelled and no canary answered. Still room
-/// for every sequence at once.
-const BATCH_TOKENS_CPU: usize = 256;
+/// On a CPU a decode of 512 prompt tokens takes seconds, in which nothing is cancelled and no canary answered.
+const BATCH_TOKENS_CPU: u32 = 256;
 /// On a CPU a prompt token costs as much time as a generated one, so prompts get less room beside running jobs.
 const MIXED_PROMPT_TOKENS_CPU: usize = 128;
-/// Cells the canary has for itself.
-const CANARY_CELLS: u32 = 256;
 /// llama.cpp's own limit is 256 sequences; one is the canary's.
 const MAX_PARALLEL: u32 = 255;
 
 /// Where the layers go.
-enum Device {
+pub(super) enum Device {
     Cpu,
     /// All of them, or the one at this index of llama.cpp's device list.
     Gpu {
         name: String,
         only: Option<usize>,
     },
+    /// Tests: the CPU, counted as if it were a GPU.
+    Simulated {
+        bytes: u64,
+    },
+}
+
+impl Device {
+    pub(super) const fn is_gpu(&self) -> bool {
+        matches!(self, Self::Gpu { .. })
+    }
+
+    /// Whether the layers put on it are those of a GPU, real or not.
+    const fn counts_as_gpu(&self) -> bool {
+        !matches!(self, Self::Cpu)
+    }
+
+    /// Most tokens of one decode. Room for every sequence at once, whatever was asked for.
+    pub(super) fn batch_tokens(&self, spec: &LoadSpec) -> u32 {
+        let usual = if self.is_gpu() { BATCH_TOKENS } else { BATCH_TOKENS_CPU };
+        spec.batch_tokens.unwrap_or(usual).max(spec.parallel + 1)
+    }
+
+    fn name(&self) -> String {
+        match self {
+            Self::Cpu => "cpu".to_owned(),
+            Self::Gpu { name, .. } => name.clone(),
+            Self::Simulated { bytes } => format!("cpu, SIMULATED as a GPU of {bytes} bytes"),
+        }
+    }
+}
+
+/// Layers that this load puts onto a GPU if all goes well.
+fn wanted_layers(spec: &LoadSpec, device: &Device, file: &Gguf) -> u32 {
+    let all = file.offloadable_layers();
+    if device.counts_as_gpu() { spec.gpu_layers.unwrap_or(all).min(all) } else { 0 }
 }
 
 /// Loads the model and makes its context.
 pub fn load(spec: &LoadSpec, progress: Progress) -> Result<(Llama, LoadedInfo), LoadFailure> {
     #[expect(clippy::disallowed_methods, reason = "measures a real load; this process has no tokio")]
     let started = Instant::now();
-    let path = Path::new(&spec.model_path);
-    gguf::check(path)?;
+    let file = gguf::check(Path::new(&spec.model_path))?;
     if !(1..=MAX_PARALLEL).contains(&spec.parallel) || spec.context_tokens == 0 {
         return Err(other(format!("parallel must be 1 to {MAX_PARALLEL} and context_tokens above 0")));
     }
     let library = LlamaBackend::init().map_err(|error| other(error.to_string()))?;
     let device = choose_device(spec)?;
-    let model: &'static LlamaModel = Box::leak(Box::new(load_model(&library, spec, &device, progress)?));
-    let trained = model.n_ctx_train().max(1);
-    let pool = spec.context_tokens.min(trained.saturating_mul(spec.parallel));
-    let context = model.new_context(&library, context_params(spec, &device, pool)).map_err(|_| LoadFailure {
-        kind: LoadFailureKind::OutOfMemory,
-        message: format!("no memory for a context of {pool} tokens of {}", spec.model_path),
-    })?;
+    let trying = Trying { spec, device: &device, layers: wanted_layers(spec, &device, &file) };
+    trying.refuse_the_impossible(&file)?;
+    let trained = file.context_length.unwrap_or(u32::MAX).max(1);
+    let (model, layers) =
+        trying.model(&library, spec.context_tokens.min(trained.saturating_mul(spec.parallel)), progress)?;
+    let model: &'static LlamaModel = Box::leak(Box::new(model));
+    let trying = Trying { layers, ..trying };
+    let pool = spec.context_tokens.min(model.n_ctx_train().max(1).saturating_mul(spec.parallel));
+    let context = model
+        .new_context(&library, context_params(spec, &device, pool))
+        .map_err(|_| trying.failed(&format!("a context of {pool} tokens")))?;
+    // A lock that was refused is no want of memory.
+    memory::ran_out();
     let limits = limits(spec, &device, model, pool, context.n_batch());
-    let info = loaded_info(spec, &device, model, &limits, started);
+    let info = loaded_info(&trying, model, &limits, started);
     let (bos, eos) = (special_text(model, model.vocab().bos()), special_text(model, model.vocab().eos()));
     let llama = Llama {
         context,
@@ -74,69 +118,91 @@ pub fn load(spec: &LoadSpec, progress: Progress) -> Result<(Llama, LoadedInfo), 
     Ok((llama, info))
 }
 
-fn load_model(
-    library: &LlamaBackend,
-    spec: &LoadSpec,
-    device: &Device,
-    progress: Progress,
-) -> Result<LlamaModel, LoadFailure> {
-    let path = &spec.model_path;
-    let params = model_params(spec, device)?.with_progress_callback(progress);
-    LlamaModel::load_from_file(library, path, &params).map_err(|_| {
-        // llama.cpp says only "no". A file whose header, vocabulary and tensor sizes are in order failed for want of
-        // memory; opening it without its weights costs little.
-        let header_only = LlamaModelParams::default().with_vocab_only(true);
-        match LlamaModel::load_from_file(library, path, &header_only) {
-            Ok(_) => LoadFailure {
-                kind: LoadFailureKind::OutOfMemory,
-                message: format!("no memory for the weights of {path}"),
-            },
-            Err(_) => LoadFailure {
-                kind: LoadFailureKind::Corrupt,
-                message: format!("{path} is damaged, or of a kind that this llama.cpp does not know"),
-            },
-        }
-    })
+/// One load under way.
+#[derive(Clone, Copy)]
+pub(super) struct Trying<'a> {
+    pub(super) spec: &'a LoadSpec,
+    pub(super) device: &'a Device,
+    /// On a GPU.
+    layers: u32,
 }
 
-fn model_params(spec: &LoadSpec, device: &Device) -> Result<LlamaModelParams, LoadFailure> {
-    let params = LlamaModelParams::default().with_use_mmap(spec.use_mmap).with_use_mlock(spec.use_mlock);
-    match device {
-        Device::Cpu => Ok(params.with_n_gpu_layers(0)),
-        Device::Gpu { only, .. } => {
-            let params = params.with_n_gpu_layers(spec.gpu_layers.unwrap_or(999));
-            match only {
-                Some(index) => params.with_devices(&[*index]).map_err(|error| other(error.to_string())),
-                None => Ok(params),
+impl Trying<'_> {
+    pub(super) const fn layers(&self) -> u32 {
+        self.layers
+    }
+
+    /// The weights, and how many layers of them are on a GPU.
+    fn model(&self, library: &LlamaBackend, pool: u32, progress: Progress) -> Result<(LlamaModel, u32), LoadFailure> {
+        let (params, layers) = match (self.device.is_gpu(), self.spec.gpu_layers) {
+            (true, None) => fit::as_many_as_fit(self, pool)?,
+            _ => (model_params(self.spec, self.device)?, self.layers),
+        };
+        let params = params.with_progress_callback(progress);
+        let loaded = LlamaModel::load_from_file(library, &self.spec.model_path, &params);
+        Ok((loaded.map_err(|_| Trying { layers, ..*self }.failed("its weights"))?, layers))
+    }
+
+    /// What no machine like this one could hold is refused before the attempt, which the kernel might end by a kill.
+    fn refuse_the_impossible(&self, file: &Gguf) -> Result<(), LoadFailure> {
+        let spec = self.spec;
+        let shape = Shape {
+            context_tokens: spec.context_tokens,
+            parallel: spec.parallel,
+            ubatch_tokens: spec.ubatch_tokens.min(self.device.batch_tokens(spec)),
+            kv_type_k: spec.kv_type_k,
+            kv_type_v: spec.kv_type_v,
+            gpu_layers: self.layers,
+        };
+        let estimate = estimate(file, &shape);
+        let (needed, limit) = match self.device {
+            Device::Simulated { bytes } => (estimate.gpu.total(), Some(*bytes)),
+            // The weights are mapped: they need not be in memory all at once.
+            _ => (estimate.host.kv.saturating_add(estimate.host.compute), system_memory()),
+        };
+        match limit {
+            Some(limit) if needed > limit => {
+                Err(self.out_of_memory(&format!("{needed} bytes, of which there are {limit}")))
             }
+            _ => Ok(()),
         }
+    }
+
+    pub(super) fn out_of_memory(&self, what: &str) -> LoadFailure {
+        let message = format!("no memory for {what} ({}, {})", self.spec.model_path, self.device.name());
+        LoadFailure { kind: LoadFailureKind::OutOfMemory, message, gpu_layers: self.layers }
+    }
+
+    /// llama.cpp says only "no"; why stands in its log.
+    fn failed(&self, what: &str) -> LoadFailure {
+        if memory::ran_out() {
+            return self.out_of_memory(what);
+        }
+        let path = &self.spec.model_path;
+        let (kind, reason) = if self.spec.overrides.is_empty() {
+            (
+                LoadFailureKind::Corrupt,
+                "it is damaged, of a kind that this llama.cpp does not know, or does not take these settings",
+            )
+        } else {
+            (LoadFailureKind::Other, "it may not take the configured overrides")
+        };
+        let message = format!("{path}: llama.cpp refuses {what}: {reason}; its log (SPILLWAY_LOG=debug) says more");
+        LoadFailure { kind, message, gpu_layers: self.layers }
     }
 }
 
-fn context_params(spec: &LoadSpec, device: &Device, pool: u32) -> LlamaContextParams {
-    let on_gpu = matches!(device, Device::Gpu { .. });
-    let threads = i32::try_from(spec.threads.unwrap_or_else(physical_cores).max(1)).unwrap_or(1);
-    LlamaContextParams::default()
-        .with_n_ctx(NonZeroU32::new(pool.saturating_add(CANARY_CELLS)))
-        .with_n_batch(BATCH_TOKENS)
-        .with_n_ubatch(BATCH_TOKENS)
-        .with_n_seq_max(spec.parallel + 1)
-        .with_kv_unified(true)
-        .with_swa_full(false)
-        .with_n_threads(threads)
-        .with_n_threads_batch(threads)
-        .with_offload_kqv(on_gpu)
-        .with_op_offload(on_gpu)
-        .with_no_perf(true)
+/// All memory of this machine, in bytes.
+fn system_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 fn limits(spec: &LoadSpec, device: &Device, model: &LlamaModel, pool: u32, batch: u32) -> Limits {
     let trained = model.n_ctx_train().max(1);
-    let most = as_usize(batch.min(BATCH_TOKENS));
-    let (batch_tokens, mixed_prompt_tokens) = match device {
-        Device::Cpu => (most.min(BATCH_TOKENS_CPU), MIXED_PROMPT_TOKENS_CPU),
-        Device::Gpu { .. } => (most, most),
-    };
+    let batch_tokens = as_usize(batch.min(device.batch_tokens(spec)));
+    let mixed_prompt_tokens = if device.is_gpu() { batch_tokens } else { batch_tokens.min(MIXED_PROMPT_TOKENS_CPU) };
     Limits {
         batch_tokens,
         mixed_prompt_tokens,
@@ -158,20 +224,20 @@ fn keeps_its_past(model: &LlamaModel) -> bool {
     no_window && !model.is_recurrent() && !model.is_hybrid()
 }
 
-fn loaded_info(spec: &LoadSpec, device: &Device, model: &LlamaModel, limits: &Limits, started: Instant) -> LoadedInfo {
+fn loaded_info(trying: &Trying<'_>, model: &LlamaModel, limits: &Limits, started: Instant) -> LoadedInfo {
+    let (spec, device) = (trying.spec, trying.device);
     let file_name = || Path::new(&spec.model_path).file_name().unwrap_or_default().to_string_lossy().into_owned();
     let as_u32 = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     LoadedInfo {
         name: model.meta_val_str("general.name").ok().filter(|name| !name.is_empty()).unwrap_or_else(file_name),
-        device: match device {
-            Device::Cpu => "cpu".into(),
-            Device::Gpu { name, .. } => name.clone(),
-        },
-        on_gpu: matches!(device, Device::Gpu { .. }),
+        device: device.name(),
+        on_gpu: device.is_gpu(),
         context_tokens: as_u32(limits.pool_cells),
         max_request_tokens: as_u32(limits.max_request_tokens),
         parallel: spec.parallel,
         has_chat_template: file_template(model).is_some(),
+        layers: model.n_layer().saturating_add(1),
+        gpu_layers: trying.layers,
         load_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
     }
 }
@@ -185,9 +251,18 @@ fn choose_device(spec: &LoadSpec) -> Result<Device, LoadFailure> {
     let name = |gpu: &LlamaBackendDevice| {
         if gpu.description.is_empty() { gpu.name.clone() } else { gpu.description.clone() }
     };
+    if let Some(bytes) = spec.simulated_memory {
+        return Ok(Device::Simulated { bytes });
+    }
     match (spec.device.as_deref(), spec.gpu_layers) {
         (Some("cpu"), _) | (None, Some(0)) => Ok(Device::Cpu),
-        (None, _) => Ok(gpus.first().map_or(Device::Cpu, |gpu| Device::Gpu { name: name(gpu), only: None })),
+        (None, _) => match gpus.first() {
+            Some(gpu) => Ok(Device::Gpu { name: name(gpu), only: None }),
+            None if spec.require_gpu => {
+                Err(other("no GPU is found where there was one before; it does not fall back to the CPU".to_owned()))
+            }
+            None => Ok(Device::Cpu),
+        },
         (Some(wanted), _) => {
             let found = wanted.parse::<usize>().ok().and_then(|index| gpus.get(index));
             let gpu =
@@ -210,8 +285,8 @@ fn special_text(model: &LlamaModel, token: LlamaToken) -> String {
     String::from_utf8_lossy(&model.vocab().token_to_piece(token, true, None)).into_owned()
 }
 
-fn other(message: String) -> LoadFailure {
-    LoadFailure { kind: LoadFailureKind::Other, message }
+pub(super) fn other(message: String) -> LoadFailure {
+    LoadFailure { kind: LoadFailureKind::Other, message, gpu_layers: 0 }
 }
 
 fn as_usize(count: u32) -> usize {

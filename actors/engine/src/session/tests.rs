@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::backend::counting::{Counting, spec};
-use spillway_actors::gpu::frame::{self, FromEngine, JobEvent, LoadFailureKind, StopReason, ToEngine};
+use spillway_actors::gpu::frame::{self, FromEngine, JobEvent, KvType, LoadFailureKind, Rope, StopReason, ToEngine};
 use std::{io::Write, thread::JoinHandle, time::Duration};
 
 struct Peer {
@@ -20,6 +20,14 @@ fn load_spec() -> LoadSpec {
         threads: None,
         use_mmap: true,
         use_mlock: false,
+        batch_tokens: None,
+        ubatch_tokens: 512,
+        kv_type_k: KvType::F16,
+        kv_type_v: KvType::F16,
+        rope: Rope::default(),
+        overrides: Vec::new(),
+        require_gpu: false,
+        simulated_memory: Some(1),
     }
 }
 
@@ -32,22 +40,28 @@ fn info() -> LoadedInfo {
         max_request_tokens: 60,
         parallel: 2,
         has_chat_template: false,
+        layers: 1,
+        gpu_layers: 0,
         load_ms: 1,
     }
 }
 
 impl Peer {
     fn start(load_succeeds: bool) -> Self {
+        let model = load_succeeds.then(|| Counting::new(2, 100));
+        Self::start_with(model)
+    }
+
+    /// `None`: the load fails.
+    fn start_with(model: Option<Counting>) -> Self {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let engine = std::thread::spawn(move || {
-            serve(theirs, false, |_, mut progress| {
+            serve(theirs, false, |spec, mut progress| {
+                assert_eq!(spec.simulated_memory, None, "a simulation without --chaos");
                 assert!(progress(0.5));
-                if load_succeeds {
-                    Ok((Counting::new(2, 100), info()))
-                } else {
-                    Err(LoadFailure { kind: LoadFailureKind::Corrupt, message: "no".into() })
-                }
+                let failure = || LoadFailure { kind: LoadFailureKind::Corrupt, message: "no".into(), gpu_layers: 0 };
+                model.map(|model| (model, info())).ok_or_else(failure)
             })
         });
         Self { stream: ours, engine }
@@ -71,7 +85,11 @@ impl Peer {
     }
 
     fn loaded() -> Self {
-        let mut peer = Self::start(true);
+        Self::loaded_with(Counting::new(2, 100))
+    }
+
+    fn loaded_with(model: Counting) -> Self {
+        let mut peer = Self::start_with(Some(model));
         peer.say(&ToEngine::Hello { version: PROTOCOL_VERSION, epoch: 5 });
         assert!(matches!(peer.hear(), FromEngine::Hello { version: PROTOCOL_VERSION, epoch: 5, .. }));
         peer.say(&ToEngine::Load(load_spec()));
@@ -95,6 +113,17 @@ fn a_job_is_answered_between_announced_steps() {
     let end =
         JobEvent::Finished { reason: StopReason::Length, prompt_tokens: 3, completion_tokens: 2, cached_tokens: 0 };
     assert_eq!(events.last(), Some(&end));
+}
+
+#[test]
+fn an_engine_without_memory_for_a_decode_says_so_fails_no_job_and_ends() {
+    let mut model = Counting::new(2, 100);
+    model.faults = vec![crate::backend::DecodeFault::OutOfMemory("no more".into())];
+    let mut peer = Peer::loaded_with(model);
+    peer.say(&ToEngine::Submit(Box::new(spec(7, "abc", 2))));
+    assert!(matches!(peer.hear(), FromEngine::StepBegin { .. }));
+    assert_eq!(peer.hear(), FromEngine::OutOfMemory { message: "no more".into() });
+    assert_eq!(peer.engine.join().unwrap(), exit::OUT_OF_MEMORY);
 }
 
 #[test]

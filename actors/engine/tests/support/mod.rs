@@ -4,8 +4,8 @@
 //! contain any prompt.
 
 use spillway_actors::gpu::frame::{
-    self, FromEngine, Heartbeat, JobEvent, JobId, JobOutput, JobSpec, LoadSpec, LoadedInfo, PROTOCOL_VERSION, Prompt,
-    Sampling, StopReason, ToEngine, TokenLogprob,
+    self, FromEngine, Heartbeat, JobEvent, JobId, JobOutput, JobSpec, KvType, LoadSpec, LoadedInfo, PROTOCOL_VERSION,
+    Prompt, Rope, Sampling, StopReason, ToEngine, TokenLogprob,
 };
 use std::{
     collections::HashMap,
@@ -41,6 +41,14 @@ pub(crate) fn load_spec(parallel: u32, context_tokens: u32) -> LoadSpec {
         threads: None,
         use_mmap: true,
         use_mlock: false,
+        require_gpu: false,
+        batch_tokens: None,
+        ubatch_tokens: 512,
+        kv_type_k: KvType::F16,
+        kv_type_v: KvType::F16,
+        rope: Rope::default(),
+        overrides: Vec::new(),
+        simulated_memory: None,
     }
 }
 

@@ -1,11 +1,10 @@
 //! `[[local]]`: one engine process each. Says where the model file should be, not whether it is there: a missing file is
 //! a target that is down, not a faulty configuration.
 
-use super::{Context, Names, names::RESERVED};
+use super::{Context, Names, loading, names::RESERVED};
 use crate::{
     config::{
-        LocalConfig, LocalDefaults,
-        catalogue::Catalogue,
+        Catalogue, CatalogueModel, LocalConfig, LocalDefaults, Place, Source,
         raw::Value,
         section::{Placed, Section, as_text, did_you_mean},
     },
@@ -16,14 +15,19 @@ use std::path::{Path, PathBuf};
 
 const MAX_TOKENS: u32 = 1 << 24;
 
-pub(super) fn locals(top: &Section<'_>, context: &Context<'_>, names: &mut Names) -> Vec<LocalConfig> {
-    top.sections("local").into_iter().filter_map(|section| local(section, context, names)).collect()
+pub(super) fn locals(
+    top: &Section<'_>,
+    context: &Context<'_>,
+    catalogue: &Catalogue,
+    names: &mut Names,
+) -> Vec<LocalConfig> {
+    top.sections("local").into_iter().filter_map(|section| local(section, context, catalogue, names)).collect()
 }
 
-fn local(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Option<LocalConfig> {
+fn local(section: Section<'_>, context: &Context<'_>, catalogue: &Catalogue, names: &mut Names) -> Option<LocalConfig> {
     let name = section.text("name").filter(|name| names.add_target(name, context.report));
     check_engine(&section);
-    let model = model(&section, context);
+    let model = model(&section, context, catalogue);
     let engine_path = section.text("engine_path");
     let gpu = gpu(&section);
     let health_gpu = health_gpu(&section);
@@ -34,10 +38,11 @@ fn local(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Opti
     let threads = section.small_or("threads", "auto", 1..=1024);
     let use_mmap = section.flag("use_mmap");
     let use_mlock = section.flag("use_mlock");
+    let options = loading::options(&section);
     let defaults = section.section("defaults").and_then(defaults);
     check_pool(&section, context_tokens, max_request_tokens.flatten());
     section.finish();
-    let (model, model_path) = model?;
+    let Model { name: model, path: model_path, smaller: smaller_models, pull, place: model_place } = model?;
     let name = TargetName::from(name?.value.as_str());
     names.add_local(name.clone(), model.clone());
     Some(LocalConfig {
@@ -54,6 +59,10 @@ fn local(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Opti
         threads: threads?,
         use_mmap: use_mmap?,
         use_mlock: use_mlock?,
+        options: options?,
+        smaller_models,
+        pull,
+        model_place,
         defaults: defaults?,
     })
 }
@@ -77,35 +86,65 @@ fn check_pool(section: &Section<'_>, context_tokens: Option<u32>, max_request_to
     }
 }
 
-/// The model's name and file.
-fn model(section: &Section<'_>, context: &Context<'_>) -> Option<(ModelName, PathBuf)> {
+/// What `model` stands for.
+struct Model {
+    name: ModelName,
+    path: PathBuf,
+    smaller: Vec<PathBuf>,
+    /// What `spillway models pull` gets it by.
+    pull: Option<String>,
+    place: Place,
+}
+
+/// A catalogue name, an `hf:` source, or a file of the operator's own.
+fn model(section: &Section<'_>, context: &Context<'_>, catalogue: &Catalogue) -> Option<Model> {
     let text = section.text("model")?;
-    let catalogue = Catalogue::built_in();
+    let cache = &context.sources.cache_dir;
+    let place = Place::at(context.report.texts, &text.origin);
     if let Some(model) = catalogue.get(&text.value) {
-        return Some((ModelName::from(text.value.as_str()), model.path(&context.sources.cache_dir)));
+        let (path, smaller) = (model.path(cache), catalogue.smaller_files(model, cache));
+        let (name, pull) = (ModelName::from(text.value.as_str()), Some(text.value));
+        return Some(Model { name, path, smaller, pull, place });
     }
     if text.value.starts_with("hf:") {
-        let why = "= \"hf:…\" is not available in this version: download the file and give its path";
-        section.refuse("model", &text.origin, why);
-        return None;
+        return from_hub(section, &text, cache, place);
     }
     if !has_extension(&text.value) {
         let known: Vec<&str> = catalogue.names().collect();
         let hint = did_you_mean(&text.value, known.iter().copied());
-        let why = format!("must be the path of a .gguf file or one of {}{hint}", known.join(", "));
+        let why =
+            format!("must be the path of a .gguf file, hf:OWNER/REPO/FILE.gguf, or one of {}{hint}", known.join(", "));
         section.refuse("model", &text.origin, why);
         return None;
     }
-    let name = name_of(Path::new(&text.value));
-    if RESERVED.contains(&name.as_str()) {
+    let name = free_name(section, &text)?;
+    Some(Model { name, path: PathBuf::from(text.value), smaller: Vec::new(), pull: None, place })
+}
+
+fn from_hub(section: &Section<'_>, text: &Placed<String>, cache: &Path, place: Place) -> Option<Model> {
+    let source = text.value.parse::<Source>();
+    let Ok(source) = source else {
         section.refuse(
             "model",
             &text.origin,
-            format_args!("would be called `{name}`, which is reserved: rename the file"),
+            "must be written hf:OWNER/REPO/FILE.gguf or hf:OWNER/REPO@REVISION/FILE.gguf",
         );
         return None;
+    };
+    let name = free_name(section, text)?;
+    let path = CatalogueModel::from_source(source).path(cache);
+    Some(Model { name, path, smaller: Vec::new(), pull: Some(text.value.clone()), place })
+}
+
+/// The name a file gives its model, if clients may use it.
+fn free_name(section: &Section<'_>, text: &Placed<String>) -> Option<ModelName> {
+    let name = name_of(Path::new(&text.value));
+    if RESERVED.contains(&name.as_str()) {
+        let why = format_args!("would be called `{name}`, which is reserved: rename the file");
+        section.refuse("model", &text.origin, why);
+        return None;
     }
-    Some((ModelName::from(name.as_str()), PathBuf::from(text.value)))
+    Some(ModelName::from(name.as_str()))
 }
 
 fn has_extension(path: &str) -> bool {

@@ -5,8 +5,8 @@ use crate::{
     domain::NanoUsd,
 };
 
-/// Highest amount taken, in whole dollars (a price: per million tokens): above it, a slip of the decimal point is likelier.
-const MAX_USD: u64 = 100_000;
+/// Highest amount taken (a price: per million tokens): above $100,000, a slip of the decimal point is likelier.
+const MAX: NanoUsd = NanoUsd::new(100_000_000_000_000);
 
 /// A price in USD per million tokens; a fault when absent or no such number.
 pub(super) fn price(section: &Section<'_>, key: &'static str) -> Option<NanoUsd> {
@@ -28,25 +28,11 @@ fn read(section: &Section<'_>, key: &'static str, wanted: &'static str) -> Optio
     parsed.map_err(|why| section.refuse(key, &node.origin, why)).ok()
 }
 
+/// TOML allows a sign and underscores.
 fn nano_usd(digits: &str) -> Result<NanoUsd, &'static str> {
-    const MALFORMED: &str = "must be written as a plain decimal number, such as 0.42";
     let digits = digits.replace('_', "");
-    if digits.starts_with('-') {
-        return Err("must not be negative");
-    }
-    let digits = digits.strip_prefix('+').unwrap_or(&digits);
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    let is_number = |part: &str| part.chars().all(|character| character.is_ascii_digit());
-    if whole.is_empty() || !is_number(whole) || !is_number(fraction) {
-        return Err(MALFORMED);
-    }
-    let fraction = fraction.trim_end_matches('0');
-    if fraction.len() > 9 {
-        return Err("must have at most 9 decimal places");
-    }
-    let whole: u64 = whole.parse().ok().filter(|whole| *whole <= MAX_USD).ok_or("must be at most 100000")?;
-    let nano: u64 = format!("{fraction:0<9}").parse().map_err(|_| MALFORMED)?;
-    Ok(NanoUsd::new(whole * 1_000_000_000 + nano))
+    let amount = NanoUsd::from_usd(digits.strip_prefix('+').unwrap_or(&digits))?;
+    if amount > MAX { Err("must be at most 100000") } else { Ok(amount) }
 }
 
 #[cfg(test)]

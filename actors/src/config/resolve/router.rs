@@ -4,7 +4,7 @@ use super::{Context, Names, money::amount, names::RESERVED};
 use crate::{
     classify::Cuts,
     config::{
-        CascadeConfig, ClassifierKind, HedgeConfig, RouterConfig, Rule, RuleTarget, SessionConfig,
+        CascadeConfig, ClassifierKind, HedgeConfig, RouterConfig, Rule, RuleTarget, SessionConfig, UnknownModels,
         raw::{Entry, Value},
         section::{Placed, Report, Section},
     },
@@ -20,6 +20,7 @@ pub(super) fn router(
 ) -> Option<RouterConfig> {
     let report = context.report;
     let classifier = classifier(&section, report);
+    let unknown = section.choice("unknown_models", &[("refuse", UnknownModels::Refuse), ("auto", UnknownModels::Auto)]);
     let aliases = aliases(&section, report, names);
     let rules = section.section("rules").and_then(|rules| {
         let found = Complexity::ALL.map(|complexity| {
@@ -34,8 +35,8 @@ pub(super) fn router(
     let hedge = section.section("hedge").and_then(hedge);
     let cascade = section.section("cascade").and_then(cascade);
     section.finish();
-    let (session, hedge, cascade) = (session?, hedge?, cascade?);
-    Some(RouterConfig { session, hedge, cascade, ..RouterConfig::new(classifier?, aliases?, rules?) })
+    let (session, hedge, cascade, unknown_models) = (session?, hedge?, cascade?, unknown?.value);
+    Some(RouterConfig { unknown_models, session, hedge, cascade, ..RouterConfig::new(classifier?, aliases?, rules?) })
 }
 
 fn session(section: Section<'_>) -> Option<SessionConfig> {

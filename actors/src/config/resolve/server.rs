@@ -26,7 +26,7 @@ pub(super) fn server(section: Section<'_>, context: &Context<'_>) -> Option<Serv
     let reload_poll = section.millis("reload_poll_ms", 0);
     let require_keys = section.flag("require_keys");
     let cors = edge::cors_origins(&section, require_keys);
-    check_api_exposure(&section, listen.as_ref());
+    check_api_exposure(&section, listen.as_ref(), require_keys);
     check_admin_exposure(&section, listen.as_ref(), admin_listen.as_ref(), matches!(admin_token, Some(None)));
     section.finish();
     Some(ServerConfig {
@@ -34,6 +34,7 @@ pub(super) fn server(section: Section<'_>, context: &Context<'_>) -> Option<Serv
         admin_listen: admin_listen?.value,
         max_inflight: max_inflight?,
         max_body_bytes: max_body_bytes?,
+        require_keys: require_keys?,
         admin_token: admin_token?,
         admin_hosts: admin_hosts?.into_iter().map(|host| host.value).collect(),
         request_timeout: request_timeout?,
@@ -56,19 +57,12 @@ fn address(section: &Section<'_>, key: &'static str) -> Option<Placed<SocketAddr
 }
 
 /// Without API keys, whoever reaches the API spends the operator's money: loopback only.
-fn check_api_exposure(section: &Section<'_>, listen: Option<&Placed<SocketAddr>>) {
-    let require_keys = section.flag("require_keys");
-    if require_keys == Some(true)
-        && let Some(entry) = section.entry("require_keys")
-    {
-        let why = "cannot be true: API keys are not available in this version; bind `listen` to loopback instead";
-        section.refuse("require_keys", &entry.node.origin, why);
-    }
+fn check_api_exposure(section: &Section<'_>, listen: Option<&Placed<SocketAddr>>, require_keys: Option<bool>) {
     if let (Some(listen), Some(false)) = (listen, require_keys)
         && !listen.value.ip().is_loopback()
     {
-        let why = "is not a loopback address: that needs require_keys, and API keys are not available in this \
-                   version; bind to loopback, such as 127.0.0.1:8080";
+        let why = "is not a loopback address: whoever reaches it could spend your money, so that needs \
+                   require_keys = true (make a key with `spillway keys create`); or bind to 127.0.0.1:8080";
         section.refuse("listen", &listen.origin, why);
     }
 }

@@ -46,7 +46,7 @@ gpu = \"gpu0\"
 engine = \"http\"
 base_url = \"http://127.0.0.1:1\"
 [[local]]
-model = \"hf:owner/repo/file.gguf\"
+model = \"hf:owner/file.gguf\"
 defaults.max_tokens = 4096
 [[local]]
 name = \"third\"
@@ -58,15 +58,13 @@ max_request_tokens = 101
         "1:1 unknown key `sever`, did you mean `server`?",
         "3:16 `server.max_inflight` must be from 1 to 100000",
         "4:18 `server.max_body_bytes` must be an integer, not a string",
-        "5:16 `server.require_keys` cannot be true: API keys are not available in this version; bind `listen` to \
-         loopback instead",
         "6:17 `server.keep_alive_ms` must be from 0 to 315360000000",
         "8:12 `local[0].parallel` must be from 1 to 256",
         "9:7 `local[0].gpu` must be auto, cpu, or the index or UUID of a device",
         "10:10 `local[0].engine` = \"http\" is not available in this version: use \"llama\"",
-        "13:9 `local[1].model` = \"hf:…\" is not available in this version: download the file and give its path",
+        "13:9 `local[1].model` must be written hf:OWNER/REPO/FILE.gguf or hf:OWNER/REPO@REVISION/FILE.gguf",
         "14:23 `local[1].defaults.max_tokens` is above max_output_tokens = 2048",
-        "17:9 `local[2].model` must be the path of a .gguf file or one of smollm2-135m",
+        "17:9 `local[2].model` must be the path of a .gguf file, hf:OWNER/REPO/FILE.gguf, or one of smollm2-135m",
         "19:22 `local[2].max_request_tokens` is larger than the whole pool (context_tokens = 100)",
     ];
     let found = faults(&sources(file));
@@ -81,13 +79,27 @@ fn listeners_beyond_loopback_need_what_protects_them() {
     assert_eq!(
         found,
         [
-            "2:10 `server.listen` is not a loopback address: that needs require_keys, and API keys are not available in \
-             this version; bind to loopback, such as 127.0.0.1:8080",
+            "2:10 `server.listen` is not a loopback address: whoever reaches it could spend your money, so that needs \
+             require_keys = true (make a key with `spillway keys create`); or bind to 127.0.0.1:8080",
             "3:16 `server.admin_listen` is not a loopback address: that needs admin_token_file",
         ]
     );
     let found = faults(&sources("server.listen = '127.0.0.1:8081'"));
     assert!(found[0].contains("`server.admin_listen` is the same address as `server.listen`"), "{found:?}");
+}
+
+#[test]
+fn keys_open_the_api_to_others_and_their_pepper_is_a_real_secret() {
+    let (config, _) =
+        loaded(&sources("[server]\nlisten = '0.0.0.0:8080'\nrequire_keys = true\n[keys]\nfile = 'k.json'"));
+    assert!(config.server.require_keys);
+    assert!(matches!(&config.keys.pepper, PepperSource::File(path) if path.as_os_str() == "k.json.pepper"));
+    let peppered = |pepper: &str| with_env("", "SPILLWAY_KEY_PEPPER", pepper);
+    let (config, _) = loaded(&peppered(&"p".repeat(32)));
+    assert!(matches!(&config.keys.pepper, PepperSource::Text(_)));
+    assert!(!format!("{config:?}").contains("pppp"));
+    let found = load(&peppered("too-short-to-be-a-secret"), &no_files).unwrap_err().to_string();
+    assert!(found.contains("at least 32 visible ASCII characters") && !found.contains("too-short"), "{found}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! What the rest of the gateway sees of a slot, without asking any actor.
 
-use crate::gpu::{frame::LoadedInfo, life::GpuState, watchdog::Pace};
+use crate::gpu::{frame::LoadedInfo, ladder::Ladder, life::GpuState, watchdog::Pace};
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
@@ -67,10 +67,12 @@ pub struct SlotView {
     pub stats: SlotStats,
     /// The card turned bad: what still runs on it is ended then.
     pub drain_until: Option<Instant>,
+    /// When what was given up for want of memory may be taken back.
+    pub climbs_at: Option<Instant>,
 }
 
 impl SlotView {
-    pub(super) fn cold(parallel: u32) -> Self {
+    pub(super) fn cold(ladder: &Ladder) -> Self {
         Self {
             state: GpuState::Cold,
             epoch: 1,
@@ -78,12 +80,13 @@ impl SlotView {
             owned: false,
             adopted: false,
             leases: 0,
-            parallel: parallel as usize,
+            parallel: ladder.plan().parallel as usize,
             info: None,
             has_child: false,
             engine_pid: None,
             stats: SlotStats::default(),
             drain_until: None,
+            climbs_at: None,
         }
     }
 

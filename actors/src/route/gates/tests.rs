@@ -3,33 +3,29 @@
 use super::*;
 use crate::{
     classify::by_keywords,
-    domain::{ChatRequest, NanoUsd, Needs},
+    domain::{Caller, ChatRequest, CloudBound, NanoUsd, Needs},
     gpu::life::{Cause, GpuState},
     jobs::{Progress, TargetKey},
     route::{
-        facts::{Abilities, Budget, KeyPolicy},
+        facts::{Abilities, Budget},
         fixtures::{cloud, clouds, local, request, router},
     },
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 /// Who is stopped by what: the local target first, then dear, cheap and middle.
-fn stopped(
-    request: &ChatRequest,
-    change: impl FnOnce(&mut KeyPolicy, &mut Vec<LocalFacts>, &mut Budget),
-) -> Vec<Option<Gate>> {
+fn stopped(request: &ChatRequest, change: impl FnOnce(&mut Vec<LocalFacts>, &mut Budget)) -> Vec<Option<Gate>> {
     let (router, grade, progress) = (router(), by_keywords(request), Progress::default());
     let (mut locals, mut budget, clouds) = (vec![local(GpuState::Warm, 0)], Budget::default(), clouds());
-    let mut policy = KeyPolicy::default();
-    change(&mut policy, &mut locals, &mut budget);
-    let ask = Ask { policy: &policy, ..Ask::new(request, &grade, &progress) };
+    change(&mut locals, &mut budget);
+    let ask = Ask::new(request, &grade, &progress);
     let around = Surroundings { locals: &locals, clouds: &clouds, router: &router, default_output: 4096, budget };
     gates(ask, Size::of(request), around).all().collect()
 }
 
 fn plainly(request: &ChatRequest) -> Vec<Option<Gate>> {
-    stopped(request, |_, _, _| {})
+    stopped(request, |_, _| {})
 }
 
 const PASSED: Option<Gate> = None;
@@ -53,23 +49,35 @@ fn an_explicit_model_or_local_only_leaves_nothing_else() {
     assert_eq!(plainly(&ChatRequest { local_only: true, ..request() }), all_but_first(Gate::LocalOnly));
 }
 
+fn of_key(caller: Caller) -> ChatRequest {
+    ChatRequest { caller: Some(Arc::new(caller)), ..request() }
+}
+
 #[test]
 fn a_key_uses_what_it_may() {
-    let only = |allowed: &[&str]| KeyPolicy {
-        allowed: Some(allowed.iter().map(|name| (*name).to_owned()).collect()),
-        local_only: false,
+    let only = |allowed: &[&str]| {
+        let models = Some(allowed.iter().map(|name| (*name).into()).collect());
+        plainly(&of_key(Caller { models, ..Caller::unlimited("key") }))
     };
     let stops = Some(Gate::KeyPolicy);
-    let (one, target) = (only(&["tiny", "cheap"]), only(&["local"]));
-    assert_eq!(stopped(&request(), |policy, _, _| *policy = one), [PASSED, stops, PASSED, stops]);
-    assert_eq!(stopped(&request(), |policy, _, _| *policy = target), all_but_first(Gate::KeyPolicy));
-    let here = KeyPolicy { local_only: true, ..KeyPolicy::default() };
-    assert_eq!(stopped(&request(), |policy, _, _| *policy = here), all_but_first(Gate::LocalOnly));
+    assert_eq!(plainly(&of_key(Caller::unlimited("key"))), [PASSED; 4]);
+    assert_eq!(only(&["tiny", "cheap"]), [PASSED, stops, PASSED, stops]);
+    assert_eq!(only(&["local"]), all_but_first(Gate::KeyPolicy));
+    assert_eq!(only(&[]), [stops; 4]);
+}
+
+#[test]
+fn requests_of_a_local_only_key_stay_here_whatever_they_say_themselves() {
+    let here = of_key(Caller { local_only: true, ..Caller::unlimited("key") });
+    assert!(!here.local_only);
+    assert_eq!(plainly(&here), all_but_first(Gate::LocalOnly));
+    assert!(CloudBound::new(&here).is_none(), "nor is there a body for the cloud");
+    assert!(CloudBound::new(&request()).is_some());
 }
 
 #[test]
 fn a_spent_budget_leaves_only_what_is_free_and_a_small_one_what_it_covers() {
-    let left = |nano| stopped(&request(), |_, _, budget| budget.left = Some(NanoUsd::new(nano)));
+    let left = |nano| stopped(&request(), |_, budget| budget.left = Some(NanoUsd::new(nano)));
     assert_eq!(left(0), all_but_first(Gate::Budget));
     // 4 prompt and 50 output tokens: 54,000, 162,000 and 810,000 nano-dollars.
     let stops = Some(Gate::Budget);
@@ -83,9 +91,9 @@ fn what_is_needed_must_be_declared() {
     let stops = Some(Gate::Abilities);
     assert_eq!(plainly(&asks), [stops, PASSED, PASSED, PASSED]);
     let with_tools = Abilities { offers: Needs { tools: true, ..Needs::NONE }, ..Abilities::LOCAL };
-    assert_eq!(stopped(&asks, |_, locals, _| locals[0].abilities = with_tools), [PASSED; 4]);
+    assert_eq!(stopped(&asks, |locals, _| locals[0].abilities = with_tools), [PASSED; 4]);
     let more = ChatRequest { needs: Needs { tools: true, audio: true, ..Needs::default() }, ..request() };
-    assert_eq!(stopped(&more, |_, locals, _| locals[0].abilities = with_tools)[0], stops);
+    assert_eq!(stopped(&more, |locals, _| locals[0].abilities = with_tools)[0], stops);
     let ids = ChatRequest { input: Input::Tokens(vec![1, 2]), ..request() };
     assert_eq!(plainly(&ids), all_but_first(Gate::Abilities));
 }

@@ -5,7 +5,7 @@ use crate::{
     classify::Basis,
     cloud::CloudView,
     config::Wire,
-    domain::{ChatRequest, ErrorKind, Input, ModelChoice, Needs},
+    domain::{Caller, ChatRequest, ErrorKind, Input, ModelChoice, Needs},
     gpu::life::{Cause, GpuState},
     jobs::Progress,
     route::{
@@ -14,6 +14,7 @@ use crate::{
     },
 };
 use proptest::prelude::*;
+use std::sync::Arc;
 use tokio::time::Instant;
 
 /// The candidates' models in order.
@@ -144,7 +145,7 @@ proptest! {
     fn whatever_the_fleet_looks_like(
         state in any_state(), leases in 0..5_usize, queued in 0..20_usize, usable in any::<[bool; 3]>(),
         local_only: bool, tools: bool, tier in 0..4_usize, tried in proptest::collection::vec(0..4_usize, 0..4),
-        choice in 0..4_u8, budget_sensitive: bool,
+        choice in 0..4_u8, budget_sensitive: bool, whose in 0..4_u8,
     ) {
         let mut target = local(state, leases);
         target.queued = queued;
@@ -163,8 +164,15 @@ proptest! {
             1 => ModelChoice::Named("cheap".into()),
             _ => ModelChoice::Auto,
         };
+        let caller = match whose {
+            0 => None,
+            1 => Some(Caller { local_only: true, ..Caller::unlimited("key") }),
+            2 => Some(Caller { models: Some(vec!["cheap".into()]), ..Caller::unlimited("key") }),
+            _ => Some(Caller::unlimited("key")),
+        };
         let asked = ChatRequest {
-            local_only, budget_sensitive, model, needs: Needs { tools, ..Needs::default() }, ..request()
+            local_only, budget_sensitive, model, caller: caller.map(Arc::new),
+            needs: Needs { tools, ..Needs::default() }, ..request()
         };
         match planned(&asked, Complexity::ALL[tier], &progress, &[target], &clouds) {
             Ok(plan) => {
@@ -172,7 +180,8 @@ proptest! {
                 let mut seen = Vec::new();
                 for candidate in &plan.candidates {
                     let is_local = matches!(candidate.key, TargetKey::Gpu { .. });
-                    prop_assert!(!local_only || is_local, "a local-only request was offered the cloud");
+                    prop_assert!(!(local_only || whose == 1) || is_local, "a local-only request was offered the cloud");
+                    prop_assert!(whose != 2 || candidate.model.as_str() == "cheap", "a key was offered what it may not use");
                     prop_assert!(!tools || !is_local, "a target was offered what it cannot do");
                     prop_assert!(!progress.tried.contains(&candidate.key), "a target was offered twice");
                     prop_assert!(is_local || candidate.ready, "a cloud model that rests was offered");

@@ -1,0 +1,80 @@
+//! Memory on the admin listener: what a local target is loaded with, what it had to give up, and, for tests, how much
+//! memory its engine pretends to have.
+
+use super::AdminState;
+use crate::http::error::{ErrorReply, respond};
+use axum::{
+    Json,
+    body::Bytes,
+    extract::{State, rejection::BytesRejection},
+    http::Uri,
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use spillway_actors::{
+    domain::{ErrorKind, GatewayError},
+    gpu::{EngineSlot, frame::LoadedInfo},
+};
+use tokio::time::Instant;
+
+/// Part of `GET /admin/status`.
+pub(super) fn status(slot: &EngineSlot, info: Option<&LoadedInfo>) -> Value {
+    let ladder = slot.ladder();
+    let takes_back_ms = ladder.climbs_at.map(|at| at.saturating_duration_since(Instant::now()).as_millis() as u64);
+    json!({
+        "rung": ladder.rung,
+        "given_up": ladder.given_up,
+        "exhausted": ladder.exhausted,
+        "takes_back_in_ms": takes_back_ms,
+        "plan": {
+            "file": ladder.plan.model_path.file_name().map(|name| name.to_string_lossy()),
+            "context_tokens": ladder.plan.context_tokens,
+            "parallel": ladder.plan.parallel,
+            "ubatch_tokens": ladder.plan.ubatch_tokens,
+            "kv_type_k": ladder.plan.kv_type_k,
+            "kv_type_v": ladder.plan.kv_type_v,
+            "gpu_layers": ladder.plan.gpu_layers,
+        },
+        "layers": info.map(|info| info.layers),
+        "layers_on_gpu": info.map(|info| info.gpu_layers),
+        "computes_on": info.map(|info| if info.on_gpu { "gpu" } else { "cpu" }),
+    })
+}
+
+/// A longer order is cut, and so is no JSON.
+const ORDER_BYTES: usize = 1024;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Order {
+    gpu: String,
+    /// `null`: as much as there is.
+    bytes: Option<u64>,
+}
+
+/// `POST /admin/chaos/memory {"gpu", "bytes"}`: from its next load on the engine counts as if the CPU were a GPU of so many
+/// bytes. There only with `[chaos] enabled`.
+pub(super) async fn simulate(
+    State(state): State<AdminState>,
+    uri: Uri,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    if !state.runtime.live.load().chaos_enabled {
+        return ErrorReply::unknown_url("POST", uri.path()).into_response();
+    }
+    let Ok(body) = body.map(|body| body.slice(..body.len().min(ORDER_BYTES))) else {
+        return respond(&GatewayError::gateway(ErrorKind::TooLarge, "a chaos order is one small JSON object"));
+    };
+    let order: Order = match serde_json::from_slice(&body) {
+        Ok(order) => order,
+        Err(error) => return respond(&GatewayError::invalid(None, format!("want {{\"gpu\", \"bytes\"}}: {error}"))),
+    };
+    let slots = &state.runtime.services.fleet.slots;
+    let Some(slot) = slots.iter().find(|slot| slot.name() == order.gpu) else {
+        return respond(&GatewayError::invalid("gpu", format!("no local target is called {}", order.gpu)));
+    };
+    slot.simulate_memory(order.bytes);
+    tracing::warn!(gpu = order.gpu, bytes = order.bytes, "chaos: memory is SIMULATED from the next load on");
+    Json(json!({"ok": true, "gpu": order.gpu, "bytes": order.bytes})).into_response()
+}
