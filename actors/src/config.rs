@@ -24,7 +24,7 @@ pub use sources::{BUILT_IN, DemoCloud, ReadFile, Sources, default_cache_dir};
 use crate::classify::Cuts;
 use crate::domain::{Complexity, ModelName, NanoUsd, OverrideValue, Price, Rope, Sampling, TargetName};
 use crate::gguf::KvType;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -97,7 +97,7 @@ pub struct ServerConfig {
 }
 
 /// `[keys]`: where API keys are kept.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct KeysConfig {
     /// Need not exist: then there are no keys yet.
     pub file: PathBuf,
@@ -110,6 +110,16 @@ pub enum PepperSource {
     Text(SecretString),
     /// Made with the first key if it does not exist.
     File(PathBuf),
+}
+
+impl PartialEq for PepperSource {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Text(one), Self::Text(other)) => one.expose_secret() == other.expose_secret(),
+            (Self::File(one), Self::File(other)) => one == other,
+            _ => false,
+        }
+    }
 }
 
 /// One `[[local]]` entry.
