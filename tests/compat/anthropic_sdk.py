@@ -32,8 +32,8 @@ def message_of_blocks():
         {"role": "user", "content": "Again."},
     ]
     answer = client.messages.create(
-        model=MODEL, max_tokens=4, system=system, messages=turns, temperature=0.5, stop_sequences=["STOP"],
-        metadata={"user_id": "somebody"},
+        model=MODEL, max_tokens=4, system=system, messages=turns, stop_sequences=["STOP"],
+        metadata={"user_id": "somebody"}, extra_body={"temperature": 0.5, "top_k": 5},
     )
     assert answer.usage.output_tokens <= 4, answer
 

@@ -102,7 +102,9 @@ def chat_structured():
 def completion():
     answer = client.completions.create(model=MODEL, prompt="Once upon a time", max_tokens=8)
     assert answer.object == "text_completion" and answer.choices[0].text, answer
-    chunks = list(client.completions.create(model=MODEL, prompt="Once upon a time", max_tokens=8, stream=True))
+    # OpenAI's own chunks have no finish_reason until the last, which the strict client takes for a fault.
+    loose = openai.OpenAI(base_url=f"{URL}/v1", api_key="any", max_retries=0)
+    chunks = list(loose.completions.create(model=MODEL, prompt="Once upon a time", max_tokens=8, stream=True))
     assert "".join(chunk.choices[0].text for chunk in chunks), chunks
 
 
