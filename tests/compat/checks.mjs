@@ -2,6 +2,8 @@
 
 export const URL = process.env.SPILLWAY_URL;
 export const MODEL = process.env.SPILLWAY_MODEL;
+// What the model cannot do yet, by a word in the checks' names.
+const without = (process.env.SPILLWAY_WITHOUT ?? "").split(" ").filter(Boolean);
 
 export function assert(fact, what) {
   if (!fact) throw new Error(`not so: ${JSON.stringify(what)}`);
@@ -9,7 +11,9 @@ export function assert(fact, what) {
 
 export async function run(checks) {
   let failed = 0;
-  for (const [name, check] of Object.entries(checks)) {
+  const leftOut = (name) => without.some((word) => name.toLowerCase().includes(word));
+  const entries = Object.entries(checks).filter(([name]) => !leftOut(name));
+  for (const [name, check] of entries) {
     const began = performance.now();
     let word = "ok";
     try {
@@ -21,7 +25,7 @@ export async function run(checks) {
     }
     console.log(`${word} ${name} (${((performance.now() - began) / 1000).toFixed(2)} s)`);
   }
-  const count = Object.keys(checks).length;
+  const count = entries.length;
   console.log(`${count - failed} of ${count} passed`);
   process.exit(failed || !count ? 1 : 0);
 }

@@ -7,11 +7,16 @@ import traceback
 
 URL = os.environ["SPILLWAY_URL"]
 MODEL = os.environ["SPILLWAY_MODEL"]
+# What the model cannot do yet, by a word in the checks' names.
+WITHOUT = os.environ.get("SPILLWAY_WITHOUT", "").split()
 CHECKS = []
 
 
 def check(function):
-    CHECKS.append(function)
+    if any(word in function.__name__ for word in WITHOUT):
+        print(f"left out {function.__name__}")
+    else:
+        CHECKS.append(function)
     return function
 
 
