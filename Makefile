@@ -1,12 +1,13 @@
 # Everything a developer or a machine runs. `make` alone lists the targets.
 #
-#   GPU=cuda|vulkan|metal|rocm   build the engine for that kind of GPU (its toolkit must be installed); default: CPU
+#   GPU=cuda|vulkan|metal|rocm   build the engine for that kind of GPU (its toolkit must be installed); default: CPU.
+#                                Several with commas between them: GPU=cuda,vulkan
 #   CARGO_TARGET_DIR=DIR         where build artefacts go; may be shared between checkouts
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos fuzz schemathesis check build model deps clean
+.PHONY: help run test chaos fuzz schemathesis check build cuda-check model deps clean
 
 GPU ?=
 CONFIG ?= config/spillway.toml
@@ -15,7 +16,12 @@ SECONDS_OF_CHAOS ?= 60
 # Of each fuzz target, and of one run of schemathesis. bash has a SECONDS of its own, so only the command line's counts.
 FUZZ_SECONDS := $(if $(filter command line,$(origin SECONDS)),$(SECONDS),600)
 CASES ?= 10000
-FEATURES := $(if $(GPU),--features spillway-engine/$(GPU))
+comma := ,
+FEATURES := $(if $(GPU),--features spillway-engine/$(subst $(comma),$(comma)spillway-engine/,$(GPU)))
+ifneq ($(GPU),)
+# A backend finds the libraries of its toolkit where they were when it was linked.
+export CMAKE_INSTALL_RPATH_USE_LINK_PATH := TRUE
+endif
 # One profile for everything: llama.cpp is compiled once for each profile, and it is the slow part.
 CARGO_FLAGS := --release --locked --workspace $(FEATURES)
 
@@ -23,7 +29,7 @@ CARGO_FLAGS := --release --locked --workspace $(FEATURES)
 PULL = "$(TARGET_DIR)/release/spillway" models pull smollm2-135m
 
 help: ## list the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 16
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 
 run: deps build model ## install what is missing, build, fetch the model, and serve on 127.0.0.1:8080
 	@exec "$(TARGET_DIR)/release/spillway" serve --config "$(CONFIG)"
@@ -57,6 +63,9 @@ check: ## formatting, lints, and (with cargo-deny installed) licences and banned
 
 build: ## build the gateway and its engine
 	cargo build $(CARGO_FLAGS) --bins
+
+cuda-check: ## compile, link and start the engine for CUDA, on any host (half an hour of two cores; toolkit from wheels)
+	@scripts/cuda-check.sh
 
 model: build ## build, and fetch the default model into the cache
 	@$(PULL)

@@ -173,6 +173,7 @@ fn gpu_status(runtime: &Runtime, at: usize, slot: &Arc<EngineSlot>) -> Value {
         })),
         "epoch": view.epoch,
         "serving": view.serving,
+        "engine": if view.is_server { "http" } else { "llama" },
         "engine_pid": view.engine_pid,
         "device": view.info.as_ref().map(|info| info.device.clone()),
         "leases": view.leases,
@@ -262,7 +263,8 @@ async fn kill(State(state): State<AdminState>, uri: Uri, body: Result<Bytes, Byt
             response
         }
         Err(error) => {
-            let param = if matches!(error, ChaosError::UnknownWay(_)) { "how" } else { "actor" };
+            let param =
+                if matches!(error, ChaosError::UnknownWay(_) | ChaosError::ForeignEngine(_)) { "how" } else { "actor" };
             respond(&GatewayError::invalid(param, error.to_string()))
         }
     }

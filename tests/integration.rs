@@ -31,6 +31,8 @@ mod edge;
 mod engine;
 #[path = "integration/errors.rs"]
 mod errors;
+#[path = "integration/fleet.rs"]
+mod fleet;
 #[path = "integration/gpu_health.rs"]
 mod gpu_health;
 #[path = "integration/hedge.rs"]
@@ -45,13 +47,19 @@ mod memory;
 mod models;
 #[path = "integration/online.rs"]
 mod online;
+#[path = "integration/poison.rs"]
+mod poison;
 #[path = "integration/queue.rs"]
 mod queue;
 #[path = "integration/route.rs"]
 mod route;
+#[path = "integration/server.rs"]
+mod server;
 #[path = "integration/shutdown.rs"]
 mod shutdown;
 #[path = "integration/start.rs"]
 mod start;
+#[path = "integration/structured.rs"]
+mod structured;
 #[path = "integration/take_over.rs"]
 mod take_over;

@@ -8,8 +8,8 @@ use spillway_actors::{
     classify::by_keywords,
     cloud::Provider,
     config::{Config, Sources, load},
-    domain::{ChatRequest, Input, Message, ModelChoice, Needs, RequestId, RequestKind, SamplingWish},
-    gpu::EngineSlot,
+    domain::{ChatRequest, Input, Message, ModelChoice, Needs, OutputWish, RequestId, RequestKind, SamplingWish},
+    gpu::{EngineSlot, poison::Poison},
     jobs::Progress,
     route::{
         Fleet,
@@ -60,6 +60,7 @@ fn request() -> ChatRequest {
         input: Input::Messages((0..21).map(message).collect()),
         needs: Needs::default(),
         sampling: SamplingWish::default(),
+        output: OutputWish::default(),
         max_tokens: Some(200),
         stop: None,
         stream: true,
@@ -97,7 +98,11 @@ fn decide(fleet: &Fleet, config: &Config, request: &ChatRequest, queued: usize) 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let (config, request) = (config(), request());
-    let slots = config.locals.iter().map(|local| EngineSlot::new(Arc::clone(local), config.supervision.gpu)).collect();
+    let slots = config
+        .locals
+        .iter()
+        .map(|local| EngineSlot::new(Arc::clone(local), config.supervision.gpu, Poison::default()))
+        .collect();
     let providers = config.clouds.iter().map(|cloud| Provider::new(Arc::clone(cloud)).unwrap()).collect();
     let fleet = Fleet { slots, providers, ..Fleet::default() };
     let mut took: Vec<Duration> = Vec::with_capacity(DECISIONS);

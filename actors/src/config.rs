@@ -22,9 +22,11 @@ pub use source::{BadSource, Source, is_loopback};
 pub use sources::{BUILT_IN, DemoCloud, ReadFile, Sources, default_cache_dir};
 
 use crate::classify::Cuts;
-use crate::domain::{Complexity, ModelName, NanoUsd, OverrideValue, Price, Rope, Sampling, TargetName};
+use crate::domain::{
+    Complexity, ModelName, NanoUsd, Needs, OverrideValue, Premises, Price, Rope, Sampling, TargetName,
+};
 use crate::gguf::KvType;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -118,8 +120,10 @@ pub struct LocalConfig {
     pub name: TargetName,
     /// What clients may call the model.
     pub model: ModelName,
-    /// The file to load. Need not exist: the target is then Down with that cause.
+    /// The file to load; empty for a server. Need not exist: the target is then Down with that cause.
     pub model_path: PathBuf,
+    /// `engine = "http"`: a server that was started by somebody else. `None`: our own engine child.
+    pub server: Option<LocalServer>,
     pub engine_path: Option<PathBuf>,
     /// `None` = auto; `Some("cpu")`; or a device index or UUID as text.
     pub gpu: Option<String>,
@@ -181,6 +185,7 @@ impl LocalConfig {
             name: "local".into(),
             model: "tiny".into(),
             model_path: "/nonexistent.gguf".into(),
+            server: None,
             engine_path: None,
             gpu: None,
             health_gpu: None,
@@ -198,6 +203,40 @@ impl LocalConfig {
             defaults: LocalDefaults::default(),
         }
     }
+}
+
+/// An inference server on the operator's machines that speaks OpenAI's API.
+#[derive(Debug, Clone)]
+pub struct LocalServer {
+    /// Without a trailing slash, e.g. `http://127.0.0.1:8000/v1`.
+    pub base_url: String,
+    /// The server's own id of the model; `None` = the target's model, or the only one the server lists.
+    pub upstream: Option<String>,
+    pub key: Option<SecretString>,
+    /// Whether what must stay local may go there.
+    pub premises: Premises,
+    /// How it goes on with an answer that broke off, if it does.
+    pub prefill: PrefillStyle,
+    pub offers: Needs,
+    pub timeouts: LocalServerTimeouts,
+}
+
+impl PartialEq for LocalServer {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { base_url, upstream, key, premises, prefill, offers, timeouts } = self;
+        let text = |key: &Option<SecretString>| key.as_ref().map(|key| key.expose_secret().to_owned());
+        text(key) == text(&other.key)
+            && (base_url, upstream, premises) == (&other.base_url, &other.upstream, &other.premises)
+            && (prefill, offers, timeouts) == (&other.prefill, &other.offers, &other.timeouts)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LocalServerTimeouts {
+    /// To the first token, queue and prompt of the server included.
+    pub first_token: Duration,
+    /// Silence inside a stream.
+    pub idle: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -287,7 +326,7 @@ pub struct CloudModel {
     pub typical_latency: Duration,
 }
 
-/// The API a provider speaks; `cloud/wire.rs` says what follows from it.
+/// The API a provider speaks; `upstream/wire.rs` says what follows from it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Wire {
     /// `POST /chat/completions`.
@@ -385,16 +424,18 @@ impl Default for HedgeConfig {
 }
 
 /// `[router.cascade]`: a poor local answer that nobody has seen goes one tier up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CascadeConfig {
     pub enabled: bool,
+    /// A local answer whose tokens' mean log-probability is lower is poor; `None` = not looked at.
+    pub min_mean_logprob: Option<f32>,
     /// Tokens of a stream that wait until its beginning has been judged.
     pub hold_back_tokens: u32,
 }
 
 impl Default for CascadeConfig {
     fn default() -> Self {
-        Self { enabled: false, hold_back_tokens: 24 }
+        Self { enabled: false, min_mean_logprob: None, hold_back_tokens: 24 }
     }
 }
 

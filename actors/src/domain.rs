@@ -8,14 +8,18 @@ pub mod event;
 pub mod loading;
 pub mod money;
 pub mod name;
+pub mod output;
 pub mod sampling;
 
 pub use caller::{BudgetLimits, Caller, Priority};
-pub use chat::{ChatRequest, CloudBound, Input, Message, ModelChoice, Needs, RequestKind, SamplingWish};
+pub use chat::{
+    ChatRequest, CloudBound, Input, Message, ModelChoice, Needs, Outbound, Premises, RequestKind, SamplingWish,
+};
 pub use count::TextCount;
 pub use error::{ErrorKind, GatewayError, Origin};
 pub use event::{Delta, GenerationEvent, TokenUsage};
 pub use loading::{MAX_OVERRIDE_BYTES, OverrideValue, Rope, RopeScaling};
 pub use money::{NanoUsd, Price};
 pub use name::{Complexity, KeyId, ModelName, RequestId, TargetName};
+pub use output::{Format, OutputWish, Tool, ToolChoice, ToolWish, Unmet};
 pub use sampling::Sampling;

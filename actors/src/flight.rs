@@ -8,9 +8,11 @@ mod decide;
 mod hedge;
 mod judge;
 mod local;
+mod reading;
 mod report;
 mod retry;
 mod sent;
+mod server;
 mod show;
 mod take_over;
 mod tokens;
@@ -21,10 +23,7 @@ pub use report::{AttemptReport, FlightReport};
 pub use take_over::Resumed;
 
 use crate::{
-    cloud::{
-        RetryBudget,
-        client::{WholeAnswer, WholeChoice},
-    },
+    cloud::{RetryBudget, client::WholeAnswer},
     config::Config,
     domain::{
         ChatRequest, Complexity, Delta, ErrorKind, GatewayError, ModelName, NanoUsd, Origin, TargetName, TokenUsage,
@@ -369,13 +368,4 @@ impl Flight {
         let price = models.find(|model| model.name == *name).map(|model| model.price).unwrap_or_default();
         price.cost(usage.prompt_tokens, 0, usage.completion_tokens)
     }
-}
-
-/// An answer of one choice, as a local engine gives it.
-fn whole_text(text: String, finish_reason: &str) -> WholeAnswer {
-    let mut message = serde_json::Map::new();
-    message.insert("role".into(), "assistant".into());
-    message.insert("content".into(), text.into());
-    let choice = WholeChoice { index: 0, message, finish_reason: finish_reason.to_owned(), logprobs: None };
-    WholeAnswer { choices: vec![choice], raw: serde_json::Map::new(), usage: None }
 }

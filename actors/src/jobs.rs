@@ -62,6 +62,8 @@ pub struct Progress {
 /// What is known of a cut stream by those who decide where it goes on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TakeOver {
+    /// What was answering.
+    pub model: ModelName,
     /// Every byte the client has came from this local model, whose tokens can be replayed.
     pub replay: Option<ModelName>,
     /// The client's text can be handed on as the beginning of an answer: it is one choice of plain text.

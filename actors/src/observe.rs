@@ -43,6 +43,7 @@ pub fn describe() {
     describe_counter!("spillway_cascades_total", "Local answers found poor, by reason and outcome");
     describe_gauge!("spillway_breaker_state", "0 passing, 1 probing, 2 tripped");
     describe_gauge!("spillway_provider_key_exhausted", "Keys that the provider refuses (401, 402, 403, spent credit)");
+    describe_counter!("spillway_requests_barred_total", "Prompts kept from GPUs because an engine died of them");
     describe_counter!("spillway_retries_refused_total", "Requests that ended because the retry budget was spent");
     describe_counter!("spillway_actor_restarts_total", "Actor restarts by actor and cause");
     describe_gauge!("spillway_actor_up", "1 while the actor runs");
@@ -163,6 +164,12 @@ pub fn memory_exhausted(gpu: &str, rung: usize, cause: &str) {
 pub fn recovered(gpu: &str, took: Duration) {
     histogram!("spillway_recovery_seconds", "gpu" => gpu.to_owned()).record(took.as_secs_f64());
     tracing::info!(gpu, took_ms = took.as_millis() as u64, "gpu serves again");
+}
+
+/// An engine died of a request that was alone on it.
+pub fn request_barred(gpu: &str) {
+    counter!("spillway_requests_barred_total", "gpu" => gpu.to_owned()).increment(1);
+    tracing::warn!(gpu, "the engine died of a request that was alone on it; the request is kept from GPUs for a while");
 }
 
 pub fn queue_depth(depth: usize) {

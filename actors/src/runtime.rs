@@ -7,10 +7,10 @@ pub use kill::{ChaosError, KillWay};
 use crate::{
     chaos::Fault,
     cloud::{CloudActor, CloudMsg, Provider, RetryBudget},
-    config::{Config, LiveConfig, in_force},
+    config::{Config, LiveConfig, LocalConfig, in_force},
     domain::GatewayError,
     flight::{HedgeBudget, Services},
-    gpu::{EngineSlot, GpuModelActor, GpuMsg, process::Spawner},
+    gpu::{EngineKind, EngineSlot, GpuModelActor, GpuMsg, poison::Poison, process::Spawner, server::Server},
     health::{HealthActor, HealthMsg, NvmlProbe, Scores, Vitals},
     jobs::JobTable,
     keys::{Keys, KeysError},
@@ -27,7 +27,7 @@ use crate::{
 };
 use kill::EngineOrder;
 use ractor::{Actor, ActorCell, ActorRef, Message, SpawnErr};
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashMap, io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -95,8 +95,10 @@ impl Runtime {
     /// Threads or actors cannot be started, or a provider's client cannot be built.
     pub async fn start(config: Arc<Config>, engine: Result<PathBuf, String>) -> Result<Self, StartError> {
         observe::label_models(config.names());
-        let slots: Arc<[Arc<EngineSlot>]> =
-            config.locals.iter().map(|local| EngineSlot::new(Arc::clone(local), config.supervision.gpu)).collect();
+        let poison = Poison::default();
+        let slot =
+            |local: &Arc<LocalConfig>| EngineSlot::new(Arc::clone(local), config.supervision.gpu, poison.clone());
+        let slots: Arc<[Arc<EngineSlot>]> = config.locals.iter().map(slot).collect();
         let providers: Arc<[Arc<Provider>]> =
             config.clouds.iter().map(|cloud| Provider::new(Arc::clone(cloud))).collect::<Result<_, _>>()?;
         let keys = Keys::configured(&config.keys);
@@ -114,7 +116,13 @@ impl Runtime {
         let vitals = Vitals::new(config.health.interval);
         let services = Services {
             jobs: JobTable::new(config.server.max_inflight),
-            fleet: Fleet { slots, providers, sessions: Sessions::new(config.router.session), vitals: vitals.clone() },
+            fleet: Fleet {
+                slots,
+                providers,
+                sessions: Sessions::new(config.router.session),
+                vitals: vitals.clone(),
+                poison,
+            },
             ledger,
             retries: RetryBudget::new(Instant::now()),
             hedges: HedgeBudget::new(config.router.hedge.max_per_hour, Instant::now()),
@@ -136,6 +144,7 @@ impl Runtime {
             spawner: spawner.clone(),
             probe: NvmlProbe::start(services.config.health.nvml_library.clone())?,
             engine,
+            servers: servers(&services.config)?,
         };
         let root = parts.supervisor(names::ROOT, parts.children());
         tree.started(names::ROOT, None, Instant::now());
@@ -202,6 +211,9 @@ impl Runtime {
         if let Some(order) = how.on_engine() {
             let slot = actor.strip_prefix("gpu/").and_then(|name| self.slot(name));
             let slot = slot.ok_or_else(|| ChaosError::NoEngine(actor.to_owned()))?;
+            if slot.config().server.is_some() {
+                return Err(ChaosError::ForeignEngine(actor.to_owned()));
+            }
             let link = slot.link().ok_or_else(|| ChaosError::NotAlive(actor.to_owned()))?;
             match order {
                 EngineOrder::Signal(signal) => {
@@ -255,6 +267,11 @@ impl Runtime {
     }
 }
 
+fn servers(config: &Config) -> Result<HashMap<String, Arc<Server>>, GatewayError> {
+    let servers = config.locals.iter().filter_map(|local| Some((local, local.server.as_ref()?)));
+    servers.map(|(local, server)| Ok((local.name.to_string(), Arc::new(Server::new(local, server)?)))).collect()
+}
+
 async fn tell_end(root: JoinHandle<()>, ended: CancellationToken, address: Address<SupervisorMsg>, tree: Tree) {
     let _ = root.await;
     address.clear();
@@ -284,6 +301,8 @@ struct Parts<'a> {
     spawner: Spawner,
     probe: NvmlProbe,
     engine: Result<PathBuf, String>,
+    /// Local targets that are servers, by name.
+    servers: HashMap<String, Arc<Server>>,
 }
 
 impl Parts<'_> {
@@ -337,12 +356,16 @@ impl Parts<'_> {
     fn gpu_supervisor(&self) -> ChildSpec {
         let slots = self.services.fleet.slots.iter().zip(self.directory.gpus.iter());
         let members = slots.map(|(slot, address)| {
-            let engine = slot.config().engine_path.clone().map_or_else(|| self.engine.clone(), Ok);
+            let program = slot.config().engine_path.clone().map_or_else(|| self.engine.clone(), Ok);
+            let child = || EngineKind::Child {
+                spawner: self.spawner.clone(),
+                program,
+                chaos_enabled: self.services.config.chaos_enabled,
+            };
+            let server = self.servers.get(slot.name());
             let actor = GpuModelActor {
                 slot: Arc::clone(slot),
-                spawner: self.spawner.clone(),
-                engine,
-                chaos_enabled: self.services.config.chaos_enabled,
+                engine: server.map_or_else(child, |server| EngineKind::Server(Arc::clone(server))),
                 canary_interval: self.services.config.health.canary_interval,
             };
             leaf(format!("gpu/{}", slot.name()), actor, address)

@@ -12,8 +12,10 @@ use spillway_actors::{
         sse::{MAX_EVENT_BYTES, SseError, SseEvent, SseParser},
     },
     config::{self, ClassifierKind, Config, Sources, Wire},
+    constrain::schema_grammar,
     domain::{ChatRequest, CloudBound, GatewayError, GenerationEvent, RequestId},
     gpu::frame::{self, FromEngine, ToEngine},
+    tools::{Dialect, Piece, Reader},
 };
 use std::{
     collections::VecDeque,
@@ -37,6 +39,8 @@ pub const TARGETS: &[Target] = &[
     ("config", configuration),
     ("retry_after", waits),
     ("refusal", refusal),
+    ("schema", schema),
+    ("calls", calls),
 ];
 
 /// The events of a stream, and how it failed if it did, read in pieces of `cut` bytes.
@@ -103,6 +107,46 @@ pub fn whole(bytes: &[u8]) {
         if let Ok(answer) = wire.read_whole(bytes) {
             assert!(!answer.choices.is_empty());
         }
+    }
+}
+
+/// A client's JSON schema: a grammar of bounded size, or a refusal of bounded length.
+pub fn schema(bytes: &[u8]) {
+    let Ok(schema) = serde_json::from_slice(bytes) else { return };
+    match schema_grammar(&schema) {
+        Ok(grammar) => assert!(grammar.len() <= 640 << 10 && grammar.contains("root ::= ")),
+        Err(unfit) => assert!(unfit.to_string().len() < 600, "{unfit}"),
+    }
+}
+
+/// Text and calls of an answer, each call with its name and arguments.
+fn read_calls(dialect: Dialect, pieces: impl Iterator<Item = String>) -> (String, Vec<(String, String)>) {
+    let mut reader = Reader::new(dialect, ["look".to_owned(), "f".to_owned()]);
+    let mut all: Vec<Piece> = pieces.flat_map(|piece| reader.push(&piece)).collect();
+    all.extend(reader.finish());
+    let (mut text, mut calls) = (String::new(), Vec::<(String, String)>::new());
+    for piece in all {
+        match piece {
+            Piece::Text(more) => text.push_str(&more),
+            Piece::Call { index, name } => {
+                assert_eq!(index, calls.len(), "calls are counted from 0");
+                calls.push((name, String::new()));
+            }
+            Piece::Arguments { index, text } => {
+                assert_eq!(index + 1, calls.len(), "arguments belong to the last call");
+                calls.last_mut().unwrap().1.push_str(&text);
+            }
+        }
+    }
+    (text, calls)
+}
+
+/// A model's text in every dialect of calls: where it is cut changes nothing.
+pub fn calls(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    for dialect in [Dialect::Generic, Dialect::Hermes, Dialect::Llama, Dialect::Mistral, Dialect::MistralArgs] {
+        let whole = read_calls(dialect, std::iter::once(text.clone().into_owned()));
+        assert_eq!(read_calls(dialect, text.chars().map(String::from)), whole, "{dialect:?}");
     }
 }
 

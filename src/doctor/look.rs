@@ -146,6 +146,9 @@ fn disk(what: &str, folder: &Path) -> Finding {
 /// File, checksum, what it says, and whether it fits.
 fn model(config: &Config, local: &LocalConfig, gpus: &[GpuReading]) -> Finding {
     let what = format!("model of {}", local.name);
+    if let Some(server) = &local.server {
+        return Finding::ok(what, format!("served by {}", server.base_url));
+    }
     let path = local.model_path.display();
     if let Some(fault) = models::fault_of(config, local) {
         let here = local.model_path.is_file();

@@ -6,6 +6,7 @@ pub(super) mod fields;
 pub(super) mod json;
 mod messages;
 pub(super) mod model;
+mod output;
 #[cfg(test)]
 mod tests;
 mod wishes;
@@ -67,7 +68,8 @@ fn request(
 ) -> Result<ChatRequest, GatewayError> {
     let fields = Fields(&body);
     let model = model::choice(fields, config)?;
-    wishes::needs(fields, kind, &mut needs)?;
+    let output = output::output(fields, kind)?;
+    wishes::needs(fields, kind, &output, &mut needs)?;
     let sampling = wishes::sampling(fields)?;
     let max_tokens = wishes::max_tokens(fields)?;
     let stop = wishes::stop(fields)?;
@@ -83,6 +85,7 @@ fn request(
         input,
         needs,
         sampling,
+        output,
         max_tokens,
         stop,
         stream,

@@ -174,9 +174,9 @@ pub(super) fn completion_logprobs(chat: &Value, offset: &mut u64) -> Value {
 pub(super) mod tests {
     use super::*;
     use spillway_actors::{
-        cloud::client::WholeChoice,
         domain::{Complexity, NanoUsd},
         flight::AttemptReport,
+        upstream::client::WholeChoice,
     };
 
     pub(in crate::http) fn report() -> FlightReport {

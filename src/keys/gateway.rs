@@ -4,7 +4,7 @@ use super::OrderError;
 use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
-use spillway_actors::{cloud::client::install_tls_provider, config::Config, keys::KeyWish};
+use spillway_actors::{config::Config, keys::KeyWish, upstream::client::install_tls_provider};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,

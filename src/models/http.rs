@@ -8,7 +8,7 @@ use answer::{Answered, Head};
 use indicatif::ProgressBar;
 use reqwest::{Client, Response, Url, header, redirect};
 use secrecy::{ExposeSecret, SecretString};
-use spillway_actors::{cloud::client::install_tls_provider, config::is_loopback};
+use spillway_actors::{config::is_loopback, upstream::client::install_tls_provider};
 use std::{
     fs::{self, File},
     io::Write,

@@ -108,6 +108,25 @@ async fn who_sets_a_limit_names_a_model_or_saves_money_gets_the_local_answer() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_unlikely_to_its_own_model_is_escalated_where_that_is_looked_at() {
+    let unsure = |least: &str| Setup::default().extra(&format!("{ON}min_mean_logprob = {least}\n"));
+    let gateway = unsure("-0.000001").warm().await;
+    let record = ask(&gateway, Ask::chat("Tell me a story").max_tokens(6)).await;
+    assert_eq!(outcomes(&record), ESCALATED);
+    assert!(counted(&gateway, "unsure", "escalated").await);
+    gateway.shutdown().await;
+    let gateway = unsure("-50").warm().await;
+    let record = ask(&gateway, Ask::chat("Tell me a story").max_tokens(6)).await;
+    assert_eq!(outcomes(&record), [("local", "ok")]);
+    assert_eq!(
+        record.body.as_ref().unwrap()["choices"][0]["logprobs"],
+        serde_json::Value::Null,
+        "nobody asked for them"
+    );
+    gateway.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_cascade_is_off_by_default() {
     let gateway = cut_after(4, "").warm().await;
     for asked in [open(), open().stream()] {

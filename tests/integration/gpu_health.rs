@@ -61,6 +61,31 @@ async fn f25_xid_79_takes_the_card_out_at_once_and_the_cloud_serves_until_the_ca
     gateway.finish(&history).await;
 }
 
+/// Some cards go without an Xid: the driver lists one less.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f25_a_card_that_is_no_longer_listed_has_fallen_off_the_bus_and_what_ran_on_it_is_lost_to_nobody() {
+    let fake = FakeNvml::playing(&card(""));
+    let (gateway, history) = (fake.setup().warm().await, History::default());
+    until("the card is seen", SOON, || async {
+        Some(gpu_health(&gateway).await).filter(|health| health["status"] == "ok")
+    })
+    .await;
+    let asking = gateway.client.ask(&gateway.api, Ask::count().max_tokens(120));
+    let failing = async {
+        gateway.until_status("it has a lease", SOON, |status| status.leases == 1).await;
+        fake.play("");
+        until_state(&gateway, "quarantined", "bus").await;
+    };
+    let (record, ()) = tokio::join!(asking, failing);
+    assert_eq!(record.assert_complete().target(), "sim", "no time to drain: {record:#?}");
+    history.add(record);
+    assert_eq!(goes_to(&gateway, &history).await, "sim");
+    fake.play(&card(""));
+    gateway.until_serving().await;
+    assert_eq!(goes_to(&gateway, &history).await, "local");
+    gateway.finish(&history).await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f25_xid_13_restarts_the_engine_and_is_counted() {
     let fake = FakeNvml::playing(&card(""));

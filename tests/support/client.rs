@@ -5,7 +5,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use reqwest::{Method, StatusCode, header::HeaderMap};
 use serde_json::{Value, json};
-use spillway_actors::cloud::client::install_tls_provider;
+use spillway_actors::upstream::client::install_tls_provider;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
@@ -114,6 +114,9 @@ pub struct Record {
     pub routing: Option<Value>,
     /// The whole answer, when it came in one piece.
     pub body: Option<Value>,
+    /// Of a stream: every delta of a call, and every entry of its logprobs.
+    pub calls: Vec<Value>,
+    pub logprobs: Vec<Value>,
     /// Rules of the protocol that this answer broke.
     pub faults: Vec<String>,
 }
@@ -229,6 +232,8 @@ impl Reading {
             usage: None,
             routing: None,
             body: None,
+            calls: Vec::new(),
+            logprobs: Vec::new(),
             faults: Vec::new(),
         };
         Self { record, pieces, buffer: Vec::new(), done: false, error: false, identity: None, left: false }
@@ -289,7 +294,8 @@ impl Reading {
         let choice = &body["choices"][0];
         let text = choice["message"]["content"].as_str().or(choice["text"].as_str());
         self.record.text = text.unwrap_or_default().to_owned();
-        if text.is_none() {
+        let calls = ["tool_calls", "function_call"].iter().any(|call| choice["message"].get(*call).is_some());
+        if text.is_none() && !calls {
             self.fault("no text");
         }
         self.record.finish_reason = choice["finish_reason"].as_str().map(str::to_owned);
@@ -398,6 +404,13 @@ impl Reading {
         let text = choice["delta"]["content"].as_str().or(choice["text"].as_str()).unwrap_or_default();
         if !text.is_empty() {
             self.piece(text).await;
+        }
+        self.record.logprobs.extend(choice["logprobs"]["content"].as_array().into_iter().flatten().cloned());
+        for call in choice["delta"]["tool_calls"].as_array().into_iter().flatten() {
+            self.record.calls.push(call.clone());
+            if let (Some(pieces), Some(arguments)) = (&self.pieces, call["function"]["arguments"].as_str()) {
+                self.left |= pieces.send(arguments.to_owned()).await.is_err();
+            }
         }
         if let Some(reason) = choice["finish_reason"].as_str()
             && self.record.finish_reason.replace(reason.to_owned()).is_some()

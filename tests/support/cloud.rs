@@ -1,10 +1,10 @@
 //! The simulated provider, in this process, and its own account of what reached it.
 
-use super::client::Client;
+use super::{client::Client, poll::until};
 use serde::Deserialize;
 use serde_json::json;
 use spillway::sim::{Sim, SimOptions};
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::Duration};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -49,9 +49,17 @@ pub struct Arrived {
 
 impl Cloud {
     pub async fn start(options: SimOptions) -> Self {
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), options).await
+    }
+
+    /// At an address of the test's choice, for one that dies and comes back.
+    pub async fn start_at(addr: SocketAddr, options: SimOptions) -> Self {
         let keys: Vec<String> = (0..KEYS).map(key).collect();
         let options = SimOptions { api_key: Some(keys.join(",")), keep_text: true, ..options };
-        let sim = Sim::bind(SocketAddr::from(([127, 0, 0, 1], 0)), options).await.expect("loopback has a free port");
+        let sim = until("the address is free", Duration::from_secs(10), || async {
+            Sim::bind(addr, options.clone()).await.ok()
+        })
+        .await;
         let (addr, stop) = (sim.local_addr, CancellationToken::new());
         #[expect(clippy::disallowed_methods, reason = "owned by this value, whose Drop ends it")]
         let serving = tokio::spawn(sim.serve(stop.clone()));

@@ -85,8 +85,8 @@ pub trait Backend {
     fn limits(&self) -> Limits;
     /// Renders and tokenises. The failure's text never contains prompt text.
     fn tokenize(&mut self, prompt: &Prompt) -> Result<Vec<Token>, JobFailure>;
-    /// Bytes of one token's text; empty for control tokens.
-    fn piece(&self, token: Token) -> Vec<u8>;
+    /// Bytes of one token's text; empty for control tokens, but with `markers` for those that mark tool calls.
+    fn piece(&self, token: Token, markers: bool) -> Vec<u8>;
     /// Whether this token ends a generation.
     fn is_end(&self, token: Token) -> bool;
     /// A sampler in the state it has after `replay`. Fails on a grammar that cannot be used or does not allow `replay`.

@@ -246,9 +246,10 @@ impl<B: Backend> Engine<B> {
                 return;
             }
         };
-        let logprob = likelihood.map(|likelihood| spelled(&self.backend, token, likelihood));
+        let markers = entry.job.shows_markers();
+        let logprob = likelihood.map(|likelihood| spelled(&self.backend, token, likelihood, markers));
         let limit = prepare::request_limit(&self.backend, entry.canary);
-        let (piece, is_end) = (self.backend.piece(token), self.backend.is_end(token));
+        let (piece, is_end) = (self.backend.piece(token, markers), self.backend.is_end(token));
         match entry.job.sampled(token, &piece, is_end, limit, logprob) {
             Some(reason) => {
                 if let Some(entry) = self.forget(id, true) {
@@ -292,8 +293,8 @@ fn tokens_of<S>(jobs: &HashMap<JobId, Entry<S>>, job: JobId) -> &[Token] {
     jobs.get(&job).map_or(&[], |entry| entry.job.tokens())
 }
 
-fn spelled(backend: &impl Backend, token: Token, likelihood: Likelihood) -> TokenLogprob {
-    let spell = |token: Token, logprob: f32| Alternative { token, bytes: backend.piece(token), logprob };
+fn spelled(backend: &impl Backend, token: Token, likelihood: Likelihood, markers: bool) -> TokenLogprob {
+    let spell = |token: Token, logprob: f32| Alternative { token, bytes: backend.piece(token, markers), logprob };
     let top = likelihood.top.into_iter().map(|(token, logprob)| spell(token, logprob)).collect();
     TokenLogprob { chosen: spell(token, likelihood.chosen), top }
 }

@@ -20,6 +20,8 @@ pub struct Job {
     unsent: Vec<Token>,
     /// Of `unsent`, when the job asked for them.
     unsent_logprobs: Vec<TokenLogprob>,
+    /// Tokens that mark calls are part of the text.
+    markers: bool,
     /// Prompt tokens that were not computed for this job.
     cached: usize,
     next_output: u32,
@@ -37,6 +39,7 @@ impl Job {
             text: GeneratedText::new(&spec.stop, spec.sent_bytes),
             unsent: Vec::new(),
             unsent_logprobs: Vec::new(),
+            markers: spec.markers,
             cached: 0,
             next_output: 0,
             accepted: false,
@@ -51,6 +54,11 @@ impl Job {
     /// Generated tokens, replayed ones included.
     pub fn generated(&self) -> usize {
         self.tokens.len() - self.prompt_len
+    }
+
+    /// Whether tokens that mark calls are part of the text.
+    pub const fn shows_markers(&self) -> bool {
+        self.markers
     }
 
     pub fn prompt_len(&self) -> usize {
@@ -155,7 +163,7 @@ impl Job {
 
 /// A failure and its text, which must not contain prompt text.
 pub fn failure(kind: JobFailureKind, message: impl Into<String>) -> JobFailure {
-    JobFailure { kind, message: message.into() }
+    JobFailure { kind, message: message.into(), param: None }
 }
 
 fn count(tokens: usize) -> u32 {
@@ -180,6 +188,7 @@ mod tests {
             logprobs: None,
             logit_bias: vec![],
             grammar: None,
+            markers: false,
         }
     }
 

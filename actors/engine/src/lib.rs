@@ -14,6 +14,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
 pub mod backend;
+pub mod devices;
 pub mod engine;
 pub mod gguf;
 pub mod grammar;

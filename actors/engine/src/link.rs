@@ -6,8 +6,8 @@
 
 use crate::process::{exit, kill_self};
 use spillway_actors::gpu::frame::{
-    self, EngineChaos, FrameError, FromEngine, HEARTBEAT_MS, Heartbeat, JobId, JobSpec, LoadSpec, PREFIX_BYTES,
-    ToEngine,
+    self, CHAOS_POISON, EngineChaos, FrameError, FromEngine, HEARTBEAT_MS, Heartbeat, JobId, JobSpec, LoadSpec,
+    PREFIX_BYTES, Prompt, ToEngine,
 };
 use std::{
     io::{self, Read, Write},
@@ -149,6 +149,7 @@ pub fn read_commands(mut reader: impl Read, commands: &SyncSender<Command>, shar
     let code = loop {
         let command = match next_frame(&mut reader) {
             Ok(ToEngine::Load(spec)) => Command::Load(spec),
+            Ok(ToEngine::Submit(spec)) if chaos && is_poison(&spec.prompt) => std::process::abort(),
             Ok(ToEngine::Submit(spec)) => Command::Submit(spec),
             Ok(ToEngine::Cancel { job }) => Command::Cancel(job),
             Ok(ToEngine::Chaos(EngineChaos::HangDecode)) if chaos => Command::Hang,
@@ -176,6 +177,13 @@ pub fn read_commands(mut reader: impl Read, commands: &SyncSender<Command>, shar
 
 fn next_frame(reader: &mut impl Read) -> Result<ToEngine, ReadError> {
     Ok(frame::decode(&read_payload(reader)?)?)
+}
+
+fn is_poison(prompt: &Prompt) -> bool {
+    match prompt {
+        Prompt::Chat { messages_json: text, .. } | Prompt::Text(text) => text.contains(CHAOS_POISON),
+        Prompt::Tokens(_) => false,
+    }
 }
 
 fn misbehave(chaos: EngineChaos, shared: &Shared) {

@@ -4,9 +4,11 @@
 //! here and nowhere else: a batch longer than `n_batch`, a sequence id past the last, a token outside the vocabulary,
 //! logits of a row that has none.
 
+pub mod device;
 mod fit;
 mod grammar;
 mod load;
+mod markers;
 mod params;
 mod sampler;
 
@@ -49,6 +51,8 @@ pub struct Llama {
     /// `Err`: why the model's own template cannot be used.
     template: Result<ChatTemplate, String>,
     bos: String,
+    /// Control tokens that mark tool calls.
+    markers: Vec<Token>,
     /// Reused for every sampled token: a vocabulary's worth of candidates.
     candidates: LlamaTokenDataArray,
     _library: LlamaBackend,
@@ -67,9 +71,9 @@ impl Llama {
         Ok(tokens.into_iter().map(|LlamaToken(token)| token).collect())
     }
 
-    fn chat_tokens(&self, messages_json: &str) -> Result<Vec<Token>, JobFailure> {
+    fn chat_tokens(&self, messages_json: &str, tools_json: Option<&str>) -> Result<Vec<Token>, JobFailure> {
         let template = self.template.as_ref().map_err(|reason| failure(JobFailureKind::Invalid, reason.clone()))?;
-        self.text_tokens(&template.render(messages_json)?)
+        self.text_tokens(&template.render(messages_json, tools_json)?)
     }
 
     /// Whether the last cell of a sequence is that of its `len`-th token.
@@ -114,18 +118,19 @@ impl Backend for Llama {
 
     fn tokenize(&mut self, prompt: &Prompt) -> Result<Vec<Token>, JobFailure> {
         match prompt {
-            Prompt::Chat { messages_json } => self.chat_tokens(messages_json),
+            Prompt::Chat { messages_json, tools_json } => self.chat_tokens(messages_json, tools_json.as_deref()),
             Prompt::Text(text) if text.is_empty() => Ok(Vec::new()),
             Prompt::Text(text) => self.text_tokens(text),
             Prompt::Tokens(tokens) => Ok(tokens.clone()),
         }
     }
 
-    fn piece(&self, token: Token) -> Vec<u8> {
+    fn piece(&self, token: Token, markers: bool) -> Vec<u8> {
         if !(0..self.limits.vocab).contains(&token) {
             return Vec::new();
         }
-        self.model.vocab().token_to_piece(LlamaToken(token), false, None)
+        let is_shown = markers && self.markers.contains(&token);
+        self.model.vocab().token_to_piece(LlamaToken(token), is_shown, None)
     }
 
     fn is_end(&self, token: Token) -> bool {

@@ -1,17 +1,22 @@
 //! `spillway-engine --parent-pid PID [--chaos]`: the child that holds one model. Started by the gateway, never by hand.
+//! `spillway-engine --list-devices` is for people: what this build can compute on here.
 //!
 //! stdin is one end of a Unix stream socketpair that carries frames both ways; stdout and stderr are for llama.cpp's logs
 //! and short notes to the operator.
 
 use spillway_engine::{llama, memory, process, process::exit, session};
 use std::{
+    io::Write,
     os::{fd::AsFd, unix::net::UnixStream},
     process::ExitCode,
 };
 
 fn main() -> ExitCode {
+    if std::env::args_os().skip(1).eq(["--list-devices"]) {
+        return list_devices();
+    }
     let Some(arguments) = process::parse_arguments(std::env::args_os().skip(1)) else {
-        process::say("usage: spillway-engine --parent-pid PID [--chaos]");
+        process::say("usage: spillway-engine --parent-pid PID [--chaos] | --list-devices");
         return ExitCode::from(exit::WRONG_PARENT);
     };
     if let Err(reason) = process::confine(arguments.parent_pid) {
@@ -29,6 +34,14 @@ fn main() -> ExitCode {
         }
     };
     ExitCode::from(session::serve(stream, arguments.chaos, llama::load))
+}
+
+fn list_devices() -> ExitCode {
+    let lines = llama::device::list().join("\n");
+    match writeln!(std::io::stdout(), "{lines}") {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }
 
 /// llama.cpp's own lines, without its per-token chatter. They name files, devices and sizes, never a prompt.

@@ -7,7 +7,7 @@ use crate::{
     backend::Token,
     grammar::{self, BadGrammar},
 };
-use spillway_actors::gpu::frame::{Grammar, JobSpec, MAX_LOGIT_BIAS, MAX_TOP_LOGPROBS, Sampling};
+use spillway_actors::gpu::frame::{JobSpec, MAX_LOGIT_BIAS, MAX_TOP_LOGPROBS, Sampling};
 
 /// One stage that narrows or reshapes the candidates.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -41,7 +41,7 @@ pub struct SamplingPlan {
     pub stages: Vec<Stage>,
     pub pick: Pick,
     /// Checked, not yet compiled.
-    pub grammar: Option<Grammar>,
+    pub grammar: Option<String>,
     /// Likelihoods wanted, with this many alternatives.
     pub logprobs: Option<usize>,
 }
@@ -72,6 +72,19 @@ pub enum BadSampling {
     TooManyLogprobs,
     #[error(transparent)]
     Grammar(#[from] BadGrammar),
+}
+
+impl BadSampling {
+    /// The request's field at fault.
+    pub const fn param(&self) -> Option<&'static str> {
+        match self {
+            Self::Parameter { name, .. } => Some(*name),
+            Self::TooManyBiases | Self::UnknownBias => Some("logit_bias"),
+            Self::TooManyLogprobs => Some("top_logprobs"),
+            // Which field it was made from is the gateway's to know.
+            Self::Grammar(_) => None,
+        }
+    }
 }
 
 /// Refuses what is outside its range and leaves out the stages that would change nothing.
@@ -223,7 +236,7 @@ mod tests {
     #[test]
     fn biases_logprobs_and_grammars_out_of_bounds_are_refused() {
         let base = || spec(1, "a", 1);
-        let grammar = Some(Grammar::JsonSchema("[]".into()));
+        let grammar = Some("root ::= a{9999}".to_owned());
         for bad in [
             JobSpec { logit_bias: vec![(27, 1.0)], ..base() },
             JobSpec { logit_bias: vec![(-1, 1.0)], ..base() },

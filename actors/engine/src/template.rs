@@ -4,6 +4,8 @@
 //! `raise_exception`, `strftime_now` (in UTC), `tojson` with Python's spacing. A template comes from a model file and is
 //! not trusted: it has fuel, not time. Failures never quote the messages.
 
+pub mod traits;
+
 use crate::{job::failure, strftime::strftime};
 use minijinja::{
     Environment, Error, ErrorKind, Value, context,
@@ -51,8 +53,11 @@ impl ChatTemplate {
         Ok(Self { environment, source, bos: bos.to_owned(), eos: eos.to_owned() })
     }
 
-    /// Renders `messages_json`, a JSON array, up to where the assistant speaks.
-    pub fn render(&self, messages_json: &str) -> Result<String, JobFailure> {
+    /// Renders `messages_json`, a JSON array, up to where the assistant speaks; with `tools_json`, one of tools, if there
+    /// are any.
+    pub fn render(&self, messages_json: &str, tools_json: Option<&str>) -> Result<String, JobFailure> {
+        let tools = tools_json.map(serde_json::from_str::<Vec<Value>>).transpose();
+        let tools = tools.map_err(|_| failure(JobFailureKind::Invalid, "tools are not a JSON array"))?;
         let messages = serde_json::from_str::<Vec<Value>>(messages_json).ok();
         let messages = messages.filter(|messages| messages.iter().all(|message| message.kind() == ValueKind::Map));
         let messages =
@@ -63,10 +68,15 @@ impl ChatTemplate {
             bos_token => self.bos.as_str(),
             eos_token => self.eos.as_str(),
             add_generation_prompt => true,
-            tools => (),
+            tools => tools,
             documents => (),
         });
         rendered.map_err(|error| self.refusal(&error))
+    }
+
+    /// The template itself.
+    pub fn source(&self) -> &str {
+        &self.source
     }
 
     /// A raised message is passed on only when it stands in the template as it is: anything else may quote a message.
@@ -142,12 +152,12 @@ mod tests {
 
     fn render(source: &str, messages: &str) -> Result<String, String> {
         let template = ChatTemplate::new(Some(source), "<s>", "</s>").unwrap();
-        template.render(messages).map_err(|failure| failure.message)
+        template.render(messages, None).map_err(|failure| failure.message)
     }
 
     #[test]
     fn without_a_template_chatml_is_spoken() {
-        let text = ChatTemplate::new(None, "", "").unwrap().render(MESSAGES).unwrap();
+        let text = ChatTemplate::new(None, "", "").unwrap().render(MESSAGES, None).unwrap();
         let expected =
             "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi <b><|im_end|>\n<|im_start|>assistant\n";
         assert_eq!(text, expected);
@@ -164,6 +174,15 @@ mod tests {
         assert_eq!(render("{{ messages[1] | tojson }}", MESSAGES).unwrap(), r#"{"role": "user", "content": "Hi <b>"}"#);
         let indented = render("{{ messages[1] | tojson(indent=2) }}", MESSAGES).unwrap();
         assert_eq!(indented, "{\n  \"role\": \"user\",\n  \"content\": \"Hi <b>\"\n}");
+    }
+
+    #[test]
+    fn tools_are_shown_to_templates_that_look_for_them() {
+        let template =
+            ChatTemplate::new(Some("{% if tools %}{{ tools[0].name }}{% else %}none{% endif %}"), "", "").unwrap();
+        assert_eq!(template.render(MESSAGES, Some(r#"[{"name": "look"}]"#)).unwrap(), "look");
+        assert_eq!(template.render(MESSAGES, None).unwrap(), "none");
+        assert!(template.render(MESSAGES, Some("{}")).is_err());
     }
 
     #[test]

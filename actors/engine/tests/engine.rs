@@ -171,7 +171,7 @@ fn requests_that_cannot_be_served_are_refused_without_quoting_them() {
     let _cores = alone();
     let (mut engine, _) = Engine::loaded(2, 256, &[]);
     let long = greedy(1, &"word ".repeat(400), 5);
-    let bad_chat = |messages: &str| Prompt::Chat { messages_json: messages.into() };
+    let bad_chat = |messages: &str| Prompt::Chat { messages_json: messages.into(), tools_json: None };
     let jobs = vec![
         long,
         JobSpec { prompt: bad_chat(&format!("[\"{SECRET}\"]")), ..greedy(2, "", 5) },
@@ -190,7 +190,7 @@ fn requests_that_cannot_be_served_are_refused_without_quoting_them() {
         (5, JobFailureKind::Invalid),
         (6, JobFailureKind::Invalid),
     ] {
-        let Some(JobEvent::Failed(JobFailure { kind: failed, message })) = &heard[&job].end else {
+        let Some(JobEvent::Failed(JobFailure { kind: failed, message, .. })) = &heard[&job].end else {
             panic!("job {job}")
         };
         assert_eq!((job, *failed), (job, kind), "{message}");

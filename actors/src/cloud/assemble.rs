@@ -1,8 +1,8 @@
 //! From a stream's deltas to a whole answer. Providers are always asked to stream, because a stream shows within seconds
 //! that nobody is there; a client that wants one piece gets it from here. Pure.
 
-use super::chunk::{WholeAnswer, WholeChoice};
 use crate::domain::Delta;
+use crate::upstream::chunk::{WholeAnswer, WholeChoice};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 

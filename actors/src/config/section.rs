@@ -122,6 +122,11 @@ impl<'a> Section<'a> {
         self.report.fault(origin, format!("`{}` {why}", self.path_of(key)));
     }
 
+    /// A fault about a key that this table does not say itself.
+    pub(super) fn refuse_whole(&self, key: &str, why: impl std::fmt::Display) {
+        self.report.fault(self.origin(), format!("`{}` {why}", self.path_of(key)));
+    }
+
     /// As `refuse`, for values that may hold a password.
     pub(super) fn refuse_unseen(&self, key: &str, origin: &Origin, why: impl std::fmt::Display) {
         self.report.fault_showing(origin, Show::BeforeSpan, format!("`{}` {why}", self.path_of(key)));

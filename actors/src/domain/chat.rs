@@ -7,6 +7,7 @@ use super::{
     caller::Caller,
     count::TextCount,
     name::{ModelName, RequestId},
+    output::OutputWish,
     sampling::Sampling,
 };
 use serde_json::{Map, Value};
@@ -148,6 +149,8 @@ pub struct ChatRequest {
     pub input: Input,
     pub needs: Needs,
     pub sampling: SamplingWish,
+    /// What the answer must be, for local targets.
+    pub output: OutputWish,
     /// Explicit `max_completion_tokens` or `max_tokens`; at least 1.
     pub max_tokens: Option<u32>,
     /// At most 16 non-empty strings; `None` when the client gave no `stop`.
@@ -220,6 +223,7 @@ impl ChatRequest {
             input: Input::Text(text.to_owned()),
             needs: Needs::default(),
             sampling: SamplingWish::default(),
+            output: OutputWish::default(),
             max_tokens: None,
             stop: None,
             stream: false,
@@ -246,5 +250,49 @@ impl<'a> CloudBound<'a> {
 
     pub const fn request(self) -> &'a ChatRequest {
         self.0
+    }
+}
+
+/// Whose machines a server runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Premises {
+    /// This machine, or one the operator vouches for: what must stay local may go there.
+    Own,
+    Anywhere,
+}
+
+/// A request on its way to one certain server, which may be told all of it.
+#[derive(Debug, Clone, Copy)]
+pub struct Outbound<'a>(&'a ChatRequest);
+
+impl<'a> Outbound<'a> {
+    /// To a server of the operator's. `None` for a local-only request unless the server is on the operator's premises.
+    pub fn to_local(request: &'a ChatRequest, premises: Premises) -> Option<Self> {
+        (premises == Premises::Own || !request.is_local_only()).then_some(Self(request))
+    }
+
+    pub const fn request(self) -> &'a ChatRequest {
+        self.0
+    }
+}
+
+impl<'a> From<CloudBound<'a>> for Outbound<'a> {
+    fn from(bound: CloudBound<'a>) -> Self {
+        Self(bound.request())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_local_only_request_goes_to_no_cloud_and_only_to_a_server_on_the_premises() {
+        let open = ChatRequest::plain("a");
+        let bound = ChatRequest { local_only: true, ..open.clone() };
+        assert!(CloudBound::new(&open).is_some() && CloudBound::new(&bound).is_none());
+        assert!(Outbound::to_local(&open, Premises::Anywhere).is_some());
+        assert!(Outbound::to_local(&bound, Premises::Own).is_some());
+        assert!(Outbound::to_local(&bound, Premises::Anywhere).is_none());
     }
 }

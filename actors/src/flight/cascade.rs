@@ -4,17 +4,18 @@
 
 use super::{
     End, Flight, FlightEvent, LAST_WORD,
-    judge::{HoldBack, Poor, judge},
+    judge::{HoldBack, Poor, Said, judge},
     sent::Sent,
-    whole_text,
 };
 use crate::{
+    cloud::{assemble::Assembler, client::WholeAnswer},
     config::CascadeConfig,
-    domain::{ChatRequest, Complexity, Delta, ModelChoice, TokenUsage},
+    domain::{ChatRequest, Complexity, ModelChoice, TokenUsage},
     jobs::TargetKey,
     observe,
     route::{Decision, policy::Standing},
 };
+use serde_json::Value;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -25,11 +26,45 @@ const LEAST_LEFT: Duration = Duration::from_secs(2);
 pub(super) struct Kept {
     decision: Decision,
     poor: Poor,
-    /// Of a stream.
-    pieces: Vec<Delta>,
-    text: String,
+    shown: Shown,
     reason: &'static str,
     usage: TokenUsage,
+}
+
+/// A local answer that has ended, as its client will get it.
+pub(super) enum Shown {
+    /// What is left of a stream.
+    Stream(HoldBack),
+    Whole(Box<WholeAnswer>),
+}
+
+impl Shown {
+    pub(super) fn whole(mut parts: Assembler, reason: &str) -> Self {
+        parts.finish(0, reason.to_owned());
+        let mut answer = parts.into_answer();
+        for choice in &mut answer.choices {
+            // Nothing but a call stands for text.
+            if !calls(&choice.message) && choice.message.get("content").is_none_or(Value::is_null) {
+                choice.message.insert("content".into(), "".into());
+            }
+        }
+        Self::Whole(Box::new(answer))
+    }
+
+    fn said(&self, cut: bool, mean_logprob: Option<f32>) -> Said<'_> {
+        match self {
+            Self::Stream(held) => Said { text: held.text(), calls: held.calls(), cut, mean_logprob },
+            Self::Whole(answer) => {
+                let message = answer.choices.first().map(|choice| &choice.message);
+                let text = message.and_then(|message| message.get("content")).and_then(Value::as_str);
+                Said { text: text.unwrap_or_default(), calls: message.is_some_and(calls), cut, mean_logprob }
+            }
+        }
+    }
+}
+
+fn calls(message: &serde_json::Map<String, Value>) -> bool {
+    message.contains_key("tool_calls") || message.contains_key("function_call")
 }
 
 /// Who may be escalated at all: who left the choice to us, and has not asked for local or cheap.
@@ -59,32 +94,30 @@ impl Flight {
         HoldBack::of(if held { config.hold_back_tokens } else { 0 })
     }
 
-    /// Looks at a local answer that has ended and that nobody has seen. `true`: it is kept, and another attempt is due.
-    pub(super) fn keep_if_poor(
-        &mut self,
-        text: &mut String,
-        held: &mut HoldBack,
-        reason: &'static str,
-        decision: &Decision,
-    ) -> bool {
-        let is_stream = self.request().stream;
-        if !is_eligible(self.request(), self.services.config.router.cascade)
-            || self.kept.is_some()
-            || (is_stream && !held.holds())
-        {
-            return false;
+    /// Likelihoods that nobody asked for but the judge.
+    pub(super) fn judges_likelihood(&self) -> bool {
+        let config = self.services.config.router.cascade;
+        is_eligible(self.request(), config) && config.min_mean_logprob.is_some() && !self.started && self.kept.is_none()
+    }
+
+    /// Looks at a local answer that has ended and gives it back to be shown. `None`: nobody has seen any of it, it is poor
+    /// and kept, and another attempt is due.
+    pub(super) fn keep_if_poor(&mut self, shown: Shown, reason: &'static str, decision: &Decision) -> Option<Shown> {
+        let is_begun = matches!(&shown, Shown::Stream(held) if !held.holds());
+        let config = self.services.config.router.cascade;
+        if !is_eligible(self.request(), config) || self.kept.is_some() || is_begun {
+            return Some(shown);
         }
-        let said = if is_stream { held.text() } else { text.as_str() };
-        let Some(poor) = judge(self.request(), said, reason == "length") else { return false };
+        let said = shown.said(reason == "length", self.sent.mean_logprob());
+        let Some(poor) = judge(self.request(), said, config.min_mean_logprob) else { return Some(shown) };
         let Some(complexity) = self.next_tier(decision) else {
             observe::cascade(poor.label(), "kept");
-            return false;
+            return Some(shown);
         };
-        let (pieces, text) = (held.release(), std::mem::take(text));
-        self.kept = Some(Kept { decision: decision.clone(), poor, pieces, text, reason, usage: self.usage });
+        self.kept = Some(Kept { decision: decision.clone(), poor, shown, reason, usage: self.usage });
         self.give_up_on(decision);
         self.job.escalate(complexity);
-        true
+        None
     }
 
     fn next_tier(&self, decision: &Decision) -> Option<Complexity> {
@@ -126,16 +159,22 @@ impl Flight {
     }
 
     async fn show_kept(&mut self, kept: Kept) {
-        let Kept { decision, pieces, text, reason, usage, .. } = kept;
+        let Kept { decision, shown, reason, usage, .. } = kept;
         (self.usage, self.finished) = (usage, true);
         self.decision = Some(decision.clone());
-        if self.request().stream {
-            for delta in pieces {
-                self.show(delta, &decision).await;
+        self.show_all(shown, reason, &decision).await;
+    }
+
+    /// All that is left of a local answer that has ended.
+    pub(super) async fn show_all(&mut self, shown: Shown, reason: &str, decision: &Decision) {
+        match shown {
+            Shown::Stream(mut held) => {
+                for delta in held.release() {
+                    self.show(delta, decision).await;
+                }
+                self.show_finish(0, reason.to_owned(), decision).await;
             }
-            self.show_finish(0, reason.to_owned(), &decision).await;
-        } else {
-            self.emit(FlightEvent::Whole(Box::new(whole_text(text, reason)))).await;
+            Shown::Whole(answer) => self.emit(FlightEvent::Whole(answer)).await,
         }
     }
 }

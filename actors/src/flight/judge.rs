@@ -15,6 +15,8 @@ pub(super) enum Poor {
     Refused,
     /// No JSON although JSON was asked for.
     Invalid,
+    /// Its tokens were unlikely to the model itself.
+    Unsure,
 }
 
 impl Poor {
@@ -25,12 +27,37 @@ impl Poor {
             Self::Truncated => "truncated",
             Self::Refused => "refused",
             Self::Invalid => "invalid",
+            Self::Unsure => "unsure",
         }
     }
 }
 
-/// `None` = good enough. `cut`: the answer ended at its token limit.
-pub(super) fn judge(request: &ChatRequest, text: &str, cut: bool) -> Option<Poor> {
+/// What an answer said.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Said<'a> {
+    pub(super) text: &'a str,
+    /// It calls tools.
+    pub(super) calls: bool,
+    /// It ended at its token limit.
+    pub(super) cut: bool,
+    /// Mean log-probability of its tokens, where it is known.
+    pub(super) mean_logprob: Option<f32>,
+}
+
+/// `None` = good enough. `least`: a lower mean log-probability is poor.
+pub(super) fn judge(request: &ChatRequest, said: Said<'_>, least: Option<f32>) -> Option<Poor> {
+    judge_form(request, said).or_else(|| {
+        let is_unsure = said.mean_logprob.zip(least).is_some_and(|(mean, least)| mean < least);
+        is_unsure.then_some(Poor::Unsure)
+    })
+}
+
+fn judge_form(request: &ChatRequest, said: Said<'_>) -> Option<Poor> {
+    let Said { text, calls, cut, .. } = said;
+    if calls {
+        // Held to its schema by a grammar; only a limit can spoil it.
+        return (cut && request.max_tokens.is_none()).then_some(Poor::Truncated);
+    }
     if text.trim().is_empty() {
         return Some(Poor::Empty);
     }
@@ -106,6 +133,7 @@ const SUSPECT: u64 = 4;
 pub(super) struct HoldBack {
     held: Vec<Delta>,
     text: String,
+    calls: bool,
     tokens: u64,
     limit: u64,
 }
@@ -121,10 +149,12 @@ impl HoldBack {
         if !self.holds() {
             return vec![delta];
         }
-        self.tokens += delta.tokens.len() as u64;
+        // Only our own engine tells its tokens.
+        self.tokens += (delta.tokens.len() as u64).max(1);
         self.text.push_str(delta.content.as_deref().unwrap_or_default());
+        self.calls |= !delta.other.is_empty();
         self.held.push(delta);
-        let is_suspect = self.text.trim().is_empty() || is_refusal(&self.text);
+        let is_suspect = !self.calls && (self.text.trim().is_empty() || is_refusal(&self.text));
         if self.tokens <= self.limit || (is_suspect && self.tokens <= self.limit * SUSPECT) {
             return Vec::new();
         }
@@ -138,6 +168,11 @@ impl HoldBack {
 
     pub(super) fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Whether a call is among what is held.
+    pub(super) const fn calls(&self) -> bool {
+        self.calls
     }
 
     /// All that is held, in order; holds nothing from now on.
@@ -177,8 +212,27 @@ mod tests {
             (&limited_json, r#"{"a": [1"#, true, None),
             (&json, r#"{"a": [1"#, true, Some(Poor::Truncated)),
         ] {
-            assert_eq!(judge(request, text, cut), judged, "{text:?}");
+            assert_eq!(judge(request, Said { text, calls: false, cut, mean_logprob: None }, None), judged, "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_call_is_an_answer_unless_a_limit_cut_it() {
+        let open = ChatRequest::plain("hi");
+        let said = |cut| Said { text: "", calls: true, cut, mean_logprob: None };
+        assert_eq!((judge(&open, said(false), None), judge(&open, said(true), None)), (None, Some(Poor::Truncated)));
+    }
+
+    #[test]
+    fn an_answer_its_own_model_finds_unlikely_is_poor_where_that_is_looked_at() {
+        let open = ChatRequest::plain("hi");
+        let judged =
+            |mean_logprob, least| judge(&open, Said { text: "So.", calls: false, cut: false, mean_logprob }, least);
+        assert_eq!(judged(Some(-2.0), Some(-1.5)), Some(Poor::Unsure));
+        assert_eq!(
+            (judged(Some(-1.0), Some(-1.5)), judged(Some(-9.0), None), judged(None, Some(-1.5))),
+            (None, None, None)
+        );
     }
 
     #[test]

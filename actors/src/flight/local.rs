@@ -1,42 +1,46 @@
 //! One attempt at a local engine: lease in hand, job submitted, its outputs passed on.
 
-use super::{AttemptReport, Failure, Flight, FlightEvent, hedge::Hedge, judge::HoldBack, whole_text};
+use super::{AttemptReport, Failure, Flight, cascade::Shown, hedge::Hedge, judge::HoldBack};
 use crate::{
+    cloud::assemble::Assembler,
     config::LocalConfig,
     domain::{ChatRequest, Delta, ErrorKind, GatewayError, Input, NanoUsd, RequestKind, TokenUsage},
     gpu::{
         JobStream, Lease,
-        frame::{JobEvent, JobFailure, JobFailureKind, JobSpec, Prompt, StopReason},
+        frame::{ChatTraits, JobEvent, JobFailure, JobFailureKind, JobSpec, Prompt, StopReason, TokenLogprob},
     },
     ledger::AttemptRow,
     observe,
     route::Decision,
+    tools,
 };
-use serde_json::{Value, json};
 use tokio::time::Instant;
 
 /// One attempt's running state.
-struct Progress {
-    began: Instant,
-    first_token: Option<std::time::Duration>,
+pub(super) struct Progress {
+    pub(super) began: Instant,
+    pub(super) first_token: Option<std::time::Duration>,
     /// Tokens that another attempt had sent: read again, not generated again.
     replayed: u64,
-    /// Text of a non-streaming answer so far.
-    text: String,
+    /// A non-streaming answer so far.
+    pub(super) whole: Assembler,
     /// Of a stream: what waits to be judged.
-    held: HoldBack,
-    usage: TokenUsage,
+    pub(super) held: HoldBack,
+    pub(super) usage: TokenUsage,
 }
 
 impl Flight {
     pub(super) async fn fly_local(&mut self, decision: &Decision) -> Result<(), Failure> {
         let began = Instant::now();
         let replayed = self.sent.tokens().len() as u64;
-        let (text, usage) = (String::new(), TokenUsage::default());
-        let mut progress = Progress { began, first_token: None, replayed, text, held: self.hold_back(), usage };
+        let (whole, usage) = (Assembler::default(), TokenUsage::default());
+        let mut progress = Progress { began, first_token: None, replayed, whole, held: self.hold_back(), usage };
         let mut hedge = self.hedge(decision, began);
         let result = match self.job.take_lease() {
-            Some(lease) => self.run_job(&lease, decision, &mut progress, &mut hedge).await,
+            Some(lease) => match lease.server() {
+                Some(server) => self.run_on_server(&lease, &server, decision, &mut progress, &mut hedge).await,
+                None => self.run_job(&lease, decision, &mut progress, &mut hedge).await,
+            },
             None => Err(engine_gone(decision).into()),
         };
         if result.as_ref().is_err_and(|failure| !failure.poor && failure.error.may_try_elsewhere()) {
@@ -66,7 +70,8 @@ impl Flight {
         progress: &mut Progress,
         hedge: &mut Hedge,
     ) -> Result<(), Failure> {
-        let spec = self.job_spec(lease.slot().config(), decision);
+        let traits = lease.slot().view().info.map_or_else(ChatTraits::default, |info| info.chat);
+        let spec = self.job_spec(lease.slot().config(), traits, decision)?;
         self.note_dispatch(decision);
         let Some(mut outputs) = lease.submit(spec) else { return Err(died(lease, decision)) };
         self.pass_on(&mut outputs, lease, decision, progress, hedge).await
@@ -94,7 +99,9 @@ impl Flight {
                     progress.usage.prompt_tokens = u64::from(prompt_tokens) + progress.replayed;
                     progress.usage.cached_tokens = u64::from(cached_tokens);
                 }
-                Some(JobEvent::Piece { text, tokens, .. }) => self.piece(text, tokens, decision, progress).await,
+                Some(JobEvent::Piece { text, tokens, logprobs }) => {
+                    self.piece(text, tokens, logprobs, decision, progress).await;
+                }
                 Some(JobEvent::Finished { reason, prompt_tokens, completion_tokens, cached_tokens }) => {
                     self.usage = TokenUsage {
                         prompt_tokens: u64::from(prompt_tokens),
@@ -116,19 +123,35 @@ impl Flight {
         }
     }
 
-    async fn piece(&mut self, text: String, tokens: Vec<i32>, decision: &Decision, progress: &mut Progress) {
+    async fn piece(
+        &mut self,
+        text: String,
+        tokens: Vec<i32>,
+        logprobs: Vec<TokenLogprob>,
+        decision: &Decision,
+        progress: &mut Progress,
+    ) {
         progress.usage.completion_tokens += tokens.len() as u64;
         if progress.first_token.is_none() {
             progress.first_token = Some(progress.began.elapsed());
             self.note_first_token(decision, progress.began);
         }
-        if !self.request().stream {
-            progress.text.push_str(&text);
-            return;
+        if self.request().stream {
+            self.sent.generated(&tokens);
         }
-        self.sent.generated(&tokens);
-        if !text.is_empty() {
-            for delta in progress.held.push(Delta { content: Some(text), tokens, ..Delta::default() }) {
+        let deltas = self.sent.read().map(|reading| reading.piece(text, tokens, logprobs)).unwrap_or_default();
+        self.take(deltas, decision, progress).await;
+    }
+
+    /// To the client, to be judged first, or into the whole answer.
+    async fn take(&mut self, deltas: Vec<Delta>, decision: &Decision, progress: &mut Progress) {
+        for delta in deltas {
+            if !self.request().stream {
+                // Bounded by the engine's context long before the assembler's own bound.
+                let _ = progress.whole.delta(delta);
+                continue;
+            }
+            for delta in progress.held.push(delta) {
                 self.show(delta, decision).await;
             }
         }
@@ -144,44 +167,56 @@ impl Flight {
             StopReason::Stop => "stop",
             StopReason::Length => "length",
         };
-        if self.keep_if_poor(&mut progress.text, &mut progress.held, reason, decision) {
+        let (rest, reason) = self.sent.read().map_or((Vec::new(), reason), |reading| reading.finish(reason));
+        self.take(rest, decision, progress).await;
+        let shown = if self.request().stream {
+            Shown::Stream(std::mem::take(&mut progress.held))
+        } else {
+            Shown::whole(std::mem::take(&mut progress.whole), reason)
+        };
+        let Some(shown) = self.keep_if_poor(shown, reason, decision) else {
             let message = "the local answer was poor";
             let error = GatewayError::target(&decision.candidate.target, ErrorKind::Upstream, message);
             return Err(Failure { poor: true, ..Failure::from(error) });
-        }
+        };
         self.finished = true;
-        if self.request().stream {
-            for delta in progress.held.release() {
-                self.show(delta, decision).await;
-            }
-            self.show_finish(0, reason.to_owned(), decision).await;
-        } else {
-            let answer = whole_text(std::mem::take(&mut progress.text), reason);
-            self.emit(FlightEvent::Whole(Box::new(answer))).await;
-        }
+        self.show_all(shown, reason, decision).await;
         Ok(())
     }
 
-    fn job_spec(&self, config: &LocalConfig, decision: &Decision) -> JobSpec {
-        let request = self.request();
+    fn job_spec(
+        &mut self,
+        config: &LocalConfig,
+        traits: ChatTraits,
+        decision: &Decision,
+    ) -> Result<JobSpec, GatewayError> {
+        let judged = self.judges_likelihood().then_some(0);
+        let request = &self.job.request;
         let stop = match (&request.stop, request.kind) {
             (Some(stop), _) => stop.clone(),
             (None, RequestKind::Completion) => config.defaults.completion_stop.clone(),
             (None, RequestKind::Chat) => Vec::new(),
         };
-        JobSpec {
+        let reading = self.sent.reading(request, traits);
+        let dialect = reading.dialect();
+        let sent_bytes = reading.bytes();
+        // The gates have looked already: what cannot be promised is not here.
+        let grammar = tools::answer_grammar(&request.output, dialect.unwrap_or_default())
+            .map_err(|unfit| GatewayError::invalid(None, unfit.to_string()))?;
+        Ok(JobSpec {
             job: 0,
-            prompt: prompt(request),
+            prompt: prompt(request, traits),
             sampling: request.sampling.or(config.defaults.sampling),
             max_tokens: decision.candidate.output_cap.max(1),
             stop,
             replay: self.sent.tokens().to_vec(),
-            sent_bytes: self.sent.bytes(),
+            sent_bytes,
             canary: false,
-            logprobs: None,
-            logit_bias: Vec::new(),
-            grammar: None,
-        }
+            logprobs: request.output.logprobs.or(judged),
+            logit_bias: request.output.logit_bias.clone(),
+            grammar,
+            markers: dialect.is_some(),
+        })
     }
 
     fn record_local(&mut self, decision: &Decision, progress: &Progress, outcome: &'static str) {
@@ -212,18 +247,12 @@ impl Flight {
     }
 }
 
-/// The request's input as the engine takes it: roles and text only, because local templates know nothing else.
-fn prompt(request: &ChatRequest) -> Prompt {
+/// The request's input as the engine takes it.
+fn prompt(request: &ChatRequest, traits: ChatTraits) -> Prompt {
     match &request.input {
         Input::Messages(messages) => {
-            let plain: Vec<Value> = messages
-                .iter()
-                .map(|message| {
-                    let role = if message.role == "developer" { "system" } else { &message.role };
-                    json!({"role": role, "content": message.content})
-                })
-                .collect();
-            Prompt::Chat { messages_json: Value::Array(plain).to_string() }
+            let (messages, tools) = tools::chat_prompt(messages, &request.output, traits);
+            Prompt::Chat { messages_json: messages.to_string(), tools_json: tools.map(|tools| tools.to_string()) }
         }
         Input::Text(text) => Prompt::Text(text.clone()),
         Input::Tokens(tokens) => Prompt::Tokens(tokens.clone()),
@@ -244,7 +273,7 @@ fn engine_gone(decision: &Decision) -> GatewayError {
         .retry_after(std::time::Duration::from_secs(1))
 }
 
-fn died(lease: &Lease, decision: &Decision) -> Failure {
+pub(super) fn died(lease: &Lease, decision: &Decision) -> Failure {
     let death = lease.slot().death_of(lease.epoch());
     if let Some(death) = &death {
         observe::failover_stage("detect", death.at.elapsed());
@@ -258,5 +287,7 @@ fn refused(decision: &Decision, failure: JobFailure) -> GatewayError {
         JobFailureKind::Invalid => ErrorKind::InvalidRequest,
         JobFailureKind::Decode => ErrorKind::Upstream,
     };
-    GatewayError::target(&decision.candidate.target, kind, failure.message)
+    let mut error = GatewayError::target(&decision.candidate.target, kind, failure.message);
+    error.param = failure.param;
+    error
 }

@@ -5,6 +5,7 @@ use super::Flight;
 use crate::{
     cloud::{CallEnd, retry::backoff},
     domain::{ErrorKind, GatewayError, ModelChoice, Origin},
+    gpu::poison::Verdict,
     jobs::TargetKey,
     observe,
     route::Decision,
@@ -169,7 +170,17 @@ impl Flight {
 
     pub(super) fn last_word(&mut self, no_target: GatewayError) -> GatewayError {
         let now = Instant::now();
+        if self.is_barred(now) {
+            // That its engine went away would only invite the client to end the next one.
+            return no_target;
+        }
         last_word(self.first_failure.take(), no_target, &self.limited(now), now)
+    }
+
+    /// The last attempt's engine died of this very request, and no other target took it.
+    fn is_barred(&self, now: Instant) -> bool {
+        let verdict = || self.services.fleet.poison.verdict(self.request(), now);
+        self.mourning.is_some() && matches!(verdict(), Verdict::Barred { .. })
     }
 
     /// The providers that would serve this request and limit our rate.

@@ -1,6 +1,10 @@
-//! What the client of a stream has so far: enough to go on with it elsewhere. Pure.
+//! What the client of a stream has so far, and what was read for it: enough to go on elsewhere. Pure.
 
-use crate::domain::Delta;
+use super::reading::Reading;
+use crate::{
+    domain::{ChatRequest, Delta},
+    gpu::frame::ChatTraits,
+};
 
 /// More text is not handed on: it would have to be sent anew.
 const MAX_TEXT_BYTES: usize = 1 << 20;
@@ -17,11 +21,28 @@ pub(super) struct Sent {
     pieces: u64,
     /// The client has something that is not the text of the first choice.
     more_than_text: bool,
+    /// A local engine's text so far.
+    reading: Option<Reading>,
 }
 
 impl Sent {
     pub(super) fn generated(&mut self, tokens: &[i32]) {
         self.tokens.extend_from_slice(tokens);
+    }
+
+    /// What reads a local engine's text; an answer that goes on is read on.
+    pub(super) fn reading(&mut self, request: &ChatRequest, traits: ChatTraits) -> &mut Reading {
+        self.reading.get_or_insert_with(|| Reading::new(request, traits))
+    }
+
+    /// Of the tokens read so far, where it is known.
+    pub(super) fn mean_logprob(&self) -> Option<f32> {
+        self.reading.as_ref().and_then(Reading::mean_logprob)
+    }
+
+    /// What reads the text of the engine's job under way.
+    pub(super) const fn read(&mut self) -> Option<&mut Reading> {
+        self.reading.as_mut()
     }
 
     pub(super) fn shown(&mut self, delta: &Delta) {
@@ -38,10 +59,6 @@ impl Sent {
 
     pub(super) fn tokens(&self) -> &[i32] {
         &self.tokens
-    }
-
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
     }
 
     /// All of it; empty when it cannot be continued from its text.
@@ -75,7 +92,7 @@ mod tests {
         let mut sent = Sent::default();
         sent.shown(&text("né"));
         sent.shown(&text(" so"));
-        assert_eq!((sent.text(), sent.bytes(), sent.token_count()), ("né so", 6, 2));
+        assert_eq!((sent.text(), sent.bytes, sent.token_count()), ("né so", 6, 2));
         sent.generated(&[1, 2, 3]);
         assert_eq!(sent.token_count(), 3);
         sent.shown(&text(&"x".repeat(100)));

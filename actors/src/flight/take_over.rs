@@ -34,6 +34,8 @@ pub(super) struct Cut {
 pub enum Resumed {
     /// The same local model, its tokens replayed.
     Replay,
+    /// A server of the operator's, from the text.
+    LocalPrefill,
     /// A cloud model, from the text.
     CloudPrefill,
 }
@@ -43,6 +45,7 @@ impl Resumed {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Replay => "replay",
+            Self::LocalPrefill => "local_prefill",
             Self::CloudPrefill => "cloud_prefill",
         }
     }
@@ -90,6 +93,7 @@ impl Flight {
         }
         let replay = (!self.sent.tokens().is_empty()).then(|| decision.candidate.model.clone());
         self.job.begin_take_over(TakeOver {
+            model: decision.candidate.model.clone(),
             replay,
             prefix: !self.sent.text().is_empty() && is_continuable(self.request()),
             sent_tokens: self.sent.token_count(),
@@ -103,6 +107,7 @@ impl Flight {
             return;
         }
         let how = match decision.candidate.key {
+            TargetKey::Gpu { slot, .. } if self.services.fleet.is_server(slot) => Resumed::LocalPrefill,
             TargetKey::Gpu { .. } => Resumed::Replay,
             TargetKey::Cloud { .. } => Resumed::CloudPrefill,
         };

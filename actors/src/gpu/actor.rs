@@ -2,12 +2,13 @@
 //! is in the [`EngineSlot`], and a new incarnation goes on where the old one stopped.
 
 use super::{
-    frame::{JobEvent, JobSpec, Prompt, Sampling},
+    canary::canary,
+    device,
     life::{Cause, GpuState},
     link::{Ends, Link},
     process::{EngineCommand, Spawner},
+    server::Server,
     slot::{EngineSlot, OwnerId, SlotView},
-    watchdog::FIRST_STEP,
 };
 use crate::{
     chaos::{self, Fault},
@@ -29,13 +30,12 @@ use tokio::{sync::watch, time::Instant};
 
 /// How long a killed child may take to be reaped before its GPU is quarantined.
 const REAP: Duration = Duration::from_secs(5);
+/// A server that works for somebody and has said nothing to anybody for this long is looked at.
+const SERVER_SILENCE: Duration = Duration::from_secs(2);
 /// How long a dead child's output may take to be read to its end.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How long an idle engine may take to end when it is asked to.
 const ORDERLY_END: Duration = Duration::from_secs(2);
-/// Deadline of a canary on an engine that has decoded before. Long, because on a slow CPU it waits behind a step full of
-/// prompt; a hang is the watchdog's to notice.
-const CANARY: Duration = Duration::from_secs(15);
 
 pub enum GpuMsg {
     /// From the slot's watcher, a timer or a finished operation: look at the slot and do what is due.
@@ -48,14 +48,25 @@ pub enum GpuMsg {
     Chaos(Fault),
 }
 
+/// What serves the slot.
+#[derive(Clone)]
+pub enum EngineKind {
+    /// A child of ours.
+    Child {
+        spawner: Spawner,
+        /// Engine binary; `Err` says where it was looked for.
+        program: Result<PathBuf, String>,
+        chaos_enabled: bool,
+    },
+    /// Somebody else's, at an address.
+    Server(Arc<Server>),
+}
+
 /// What it takes to run one GpuModelActor; cloned for every incarnation.
 #[derive(Clone)]
 pub struct GpuModelActor {
     pub slot: Arc<EngineSlot>,
-    pub spawner: Spawner,
-    /// Engine binary; `Err` says where it was looked for.
-    pub engine: Result<PathBuf, String>,
-    pub chaos_enabled: bool,
+    pub engine: EngineKind,
     /// How often an idle engine must prove that it decodes; `None` = never.
     pub canary_interval: Option<Duration>,
 }
@@ -101,7 +112,7 @@ enum Due {
 
 /// `prove_at`: when an idle engine must next show that it decodes.
 fn due(view: &SlotView, prove_at: Option<Instant>, now: Instant) -> Due {
-    if view.has_child {
+    if view.is_linked {
         return due_of_child(view, prove_at, now);
     }
     match &view.state {
@@ -133,8 +144,10 @@ fn due_of_child(view: &SlotView, prove_at: Option<Instant>, now: Instant) -> Due
     }
     let climb_at = view.climbs_at.filter(|at| *at > now);
     match prove_at {
-        // While it works for somebody the watchdog has an eye on every step.
-        Some(at) if at <= now && view.leases == 0 => Due::Canary { epoch: view.epoch, first: false },
+        // While a child works for somebody the watchdog has an eye on every step; a server has none.
+        Some(at) if at <= now && (view.leases == 0 || view.is_server) => {
+            Due::Canary { epoch: view.epoch, first: false }
+        }
         Some(at) if at > now => Due::WakeAt(climb_at.map_or(at, |climb| climb.min(at))),
         _ => climb_at.map_or(Due::Nothing, Due::WakeAt),
     }
@@ -183,13 +196,15 @@ impl GpuModelActor {
         }
         let owner = state.ownership.id;
         state.timer = None;
-        let prove_at = self.canary_interval.and_then(|interval| Some(self.slot.proven_at()? + interval));
-        state.operation = match due(&self.slot.view(), prove_at, Instant::now()) {
+        let view = self.slot.view();
+        let prove_at = self.canary_interval.and_then(|interval| {
+            let busy_server = view.is_server && view.leases > 0;
+            Some(self.slot.proven_at()? + if busy_server { interval.min(SERVER_SILENCE) } else { interval })
+        });
+        state.operation = match due(&view, prove_at, Instant::now()) {
             Due::Nothing => None,
             Due::Start => Some(operation(myself, start(self.clone(), owner))),
-            Due::Canary { epoch, first } => {
-                Some(operation(myself, canary(Arc::clone(&self.slot), owner, epoch, first)))
-            }
+            Due::Canary { epoch, first } => Some(operation(myself, canary(self.clone(), owner, epoch, first))),
             Due::Climb => Some(operation(myself, climb(Arc::clone(&self.slot), owner))),
             Due::Retire => {
                 self.slot.retire(owner, Instant::now());
@@ -244,16 +259,23 @@ async fn start(actor: GpuModelActor, owner: OwnerId) {
 
 async fn try_start(actor: &GpuModelActor, owner: OwnerId) -> Result<(), Cause> {
     let slot = &actor.slot;
+    let (spawner, program, chaos) = match &actor.engine {
+        EngineKind::Child { spawner, program, chaos_enabled } => (spawner, program, *chaos_enabled),
+        EngineKind::Server(server) => {
+            slot.attach(owner, |epoch| Link::to_server(epoch, Arc::clone(server)));
+            return Ok(());
+        }
+    };
     if let Some(corpse) = slot.corpse()
         && !corpse.reaped(Duration::ZERO).await
     {
         return Err(Cause::Unreapable);
     }
-    let program = actor.engine.clone().map_err(Cause::NotLoadable)?;
+    let program = program.clone().map_err(Cause::NotLoadable)?;
     look_at_files(slot).await?;
-    let command = EngineCommand { program: program.clone(), chaos: actor.chaos_enabled };
-    let spawned = actor
-        .spawner
+    let environment = device::environment(slot.config().gpu.as_deref(), &|name| std::env::var(name).ok());
+    let command = EngineCommand { program: program.clone(), chaos, environment };
+    let spawned = spawner
         .spawn(command)
         .await
         .map_err(|error| Cause::NotLoadable(format!("cannot start {}: {error}", program.display())))?;
@@ -315,62 +337,14 @@ async fn bury(slot: Arc<EngineSlot>, owner: OwnerId) {
     slot.decide_restart(owner, reaped, Instant::now(), rand::random());
 }
 
-/// One decode of one token: proof that the engine serves, which a heartbeat alone is not. An adopted engine that is
-/// decoding for somebody right now has given that proof.
-async fn canary(slot: Arc<EngineSlot>, owner: OwnerId, epoch: u64, first: bool) {
-    let decodes =
-        slot.link().is_some_and(|link| link.epoch() == epoch && link.pulse().lock().is_decoding(Instant::now()));
-    if decodes && !first {
-        return slot.canary_passed(owner, epoch, Instant::now());
-    }
-    let deadline = if first { FIRST_STEP } else { CANARY };
-    match tokio::time::timeout(deadline, decode_one(&slot, epoch)).await {
-        Ok(Ok(())) => slot.canary_passed(owner, epoch, Instant::now()),
-        Ok(Err(what)) => drop(slot.declare_death(epoch, Cause::CanaryFailed(what), Instant::now())),
-        Err(_) => {
-            let what = format!("no token in {} s", deadline.as_secs());
-            slot.declare_death(epoch, Cause::CanaryFailed(what), Instant::now());
-        }
-    }
-}
-
-async fn decode_one(slot: &Arc<EngineSlot>, epoch: u64) -> Result<(), String> {
-    let spec = JobSpec {
-        job: 0,
-        prompt: Prompt::Text("1".to_owned()),
-        sampling: Sampling { temperature: 0.0, ..Sampling::default() },
-        max_tokens: 1,
-        stop: Vec::new(),
-        replay: Vec::new(),
-        sent_bytes: 0,
-        canary: true,
-        logprobs: None,
-        logit_bias: Vec::new(),
-        grammar: None,
-    };
-    let Some(mut outputs) = slot.submit(epoch, None, spec) else {
-        let same = slot.view().epoch == epoch;
-        return if same { Err("the engine takes no orders".to_owned()) } else { Ok(()) };
-    };
-    loop {
-        match outputs.next().await {
-            Some(JobEvent::Finished { .. }) => return Ok(()),
-            Some(JobEvent::Failed(failure)) => return Err(failure.message),
-            Some(_) => {}
-            // The engine died under the canary: its death is declared already.
-            None => return Ok(()),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::EngineRestart;
+    use crate::{config::EngineRestart, gpu::poison::Poison};
 
     fn view_after(script: impl FnOnce(&Arc<EngineSlot>)) -> SlotView {
         let config = crate::config::LocalConfig::tiny(2);
-        let slot = EngineSlot::new(Arc::new(config), EngineRestart::default());
+        let slot = EngineSlot::new(Arc::new(config), EngineRestart::default(), Poison::default());
         script(&slot);
         slot.view()
     }
@@ -416,13 +390,14 @@ mod tests {
             max_request_tokens: 64,
             parallel: 2,
             has_chat_template: false,
+            chat: crate::tools::ChatTraits::default(),
             layers: 1,
             gpu_layers: 0,
             load_ms: 1,
         };
         SlotView {
             state: GpuState::Warm,
-            has_child: true,
+            is_linked: true,
             adopted: true,
             leases,
             info: Some(Arc::new(info)),

@@ -8,11 +8,12 @@
 pub use crate::{
     domain::{OverrideValue, Rope, RopeScaling, Sampling},
     gguf::KvType,
+    tools::ChatTraits,
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Raised whenever a frame changes shape. Both binaries come from one workspace, so only equality is accepted.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 
 /// Largest payload either side accepts, in bytes. A prompt is at most the edge's body limit; this leaves room above it.
 pub const MAX_FRAME_BYTES: usize = 32 << 20;
@@ -125,6 +126,8 @@ pub struct LoadedInfo {
     pub max_request_tokens: u32,
     pub parallel: u32,
     pub has_chat_template: bool,
+    /// What its chat template can say.
+    pub chat: ChatTraits,
     /// Layers, the output layer included, and how many of them the GPU holds.
     pub layers: u32,
     pub gpu_layers: u32,
@@ -172,8 +175,11 @@ pub struct JobSpec {
     pub logprobs: Option<u8>,
     /// Added to the logits of these token ids before anything else; at most [`MAX_LOGIT_BIAS`] entries, each from -100 to 100.
     pub logit_bias: Vec<(i32, f32)>,
-    /// What the generated text must be.
-    pub grammar: Option<Grammar>,
+    /// What the generated text must be, in llama.cpp's own notation, starting at `root`. The engine checks it before
+    /// llama.cpp sees it; a bad one is `Invalid`.
+    pub grammar: Option<String>,
+    /// Tokens that mark tool calls are text of this job; otherwise they are none.
+    pub markers: bool,
 }
 
 /// Most alternatives per token, as in OpenAI's interface.
@@ -182,20 +188,14 @@ pub const MAX_TOP_LOGPROBS: u8 = 20;
 /// Most entries of `logit_bias`.
 pub const MAX_LOGIT_BIAS: usize = 1024;
 
-/// A constraint on the generated text. The engine checks it before llama.cpp sees it; a bad one is `Invalid`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Grammar {
-    /// llama.cpp's own notation, starting at `root`.
-    Gbnf(String),
-    /// A JSON schema as JSON text; `{"type":"object"}` for any object.
-    JsonSchema(String),
-}
-
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Prompt {
-    /// JSON array of OpenAI chat messages (`role`, `content` as plain string, …), rendered by the model's own chat template.
+    /// JSON array of OpenAI chat messages (`role`, `content` as plain string, `tool_calls` with arguments as objects, …),
+    /// rendered by the model's own chat template.
     Chat {
         messages_json: String,
+        /// JSON array of tools, for templates that show them.
+        tools_json: Option<String>,
     },
     /// Tokenised as it is, with BOS if the model wants it.
     Text(String),
@@ -264,6 +264,8 @@ pub struct JobFailure {
     pub kind: JobFailureKind,
     /// Never contains prompt text.
     pub message: String,
+    /// The request's field at fault, if one is.
+    pub param: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -290,6 +292,9 @@ pub enum EngineChaos {
     /// Let the next decode find no memory.
     OutOfMemory,
 }
+
+/// An engine that obeys chaos dies of a prompt with this in it, as llama.cpp has died of prompts.
+pub const CHAOS_POISON: &str = "spillway-chaos-poison";
 
 /// Why bytes are not a frame.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]

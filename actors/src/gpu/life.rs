@@ -1,5 +1,6 @@
 //! The life of one local target as a state machine: pure, every transition in one function, illegal ones refused.
 
+use super::watchdog::Hang;
 use std::fmt;
 use tokio::time::Instant;
 
@@ -13,7 +14,7 @@ pub enum Cause {
     /// Bytes that are no frame, or a frame out of order.
     Garbage(String),
     /// Silent or stuck for longer than allowed.
-    Hang(String),
+    Hang(Hang),
     CanaryFailed(String),
     LoadFailed(String),
     /// Memory ran out, at the load or in a decode.
@@ -22,6 +23,8 @@ pub enum Cause {
     TakenBack,
     /// The model file or the engine binary is missing or unusable: a restart alone mends nothing.
     NotLoadable(String),
+    /// A server that somebody else runs is not there.
+    Unreachable(String),
     /// SIGKILL was sent and the child is still there.
     Unreapable,
     /// The driver reported an error that a fresh engine cures.
@@ -47,6 +50,7 @@ impl Cause {
             Self::OutOfMemory(_) => "out_of_memory",
             Self::TakenBack => "taken_back",
             Self::NotLoadable(_) => "not_loadable",
+            Self::Unreachable(_) => "unreachable",
             Self::Unreapable => "unreapable",
             Self::Xid(_) => "xid",
             Self::BadGpu(_) => "bad_gpu",
@@ -54,6 +58,40 @@ impl Cause {
             Self::Shutdown => "shutdown",
         }
     }
+}
+
+/// Whose doing an engine's death was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guilt {
+    /// It crashed or got stuck by itself: what it worked on may be why.
+    Inside,
+    /// A signal, the hardware, the driver, or us.
+    Outside,
+    /// The exit status will tell.
+    Unknown,
+}
+
+/// Signals that a process raises against itself.
+const CRASHES: [i32; 6] = [4, 5, 6, 7, 8, 11];
+
+impl Cause {
+    pub fn guilt(&self) -> Guilt {
+        match self {
+            Self::LinkClosed => Guilt::Unknown,
+            Self::Garbage(_) | Self::Hang(Hang::Stuck(_)) => Guilt::Inside,
+            Self::Exited(status) if is_crash(status) => Guilt::Inside,
+            _ => Guilt::Outside,
+        }
+    }
+}
+
+/// Whether a process ended by its own fault, by the status as [`std::process::ExitStatus`] writes it.
+fn is_crash(status: &str) -> bool {
+    let number = |text: &str| text.split_whitespace().next().and_then(|number| number.parse::<i32>().ok());
+    if let Some(signal) = status.strip_prefix("signal: ").and_then(number) {
+        return CRASHES.contains(&signal);
+    }
+    status.strip_prefix("exit status: ").and_then(number).is_some_and(|code| code != 0)
 }
 
 /// What strains a GPU that still serves.
@@ -94,6 +132,7 @@ impl fmt::Display for Cause {
             Self::Hang(what) => write!(f, "engine hangs: {what}"),
             Self::CanaryFailed(what) => write!(f, "canary decode failed: {what}"),
             Self::LoadFailed(what) | Self::NotLoadable(what) => write!(f, "model did not load: {what}"),
+            Self::Unreachable(what) => f.write_str(what),
             Self::OutOfMemory(what) => write!(f, "out of memory: {what}"),
             Self::TakenBack => f.write_str("loaded again with less given up"),
             Self::Unreapable => f.write_str("engine does not die after SIGKILL"),
@@ -279,6 +318,21 @@ mod tests {
         assert_eq!(degraded.next(GpuInput::CanaryPassed).unwrap(), degraded, "a canary does not cool it");
         assert_eq!(degraded.next(GpuInput::Relieved), Some(GpuState::Warm));
         assert_eq!(GpuState::Loading.next(GpuInput::Strained(strain)), None, "first it must serve");
+    }
+
+    #[test]
+    fn a_crash_is_the_engines_own_doing_and_a_kill_is_not() {
+        use std::os::unix::process::ExitStatusExt;
+        let guilt = |raw: i32| Cause::Exited(std::process::ExitStatus::from_raw(raw).to_string()).guilt();
+        for crash in [6, 11, 7, 8, 4, 6 | 0x80, 101 << 8, 1 << 8] {
+            assert_eq!(guilt(crash), Guilt::Inside, "{crash}");
+        }
+        for outside in [9, 15, 0] {
+            assert_eq!(guilt(outside), Guilt::Outside, "{outside}");
+        }
+        assert_eq!(Cause::LinkClosed.guilt(), Guilt::Unknown);
+        assert_eq!(Cause::Hang(Hang::Silent("stopped".into())).guilt(), Guilt::Outside);
+        assert_eq!(Cause::Xid(13).guilt(), Guilt::Outside);
     }
 
     #[tokio::test(start_paused = true)]

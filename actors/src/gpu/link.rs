@@ -1,18 +1,27 @@
-//! The link to one engine child: reads its frames into the slot, writes orders, watches its pulse. It lives as long as
-//! the child and belongs to the slot, so an actor's death does not touch a running stream.
+//! The link to what serves a slot. To an engine child: reads its frames into the slot, writes orders, watches its pulse. To
+//! a server: its address, no more. It belongs to the slot, so an actor's death does not touch a running stream.
 
 use super::{
     frame::{self, EngineChaos, FromEngine, LoadFailureKind, LoadSpec, PROTOCOL_VERSION, ToEngine},
     life::Cause,
     memory::tells_of_no_memory,
     process::{EngineChild, Spawned},
+    server::Server,
     slot::EngineSlot,
-    watchdog::Pulse,
+    watchdog::{Pace, Pulse},
 };
 use crate::task;
 use parking_lot::Mutex;
 use rustix::process::Signal;
-use std::{io, os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{
@@ -37,10 +46,16 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 
 pub struct Link {
     epoch: u64,
-    child: EngineChild,
-    orders: mpsc::Sender<Vec<u8>>,
+    far: Far,
     pulse: Arc<Mutex<Pulse>>,
-    last_words: watch::Receiver<LastWords>,
+    /// Chaos has ended it, or is about to.
+    told_to_die: AtomicBool,
+}
+
+/// What is at the other end.
+enum Far {
+    Child { child: EngineChild, orders: mpsc::Sender<Vec<u8>>, last_words: watch::Receiver<LastWords> },
+    Server(Arc<Server>),
 }
 
 /// What the child's stderr has told, as far as it matters after its death.
@@ -78,12 +93,15 @@ impl Link {
         let pulse = Arc::new(Mutex::new(Pulse::new(Instant::now(), slot.view().stats.pace)));
         let exit = ends.child.exit();
         let (tell, last_words) = watch::channel(LastWords::default());
-        let link = Arc::new(Self { epoch, child: ends.child, orders, pulse: Arc::clone(&pulse), last_words });
+        let pid = ends.child.pid();
+        let far = Far::Child { child: ends.child, orders, last_words };
+        let told_to_die = AtomicBool::new(false);
+        let link = Arc::new(Self { epoch, far, pulse: Arc::clone(&pulse), told_to_die });
         link.send(&ToEngine::Hello { version: PROTOCOL_VERSION, epoch });
         link.send(&ToEngine::Load(load));
         task::detached(write_orders(write, queue));
         task::detached(read_frames(Arc::clone(slot), epoch, read, Arc::clone(&pulse)));
-        task::detached(watch_pulse(Arc::clone(slot), epoch, pulse, link.pid()));
+        task::detached(watch_pulse(Arc::clone(slot), epoch, pulse, pid));
         task::detached(watch_exit(Arc::clone(slot), epoch, exit));
         let name = slot.name().to_owned();
         task::detached(pass_log(name.clone(), ends.stdout, None));
@@ -91,8 +109,25 @@ impl Link {
         link
     }
 
-    pub const fn pid(&self) -> u32 {
-        self.child.pid()
+    /// A link to a server that is there already, or is said to be.
+    pub fn to_server(epoch: u64, server: Arc<Server>) -> Arc<Self> {
+        let pulse = Arc::new(Mutex::new(Pulse::new(Instant::now(), Pace::default())));
+        Arc::new(Self { epoch, far: Far::Server(server), pulse, told_to_die: AtomicBool::new(false) })
+    }
+
+    /// `None` for a server: its processes are its own business.
+    pub const fn pid(&self) -> Option<u32> {
+        match &self.far {
+            Far::Child { child, .. } => Some(child.pid()),
+            Far::Server(_) => None,
+        }
+    }
+
+    pub const fn server(&self) -> Option<&Arc<Server>> {
+        match &self.far {
+            Far::Child { .. } => None,
+            Far::Server(server) => Some(server),
+        }
     }
 
     pub const fn epoch(&self) -> u64 {
@@ -103,28 +138,42 @@ impl Link {
         &self.pulse
     }
 
-    /// Queues an order. `false`: the queue is full or the writer is gone; the watchdog or the reader tells why.
+    /// Queues an order. `false`: the queue is full or the writer is gone, and the watchdog or the reader tells why; or a
+    /// server is there, which takes none.
     pub fn send(&self, order: &ToEngine) -> bool {
+        let Far::Child { orders, .. } = &self.far else { return false };
         let mut bytes = Vec::new();
-        frame::encode(order, &mut bytes).is_ok() && self.orders.try_send(bytes).is_ok()
+        frame::encode(order, &mut bytes).is_ok() && orders.try_send(bytes).is_ok()
     }
 
     pub fn kill(&self) {
-        let _ = self.child.signal(Signal::KILL);
+        if let Far::Child { child, .. } = &self.far {
+            let _ = child.signal(Signal::KILL);
+        }
     }
 
+    /// For chaos: what the child dies of from now on is nobody's fault.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        self.child.signal(signal)
+        let Far::Child { child, .. } = &self.far else { return Err(io::ErrorKind::Unsupported.into()) };
+        self.told_to_die.store(true, Ordering::Release);
+        child.signal(signal)
     }
 
+    /// As [`signal`](Self::signal).
     pub fn chaos(&self, chaos: EngineChaos) {
+        self.told_to_die.store(true, Ordering::Release);
         self.send(&ToEngine::Chaos(chaos));
+    }
+
+    pub fn was_told_to_die(&self) -> bool {
+        self.told_to_die.load(Ordering::Acquire)
     }
 
     /// The line with which a dead child told that memory had run out, if it did: llama.cpp ends the process where it could
     /// have said so. Waits for the end of its output, at most `bound`.
     pub async fn ran_out_of_memory(&self, bound: Duration) -> Option<String> {
-        let mut words = self.last_words.clone();
+        let Far::Child { last_words, .. } = &self.far else { return None };
+        let mut words = last_words.clone();
         let _ = tokio::time::timeout(bound, words.wait_for(|words| words.ended.is_some())).await;
         let words = words.borrow().clone();
         let (line, at) = words.no_memory?;
@@ -133,9 +182,10 @@ impl Link {
         (end.saturating_duration_since(at) < LAST_WORDS).then_some(line)
     }
 
-    /// Waits until the child is reaped, at most `bound`.
+    /// Waits until the child is reaped, at most `bound`. Of a server there is nothing to reap.
     pub async fn reaped(&self, bound: Duration) -> bool {
-        let mut exit = self.child.exit();
+        let Far::Child { child, .. } = &self.far else { return true };
+        let mut exit = child.exit();
         matches!(tokio::time::timeout(bound, exit.wait_for(Option::is_some)).await, Ok(Ok(_)))
     }
 }

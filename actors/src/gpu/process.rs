@@ -42,6 +42,8 @@ pub struct EngineCommand {
     pub program: PathBuf,
     /// Lets the engine obey chaos frames.
     pub chaos: bool,
+    /// Set in its environment, over what it would inherit: which GPUs it may see.
+    pub environment: Vec<(&'static str, String)>,
 }
 
 /// A started engine: its process, the gateway's end of its socket, and its output pipes.
@@ -126,6 +128,7 @@ fn spawn(command: &EngineCommand) -> io::Result<Spawned> {
         .env_clear()
         .envs(std::env::vars_os().filter(|(name, _)| is_allowed(name)))
         .env("GGML_NO_BACKTRACE", "1")
+        .envs(command.environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -187,7 +190,8 @@ mod tests {
     async fn a_missing_binary_is_an_error_and_the_thread_goes_on() {
         let spawner = Spawner::start().unwrap();
         for _ in 0..2 {
-            let command = EngineCommand { program: "/nonexistent/engine".into(), chaos: false };
+            let command =
+                EngineCommand { program: "/nonexistent/engine".into(), chaos: false, environment: Vec::new() };
             assert_eq!(spawner.spawn(command).await.unwrap_err().kind(), io::ErrorKind::NotFound);
         }
     }
@@ -197,7 +201,10 @@ mod tests {
         let spawner = Spawner::start().unwrap();
         // `cat` ignores the extra arguments' meaning by failing on them; `sleep` would too. A shell script would need
         // a file: `yes` prints until its pipe is full and then blocks, whatever its arguments.
-        let spawned = spawner.spawn(EngineCommand { program: "yes".into(), chaos: false }).await.unwrap();
+        let spawned = spawner
+            .spawn(EngineCommand { program: "yes".into(), chaos: false, environment: Vec::new() })
+            .await
+            .unwrap();
         let mut exit = spawned.child.exit();
         drop(spawned.child);
         let status = tokio::time::timeout(std::time::Duration::from_secs(5), exit.wait_for(Option::is_some)).await;

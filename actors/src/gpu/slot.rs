@@ -2,28 +2,32 @@
 //! an engine death, and only once per epoch. Actors come and go; the slot and its child stay.
 
 mod health;
+mod jobs;
 mod lease;
 mod memory;
+mod server;
 mod view;
 
 pub use health::Condemned;
 pub use lease::{JobStream, Lease};
-pub use view::{SlotStats, SlotView};
+pub use view::{Answered, SlotStats, SlotView};
 
 use super::{
-    frame::{FromEngine, JobEvent, JobId, JobOutput, JobSpec, LoadedInfo, ToEngine},
+    frame::{JobEvent, JobId, LoadedInfo, ToEngine},
     ladder::Ladder,
-    life::{Cause, GpuInput, GpuState, Strain},
+    life::{Cause, GpuInput, GpuState, Guilt, Strain},
     link::Link,
+    poison::{DeathId, Poison},
 };
 use crate::{
     config::{EngineRestart, LocalConfig},
+    domain::ChatRequest,
     observe,
     supervise::policy::{EngineDeath, EngineDeaths, EngineVerdict},
 };
 use parking_lot::Mutex;
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, VecDeque},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -58,6 +62,14 @@ struct Sink {
     since: Instant,
 }
 
+/// Who takes a lease.
+#[derive(Debug, Clone)]
+pub struct Tenant {
+    pub request: Arc<ChatRequest>,
+    /// Takes nobody beside it: an engine may have died of it.
+    pub alone: bool,
+}
+
 struct Inner {
     state: GpuState,
     epoch: u64,
@@ -68,7 +80,7 @@ struct Inner {
     /// The last child's link after its death, until its successor is attached: it tells when the process is gone.
     corpse: Option<Arc<Link>>,
     info: Option<Arc<LoadedInfo>>,
-    leases: HashSet<u64>,
+    leases: HashMap<u64, Tenant>,
     sinks: HashMap<JobId, Sink>,
     deaths: EngineDeaths,
     /// The latest deaths, newest last: a slow flight may ask after one when the next has happened.
@@ -92,10 +104,12 @@ pub struct EngineSlot {
     inner: Mutex<Inner>,
     view: watch::Sender<SlotView>,
     next_id: AtomicU64,
+    poison: Poison,
 }
 
 impl EngineSlot {
-    pub fn new(config: Arc<LocalConfig>, limits: EngineRestart) -> Arc<Self> {
+    /// `poison`: what all slots together know of requests that end engines.
+    pub fn new(config: Arc<LocalConfig>, limits: EngineRestart, poison: Poison) -> Arc<Self> {
         let inner = Inner {
             state: GpuState::Cold,
             epoch: 1,
@@ -104,7 +118,7 @@ impl EngineSlot {
             link: None,
             corpse: None,
             info: None,
-            leases: HashSet::new(),
+            leases: HashMap::new(),
             sinks: HashMap::new(),
             deaths: EngineDeaths::default(),
             deaths_seen: VecDeque::new(),
@@ -116,7 +130,7 @@ impl EngineSlot {
             seen: memory::Seen::default(),
         };
         let view = watch::Sender::new(SlotView::cold(&inner.ladder));
-        Arc::new(Self { config, limits, inner: Mutex::new(inner), view, next_id: AtomicU64::new(1) })
+        Arc::new(Self { config, limits, inner: Mutex::new(inner), view, next_id: AtomicU64::new(1), poison })
     }
 
     pub fn config(&self) -> &LocalConfig {
@@ -157,10 +171,12 @@ impl EngineSlot {
             owned: inner.owner.is_some(),
             adopted: inner.adopted,
             leases: inner.leases.len(),
+            alone: inner.has_lone_tenant(),
             parallel: inner.ladder.plan().parallel as usize,
             info: inner.info.clone(),
-            has_child: inner.link.is_some(),
-            engine_pid: inner.link.as_ref().map(|link| link.pid()),
+            is_linked: inner.link.is_some(),
+            is_server: self.config.server.is_some(),
+            engine_pid: inner.link.as_ref().and_then(|link| link.pid()),
             stats: inner.stats,
             drain_until: inner.condemned.as_ref().map(|condemned| condemned.drain_until),
             climbs_at: inner.ladder.climbs_at(),
@@ -206,16 +222,18 @@ impl EngineSlot {
         }
     }
 
-    /// Registers a freshly spawned child. Refused when the caller is no longer the owner, or a child is there already.
+    /// Registers a freshly spawned child, or a server. Refused when the caller is no longer the owner, or a child is there already.
     pub fn attach(&self, owner: OwnerId, make: impl FnOnce(u64) -> Arc<Link>) -> bool {
         let mut inner = self.inner.lock();
         if inner.owner != Some(owner) || inner.link.is_some() || inner.state.next(GpuInput::ChildSpawned).is_none() {
             return false;
         }
-        inner.link = Some(make(inner.epoch));
+        let link = make(inner.epoch);
+        // A child says itself what it has loaded.
+        inner.info = link.server().map(|_| Arc::new(super::server::info(&self.config)));
+        inner.link = Some(link);
         inner.corpse = None;
         inner.condemned = None;
-        inner.info = None;
         inner.adopted = false;
         inner.serving_since = None;
         self.transition(&mut inner, GpuInput::ChildSpawned);
@@ -251,17 +269,25 @@ impl EngineSlot {
     /// Declares the engine of `epoch` dead: epoch + 1 first, then leases and jobs are revoked, then the child is
     /// killed. A second declaration for the same epoch is ignored. Returns whether this call was the first.
     pub fn declare_death(&self, epoch: u64, cause: Cause, now: Instant) -> bool {
-        let link = {
+        let guilt = cause.guilt();
+        let (working, link) = {
             let mut inner = self.inner.lock();
             if inner.epoch != epoch || inner.link.is_none() {
                 return false;
             }
-            self.bury(&mut inner, cause, now)
+            let working = inner.working();
+            (working, self.bury(&mut inner, cause, now))
         };
         if let Some(link) = link {
+            let guilt = if link.was_told_to_die() { Guilt::Outside } else { guilt };
+            self.poison.died(self.death_id(epoch), &working, guilt, now);
             link.kill();
         }
         true
+    }
+
+    fn death_id(&self, epoch: u64) -> DeathId {
+        (self.name().to_owned(), epoch)
     }
 
     /// A start failed before there was a child (no binary, no file).
@@ -301,6 +327,7 @@ impl EngineSlot {
     pub fn refine_cause(&self, epoch: u64, status: &str) {
         let mut inner = self.inner.lock();
         let better = Cause::Exited(status.to_owned());
+        self.poison.resolve(&self.death_id(epoch), better.guilt(), Instant::now());
         if let Some(death) = inner.deaths_seen.iter_mut().find(|death| death.epoch == epoch)
             && death.cause == Cause::LinkClosed
         {
@@ -349,6 +376,7 @@ impl EngineSlot {
             (Some(Cause::NotLoadable(_)), _) => EngineDeath::NotLoadable,
             (Some(Cause::OutOfMemory(_)), _) => EngineDeath::Exhausted,
             (_, Some(since)) => EngineDeath::AfterServing(now.duration_since(since)),
+            (Some(Cause::Unreachable(_)), None) => EngineDeath::Absent,
             (_, None) => EngineDeath::FailedStart,
         };
         let input = match inner.deaths.on_death(&self.limits, kind, now, jitter) {
@@ -358,37 +386,6 @@ impl EngineSlot {
         };
         self.transition(&mut inner, input);
         self.publish(&inner);
-    }
-
-    /// One frame from the engine of `epoch`; frames of an older epoch are dropped, so no token is sent twice.
-    pub(crate) fn on_frame(&self, epoch: u64, frame: FromEngine, now: Instant) -> Result<(), Cause> {
-        let mut inner = self.inner.lock();
-        if inner.epoch != epoch {
-            return Ok(());
-        }
-        match frame {
-            FromEngine::Loaded(info) => {
-                self.loaded(&mut inner, &info);
-                inner.info = Some(Arc::new(info));
-                self.publish(&inner);
-            }
-            FromEngine::Heartbeat(beat) => observe::kv_usage(self.name(), beat.kv_used, beat.kv_total),
-            FromEngine::Step { epoch: tag, outputs, .. } if tag == epoch => {
-                let held = inner.leases.len();
-                for output in outputs {
-                    deliver(&mut inner, output, now)?;
-                }
-                if inner.leases.len() != held {
-                    observe::leases(self.name(), inner.leases.len());
-                    self.publish(&inner);
-                }
-                if let Some(pace) = inner.link.as_ref().map(|link| link.pulse().lock().pace()) {
-                    inner.stats.learn(pace, now);
-                }
-            }
-            _ => {}
-        }
-        Ok(())
     }
 
     /// Ends the child in good order: `Stop`, then the socket's end. The state becomes Cold.
@@ -412,15 +409,16 @@ impl EngineSlot {
         self.inner.lock().link.clone()
     }
 
-    /// Takes one of the `parallel` places, if the slot serves and one is free.
-    pub fn try_lease(self: &Arc<Self>) -> Option<Lease> {
+    /// Takes one of the `parallel` places, if the slot serves and one is free; all of them for who must be alone.
+    pub fn try_lease(self: &Arc<Self>, tenant: Tenant) -> Option<Lease> {
         let mut inner = self.inner.lock();
         let serving = inner.state.serves() && inner.adopted && inner.owner.is_some() && inner.link.is_some();
-        if !serving || inner.leases.len() >= inner.ladder.plan().parallel as usize {
+        let places = if tenant.alone { 1 } else { inner.ladder.plan().parallel as usize };
+        if !serving || inner.leases.len() >= places || inner.has_lone_tenant() {
             return None;
         }
         let id = self.next_id();
-        inner.leases.insert(id);
+        inner.leases.insert(id, tenant);
         observe::leases(self.name(), inner.leases.len());
         self.publish(&inner);
         Some(Lease::new(Arc::clone(self), inner.epoch, id))
@@ -430,48 +428,21 @@ impl EngineSlot {
     #[cfg(test)]
     pub(crate) fn lease_without_engine(self: &Arc<Self>) -> Option<Lease> {
         let mut inner = self.inner.lock();
-        if inner.leases.len() >= self.config.parallel as usize {
+        if inner.leases.len() >= inner.ladder.plan().parallel as usize {
             return None;
         }
         let id = self.next_id();
-        inner.leases.insert(id);
+        let request = Arc::new(ChatRequest::plain(""));
+        inner.leases.insert(id, Tenant { request, alone: false });
         self.publish(&inner);
         Some(Lease::new(Arc::clone(self), inner.epoch, id))
     }
 
     pub(crate) fn release(&self, id: u64) {
         let mut inner = self.inner.lock();
-        if inner.leases.remove(&id) {
+        if inner.leases.remove(&id).is_some() {
             observe::leases(self.name(), inner.leases.len());
             self.publish(&inner);
-        }
-    }
-
-    /// Hands a job to the engine of `epoch`. `None` when that engine is gone.
-    pub(crate) fn submit(self: &Arc<Self>, epoch: u64, lease: Option<u64>, mut spec: JobSpec) -> Option<JobStream> {
-        let job = self.next_id();
-        spec.job = job;
-        // The engine sends at most one Accepted, one Piece per token and one end: this channel cannot fill up.
-        let capacity = spec.max_tokens as usize + 8;
-        let (events, outputs) = mpsc::channel(capacity);
-        let mut inner = self.inner.lock();
-        let link = inner.link.clone().filter(|_| inner.epoch == epoch)?;
-        inner.sinks.insert(job, Sink { events, next_seq: 0, lease, since: Instant::now() });
-        if !link.send(&ToEngine::Submit(Box::new(spec))) {
-            inner.sinks.remove(&job);
-            return None;
-        }
-        Some(JobStream::new(Arc::clone(self), epoch, job, outputs))
-    }
-
-    /// The receiver of `job` has gone.
-    pub(crate) fn cancel(&self, epoch: u64, job: JobId) {
-        let mut inner = self.inner.lock();
-        if inner.epoch == epoch
-            && inner.sinks.remove(&job).is_some()
-            && let Some(link) = &inner.link
-        {
-            link.send(&ToEngine::Cancel { job });
         }
     }
 
@@ -479,32 +450,10 @@ impl EngineSlot {
     pub(crate) fn is_on_cpu(&self) -> bool {
         self.view.borrow().info.as_ref().is_some_and(|info| !info.on_gpu)
     }
-
-    /// Whether some job waits for an output.
-    pub(crate) fn has_jobs(&self) -> bool {
-        !self.inner.lock().sinks.is_empty()
-    }
 }
 
-/// Passes one output to its job's channel; a gap in its sequence numbers means that the link cannot be trusted.
-fn deliver(inner: &mut Inner, output: JobOutput, now: Instant) -> Result<(), Cause> {
-    let Some(sink) = inner.sinks.get_mut(&output.job) else { return Ok(()) };
-    if output.seq != sink.next_seq {
-        return Err(Cause::Garbage(format!("job output {} where {} was due", output.seq, sink.next_seq)));
+impl Inner {
+    fn has_lone_tenant(&self) -> bool {
+        self.leases.values().any(|tenant| tenant.alone)
     }
-    sink.next_seq += 1;
-    let ended = matches!(output.event, JobEvent::Finished { .. } | JobEvent::Failed(_));
-    let delivered = sink.events.try_send(output.event).is_ok();
-    if ended {
-        if let Some(Sink { lease: Some(lease), since, .. }) = inner.sinks.remove(&output.job) {
-            inner.leases.remove(&lease);
-            inner.stats.record_service(now.duration_since(since).as_secs_f64());
-        }
-    } else if !delivered {
-        inner.sinks.remove(&output.job);
-        if let Some(link) = &inner.link {
-            link.send(&ToEngine::Cancel { job: output.job });
-        }
-    }
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! When silence or a long step is a hang. Pure: the link feeds it what it hears and asks at each tick.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 use tokio::time::Instant;
 
 /// Silence (no frame at all) that means a hang, once the child has said Hello.
@@ -40,6 +40,23 @@ pub struct Pulse {
     /// Last time a step began or ended, or nobody waited for one.
     stirred: Instant,
     pace: Pace,
+}
+
+/// What a hang looks like from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Hang {
+    /// Nothing at all is heard: the process is stopped, or the machine starves it.
+    Silent(String),
+    /// Its heart beats and its work does not go on: what it works on may be why.
+    Stuck(String),
+}
+
+impl fmt::Display for Hang {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Silent(what) | Self::Stuck(what) => f.write_str(what),
+        }
+    }
 }
 
 /// How fast an engine decodes, as measured; 0 = not measured yet.
@@ -154,7 +171,7 @@ impl Pulse {
     }
 
     /// Called at every tick: what kind of hang this is, if it is one. `busy`: some job waits for an output.
-    pub fn hang(&mut self, now: Instant, busy: bool) -> Option<String> {
+    pub fn hang(&mut self, now: Instant, busy: bool) -> Option<Hang> {
         let own_gap = now.duration_since(self.ticked);
         self.ticked = now;
         if own_gap > OWN_GAP {
@@ -169,10 +186,10 @@ impl Pulse {
         let silent = now.duration_since(self.heard);
         let allowed = if self.phase == Phase::Hello { HELLO } else { SILENCE };
         if silent > allowed {
-            return Some(format!("silent for {} ms", silent.as_millis()));
+            return Some(Hang::Silent(format!("silent for {} ms", silent.as_millis())));
         }
         if self.phase == Phase::Loading && now.duration_since(self.progressed) > LOAD_STALL {
-            return Some(format!("no load progress for {} s", LOAD_STALL.as_secs()));
+            return Some(Hang::Stuck(format!("no load progress for {} s", LOAD_STALL.as_secs())));
         }
         if !busy {
             self.stirred = now;
@@ -180,10 +197,12 @@ impl Pulse {
         let Some((began, tokens)) = self.step else {
             // A heart that beats beside jobs that nobody works on.
             let still = now.duration_since(self.stirred);
-            return (still > NO_STEP).then(|| format!("jobs wait and no step began for {} ms", still.as_millis()));
+            let what = || Hang::Stuck(format!("jobs wait and no step began for {} ms", still.as_millis()));
+            return (still > NO_STEP).then(what);
         };
         let took = now.duration_since(began);
-        (took > self.step_limit(tokens)).then(|| format!("a step of {tokens} tokens takes {} ms", took.as_millis()))
+        let what = || Hang::Stuck(format!("a step of {tokens} tokens takes {} ms", took.as_millis()));
+        (took > self.step_limit(tokens)).then(what)
     }
 
     fn step_limit(&self, tokens: u32) -> Duration {

@@ -4,7 +4,7 @@
 use super::*;
 use crate::{
     config::{EngineRestart, LocalConfig},
-    gpu::EngineSlot,
+    gpu::{EngineSlot, poison::Poison},
 };
 use proptest::{prelude::*, test_runner::Config as Cases};
 
@@ -95,7 +95,7 @@ impl Machine {
         let restart = EngineRestart::default();
         Self {
             table: JobTable::new(4),
-            slot: EngineSlot::new(Arc::new(LocalConfig::tiny(PARALLEL)), restart),
+            slot: EngineSlot::new(Arc::new(LocalConfig::tiny(PARALLEL)), restart, Poison::default()),
             config,
             open: Vec::new(),
             limit: 4,

@@ -11,7 +11,10 @@ use crate::{
     chaos::{self, Fault},
     classify::{Basis, Classification},
     domain::{ErrorKind, GatewayError},
-    gpu::{EngineSlot, GpuMsg, SlotView},
+    gpu::{
+        GpuMsg, SlotView, Tenant,
+        poison::{Mark, Verdict},
+    },
     jobs::{Job, TargetKey},
     observe,
     supervise::Address,
@@ -20,6 +23,7 @@ use crate::{
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent, rpc::CallResult};
 use serde::Serialize;
 use std::{
+    cell::OnceCell,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
@@ -73,6 +77,8 @@ struct Waiting {
     job: Arc<Job>,
     grade: Classification,
     conversation: Conversation,
+    /// What it is known by to who keeps poison from engines; made when it is first asked for.
+    mark: OnceCell<Mark>,
     reply_to: RouteReply,
     since: Instant,
 }
@@ -84,6 +90,19 @@ pub struct RouterState {
     seen: Vec<(u64, bool)>,
     ticker: Option<Owned>,
     _watchers: Vec<Owned>,
+}
+
+/// Slots that grant no lease to who is looked at next.
+#[derive(Default)]
+struct Closed {
+    all: bool,
+    slots: Vec<usize>,
+}
+
+impl Closed {
+    fn is(&self, slot: usize) -> bool {
+        self.all || self.slots.contains(&slot)
+    }
 }
 
 /// What becomes of one routing question now; `None` = it waits.
@@ -160,10 +179,12 @@ impl RouterActor {
         drop(job.take_lease());
         state.queue.retain(|waiting| waiting.job.seq != job.seq);
         let conversation = self.fleet.sessions.conversation(&job.request);
-        let waiting = Waiting { job, grade, conversation, reply_to, since: Instant::now() };
+        let waiting = Waiting { job, grade, conversation, mark: OnceCell::new(), reply_to, since: Instant::now() };
         let clouds = self.fleet.clouds(waiting.since);
         let locals = self.fleet.locals(state.queue.len(), waiting.since);
-        match self.answer(&waiting, &locals, &clouds, state.queue.is_empty()) {
+        // Nobody overtakes who waits already.
+        let mut closed = Closed { all: !state.queue.is_empty(), ..Closed::default() };
+        match self.answer(&waiting, &locals, &clouds, &mut closed) {
             Some(reply) => reply_with(waiting, reply, &self.fleet.sessions),
             None => {
                 let at = state.queue.partition_point(|other| other.job.seq < waiting.job.seq);
@@ -172,13 +193,16 @@ impl RouterActor {
         }
     }
 
-    /// Plans, and takes a lease if the plan begins with a local target whose turn it is.
-    fn answer(&self, waiting: &Waiting, locals: &[LocalFacts], clouds: &[CloudFacts], may_lease: bool) -> Answer {
+    /// Plans, and takes a lease if the plan begins with a local target whose turn it is. Who must be alone and cannot be
+    /// yet closes its targets to those behind it, so that they empty.
+    fn answer(&self, waiting: &Waiting, locals: &[LocalFacts], clouds: &[CloudFacts], closed: &mut Closed) -> Answer {
         let progress = waiting.job.progress();
         let now = Instant::now();
         let recalled = self.fleet.sessions.recall(&waiting.conversation, now);
         let time_left = Some(waiting.job.deadline.saturating_duration_since(now));
-        let ask = Ask { recalled, time_left, ..Ask::new(&waiting.job.request, &waiting.grade, &progress) };
+        let poison = &self.fleet.poison;
+        let verdict = poison.verdict_of(|| *waiting.mark.get_or_init(|| poison.mark(&waiting.job.request)), now);
+        let ask = Ask { recalled, time_left, verdict, ..Ask::new(&waiting.job.request, &waiting.grade, &progress) };
         let config = &waiting.job.config;
         let (router, default_output) = (&config.router, config.ledger.default_output_tokens);
         let around = Surroundings { locals, clouds, router, default_output, budget: Budget::default() };
@@ -192,16 +216,21 @@ impl RouterActor {
         if matches!(first.key, TargetKey::Cloud { .. }) {
             return decided(waiting, first.clone(), &plan);
         }
-        if !may_lease {
-            return None;
-        }
+        let alone = verdict == Verdict::Alone;
         // Any local target before the first cloud one will do.
         for candidate in plan.candidates.iter() {
             let TargetKey::Gpu { slot, epoch } = candidate.key else { break };
-            let lease = self.fleet.slots.get(slot).and_then(EngineSlot::try_lease).filter(|l| l.epoch() == epoch);
-            if let Some(lease) = lease {
+            if closed.is(slot) {
+                continue;
+            }
+            let tenant = Tenant { request: Arc::clone(&waiting.job.request), alone };
+            let lease = self.fleet.slots.get(slot).and_then(|slot| slot.try_lease(tenant));
+            if let Some(lease) = lease.filter(|lease| lease.epoch() == epoch) {
                 waiting.job.put_lease(lease);
                 return decided(waiting, candidate.clone(), &plan);
+            }
+            if alone {
+                closed.slots.push(slot);
             }
         }
         None
@@ -217,6 +246,7 @@ impl RouterActor {
         let now = Instant::now();
         let clouds = self.fleet.clouds(now);
         let mut kept = Vec::with_capacity(state.queue.len());
+        let mut closed = Closed::default();
         let mut rest = std::mem::take(&mut state.queue).into_iter();
         for waiting in rest.by_ref() {
             if waiting.reply_to.is_closed() || waiting.job.is_cancelled() {
@@ -233,7 +263,7 @@ impl RouterActor {
                 kept.push(waiting);
                 break;
             }
-            match self.answer(&waiting, &locals, &clouds, true) {
+            match self.answer(&waiting, &locals, &clouds, &mut closed) {
                 Some(reply) => reply_with(waiting, reply, &self.fleet.sessions),
                 None => kept.push(waiting),
             }

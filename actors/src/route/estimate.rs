@@ -6,7 +6,10 @@ use super::{
     plan::{Candidate, Reason},
     policy::Standing,
 };
-use crate::domain::{CloudBound, NanoUsd, Price};
+use crate::{
+    domain::{CloudBound, NanoUsd, Price},
+    gpu::poison::Verdict,
+};
 use std::time::Duration;
 
 /// Assumed time per output token of a cloud model that was not measured yet.
@@ -30,7 +33,10 @@ pub(super) fn local_candidate(local: &LocalFacts, ask: Ask<'_>, size: Size) -> C
     let cached = ask.recalled.cached_at(key).map(|tokens| tokens.min(size.prompt));
     let fresh = size.prompt - cached.filter(|_| local.abilities.prefix_cache).unwrap_or(0);
     let stats = &local.believed;
-    let wait = if local.view.free() > local.queued {
+    let wait = if ask.verdict == Verdict::Alone && local.view.leases > 0 {
+        // Until the last of those who run there has ended.
+        stats.expected_wait(0, 1)
+    } else if local.view.free() > local.queued {
         Duration::ZERO
     } else {
         stats.expected_wait(local.queued, local.view.parallel)

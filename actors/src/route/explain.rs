@@ -5,7 +5,7 @@ use super::{
     classifier::grade,
     facts::{Ask, Budget, CloudFacts, LocalFacts, Surroundings},
     fleet::Fleet,
-    gates::Gate,
+    gates::{Gate, is_tokens},
     plan::{ATTEMPTS, Candidate, Steps, steps},
     policy::{self, Standing, Tier},
 };
@@ -14,7 +14,7 @@ use crate::{
     cloud::Provider,
     config::Config,
     domain::{ChatRequest, Complexity, GatewayError, Needs},
-    gpu::{EngineSlot, life::GpuState},
+    gpu::{EngineSlot, life::GpuState, poison::Poison},
     jobs::{Progress, TargetKey},
 };
 use serde::Serialize;
@@ -128,7 +128,11 @@ pub fn explain(request: &ChatRequest, config: &Config, fleet: &Fleet, queued: us
 /// # Errors
 /// A provider's client cannot be built.
 pub fn explain_at_rest(request: &ChatRequest, config: &Config, now: Instant) -> Result<Explanation, GatewayError> {
-    let slots = config.locals.iter().map(|local| EngineSlot::new(Arc::clone(local), config.supervision.gpu)).collect();
+    let slots = config
+        .locals
+        .iter()
+        .map(|local| EngineSlot::new(Arc::clone(local), config.supervision.gpu, Poison::default()))
+        .collect();
     let providers = config.clouds.iter().map(|cloud| Provider::new(Arc::clone(cloud))).collect::<Result<_, _>>()?;
     let fleet = Fleet { slots, providers, ..Fleet::default() };
     let (mut locals, clouds) = (fleet.locals(0, now), fleet.clouds(now));
@@ -199,11 +203,13 @@ fn why_stopped(gate: Gate, ask: Ask<'_>, missing: Needs, window: u64, state: &st
         Gate::LocalOnly => "the request may not leave this machine".to_owned(),
         Gate::KeyPolicy => "the request's key may not use it".to_owned(),
         Gate::Abilities if missing.any() => format!("does not take {}", missing.field_names().join(", ")),
-        Gate::Abilities => "cannot read token ids".to_owned(),
+        Gate::Abilities if is_tokens(ask) => "cannot read token ids".to_owned(),
+        Gate::Abilities => "no grammar stands for the schema asked for".to_owned(),
         Gate::Wire => "its wire format has no words for what the request asks".to_owned(),
         Gate::Context => format!("the prompt is too long for its {window} tokens"),
         Gate::Budget => "costs more than is left of the budget".to_owned(),
         Gate::Tried => "was tried already".to_owned(),
+        Gate::Barred => "an engine died of this prompt lately".to_owned(),
         Gate::State => state.to_owned(),
         Gate::Output => {
             format!("max_tokens {} does not fit its {window} tokens", ask.request.max_tokens.unwrap_or_default())

@@ -6,8 +6,8 @@ use crate::{
     classify::Classification,
     cloud::CloudView,
     config::{PrefillStyle, RouterConfig, Wire},
-    domain::{ChatRequest, ModelName, NanoUsd, Needs, Price, TargetName},
-    gpu::{SlotView, slot::SlotStats},
+    domain::{ChatRequest, Input, ModelName, NanoUsd, Needs, Premises, Price, TargetName, Unmet},
+    gpu::{SlotView, poison::Verdict, slot::SlotStats},
     jobs::{Progress, TargetKey},
 };
 use std::time::Duration;
@@ -20,16 +20,38 @@ pub struct Abilities {
     pub token_prompts: bool,
     /// Does not read again what it has read of a conversation.
     pub prefix_cache: bool,
+    /// Schemas are obeyed by a grammar of ours, so those that no grammar stands for are not.
+    pub own_grammar: bool,
 }
 
 impl Abilities {
-    /// Plain text, or token ids of its own tokenizer.
-    pub const LOCAL: Self = Self { offers: Needs::NONE, token_prompts: true, prefix_cache: false };
+    /// What our own engine does: one choice of text, or token ids of its own tokenizer; tools and schemas by grammar.
+    pub const LOCAL: Self = Self {
+        offers: Needs { tools: true, response_format: true, logprobs: true, logit_bias: true, ..Needs::NONE },
+        token_prompts: true,
+        prefix_cache: false,
+        own_grammar: true,
+    };
+    /// A server of the operator's, with what its configuration says it can do.
+    pub const fn of_server(offers: Needs) -> Self {
+        Self { offers, token_prompts: false, prefix_cache: true, own_grammar: false }
+    }
+
     /// Everything but token ids: what a model refuses, its provider says.
-    pub const CLOUD: Self = Self { offers: Needs::ALL, token_prompts: false, prefix_cache: true };
+    pub const CLOUD: Self = Self { offers: Needs::ALL, token_prompts: false, prefix_cache: true, own_grammar: false };
 
     pub fn missing(self, needs: Needs) -> Needs {
         needs.without(self.offers)
+    }
+
+    /// What keeps the request from a target that offers all it needs.
+    pub fn unmet(self, request: &ChatRequest) -> Option<&Unmet> {
+        request.output.unmet.as_ref().filter(|_| self.own_grammar)
+    }
+
+    pub fn serves(self, request: &ChatRequest) -> bool {
+        let reads = self.token_prompts || !matches!(request.input, Input::Tokens(_));
+        reads && !self.missing(request.needs).any() && self.unmet(request).is_none()
     }
 }
 
@@ -74,6 +96,10 @@ pub struct LocalFacts {
     pub default_output: u32,
     pub max_output: u32,
     pub abilities: Abilities,
+    /// Whether what must stay local may go there.
+    pub premises: Premises,
+    /// How it continues an answer from its text, if it does. Our own engine replays tokens instead.
+    pub prefill: PrefillStyle,
     pub health: TargetHealth,
 }
 
@@ -146,12 +172,14 @@ pub struct Ask<'a> {
     pub recalled: Recalled,
     /// Until the request's deadline; `None` = not known.
     pub time_left: Option<Duration>,
+    /// Whether engines die of it.
+    pub verdict: Verdict,
 }
 
 impl<'a> Ask<'a> {
     /// A request of an unknown conversation.
     pub const fn new(request: &'a ChatRequest, grade: &'a Classification, progress: &'a Progress) -> Self {
-        Self { request, grade, progress, recalled: Recalled::NOTHING, time_left: None }
+        Self { request, grade, progress, recalled: Recalled::NOTHING, time_left: None, verdict: Verdict::Free }
     }
 
     /// Whether the request's key may use this target; without a key everything may be used.
@@ -184,7 +212,7 @@ pub struct Size {
 impl Size {
     pub fn of(request: &ChatRequest) -> Self {
         let prompt = request.estimated_prompt_tokens();
-        let is_exact = matches!(request.input, crate::domain::Input::Tokens(_));
+        let is_exact = matches!(request.input, Input::Tokens(_));
         Self {
             prompt,
             prompt_least: if is_exact { prompt } else { prompt / 2 },

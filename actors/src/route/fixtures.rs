@@ -3,11 +3,12 @@
 use super::facts::{Abilities, CloudFacts, LocalFacts, TargetHealth};
 use crate::{
     cloud::CloudView,
-    config::{ClassifierKind, EngineRestart, LocalConfig, RouterConfig, Rule, RuleTarget, Wire},
-    domain::{ChatRequest, NanoUsd, Price},
+    config::{ClassifierKind, EngineRestart, LocalConfig, PrefillStyle, RouterConfig, Rule, RuleTarget, Wire},
+    domain::{ChatRequest, NanoUsd, Premises, Price},
     gpu::{
         EngineSlot,
         life::{Cause, GpuState},
+        poison::Poison,
         slot::SlotStats,
         watchdog::Pace,
     },
@@ -50,7 +51,7 @@ pub(super) fn request() -> ChatRequest {
 /// One target of four places, measured: 1 ms a prompt token, 10 ms an output token, a request takes 1 s.
 pub(super) fn local(state: GpuState, leases: usize) -> LocalFacts {
     let config = LocalConfig::tiny(4);
-    let mut view = EngineSlot::new(Arc::new(config), EngineRestart::default()).view();
+    let mut view = EngineSlot::new(Arc::new(config), EngineRestart::default(), Poison::default()).view();
     view.serving = state.serves();
     view.state = state;
     view.leases = leases;
@@ -67,6 +68,8 @@ pub(super) fn local(state: GpuState, leases: usize) -> LocalFacts {
         default_output: 1024,
         max_output: 2048,
         abilities: Abilities::LOCAL,
+        premises: Premises::Own,
+        prefill: PrefillStyle::None,
         health: TargetHealth::default(),
     }
 }

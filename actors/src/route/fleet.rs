@@ -7,8 +7,9 @@ use super::{
 };
 use crate::{
     cloud::Provider,
-    domain::{ModelName, TargetName},
-    gpu::{EngineSlot, life::GpuState},
+    config::PrefillStyle,
+    domain::{ModelName, Premises, TargetName},
+    gpu::{EngineSlot, life::GpuState, poison::Poison},
     health::Vitals,
 };
 use std::{sync::Arc, time::Duration};
@@ -21,6 +22,8 @@ pub struct Fleet {
     pub providers: Arc<[Arc<Provider>]>,
     pub sessions: Sessions,
     pub vitals: Vitals,
+    /// Requests that engines died of.
+    pub poison: Poison,
 }
 
 impl Fleet {
@@ -44,11 +47,18 @@ impl Fleet {
                 window: loaded.min(config.max_request_tokens.map_or(u64::MAX, u64::from)),
                 default_output: config.defaults.max_tokens,
                 max_output: config.defaults.max_output_tokens,
-                abilities: Abilities::LOCAL,
+                abilities: config.server.as_ref().map_or(Abilities::LOCAL, |its| Abilities::of_server(its.offers)),
+                premises: config.server.as_ref().map_or(Premises::Own, |its| its.premises),
+                prefill: config.server.as_ref().map_or(PrefillStyle::None, |its| its.prefill),
                 health,
             }
         };
         self.slots.iter().enumerate().map(facts).collect()
+    }
+
+    /// Whether this local target is a server somebody else runs.
+    pub fn is_server(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_some_and(|slot| slot.config().server.is_some())
     }
 
     pub fn clouds(&self, now: Instant) -> Vec<CloudFacts> {

@@ -4,7 +4,8 @@
 use super::facts::{Ask, CloudFacts, LocalFacts, Size, Surroundings};
 use crate::{
     config::PrefillStyle,
-    domain::{Input, ModelChoice},
+    domain::{Input, ModelChoice, Premises},
+    gpu::poison::Verdict,
 };
 use serde::Serialize;
 
@@ -21,7 +22,7 @@ pub enum Gate {
     LocalOnly,
     /// The request's key may not use it.
     KeyPolicy,
-    /// It lacks something the request needs: tools, images, token ids, …
+    /// It lacks something the request needs: images, token ids, a schema that a grammar can stand for, …
     Abilities,
     /// Its wire format has no words for something the request asks.
     Wire,
@@ -31,6 +32,8 @@ pub enum Gate {
     Budget,
     /// It was tried for this request already.
     Tried,
+    /// An engine died of the request, so no GPU takes it for a while.
+    Barred,
     /// It takes no request now, and waiting for it makes no sense.
     State,
     /// The explicit max_tokens does not fit beside the prompt. The softest: with nothing else left, the answer is capped.
@@ -78,10 +81,12 @@ fn stops_local(local: &LocalFacts, ask: Ask<'_>, size: Size) -> Option<Gate> {
     let is_there = local.view.serving || local.view.state.comes_back_soon();
     first_stop([
         (Gate::Model, local_is_meant(local, ask)),
+        (Gate::LocalOnly, local.premises == Premises::Own || !ask.request.is_local_only()),
         (Gate::KeyPolicy, ask.may_use_local(local)),
-        (Gate::Abilities, !local.abilities.missing(ask.request.needs).any() && reads(local.abilities, ask)),
+        (Gate::Abilities, local.abilities.serves(ask.request)),
         (Gate::Context, size.prompt_least <= room(local.window)),
         (Gate::Tried, !ask.progress.tried.contains(&local.key())),
+        (Gate::Barred, !matches!(ask.verdict, Verdict::Barred { .. })),
         (Gate::State, is_there),
         (Gate::Output, size.prompt_least.saturating_add(asked) <= room(local.window)),
     ])
@@ -95,7 +100,7 @@ fn stops_cloud(cloud: &CloudFacts, ask: Ask<'_>, size: Size, around: Surrounding
         (Gate::Model, cloud_is_meant(cloud, ask)),
         (Gate::LocalOnly, !ask.request.is_local_only()),
         (Gate::KeyPolicy, ask.may_use_cloud(cloud)),
-        (Gate::Abilities, !cloud.abilities.missing(ask.request.needs).any() && reads(cloud.abilities, ask)),
+        (Gate::Abilities, cloud.abilities.serves(ask.request)),
         (Gate::Wire, cloud.wire.unmet(ask.request).is_none()),
         (Gate::Context, size.prompt.saturating_add(asked) <= room(cloud.window)),
         // Without a price nobody knows what a budget is charged.
@@ -113,13 +118,14 @@ pub(super) fn is_tokens(ask: Ask<'_>) -> bool {
     matches!(ask.request.input, Input::Tokens(_))
 }
 
-fn reads(abilities: super::facts::Abilities, ask: Ask<'_>) -> bool {
-    abilities.token_prompts || !is_tokens(ask)
-}
-
 pub(super) fn local_is_meant(local: &LocalFacts, ask: Ask<'_>) -> bool {
     if let Some(cut) = &ask.progress.take_over {
-        return cut.replay.as_ref() == Some(&local.model);
+        // An engine of ours replays tokens, a server goes on from the text.
+        let replays = !local.view.is_server && cut.replay.as_ref() == Some(&local.model);
+        let continues = cut.prefix && local.prefill != PrefillStyle::None;
+        if !continues {
+            return replays;
+        }
     }
     match &ask.request.model {
         ModelChoice::Auto | ModelChoice::Local => true,

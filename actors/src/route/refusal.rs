@@ -4,13 +4,19 @@ use super::{
     facts::{Ask, CloudFacts, Size, Surroundings},
     gates::{Gate, Gated, is_tokens, local_is_meant},
 };
-use crate::domain::{ChatRequest, ErrorKind, GatewayError, ModelChoice};
+use crate::{
+    domain::{ChatRequest, ErrorKind, GatewayError, ModelChoice},
+    gpu::poison::Verdict,
+};
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// The nearest target decides: one that may be there later counts more than one that can never serve this.
 pub(super) fn refusal(gated: &Gated, ask: Ask<'_>, size: Size, around: Surroundings<'_>) -> GatewayError {
     if gated.stopped_any(Gate::State) {
         none_now(gated, ask, around)
+    } else if let Some(until) = barred_until(gated, ask) {
+        barred(ask.request, until)
     } else if gated.stopped_any(Gate::Tried) {
         unavailable(ask.request, "every target was tried", Duration::from_secs(1))
     } else if gated.stopped_any(Gate::Budget) {
@@ -23,6 +29,24 @@ pub(super) fn refusal(gated: &Gated, ask: Ask<'_>, size: Size, around: Surroundi
     } else {
         nothing_admissible(gated, ask, around)
     }
+}
+
+/// When the bar ends, if it is why no GPU takes the request.
+fn barred_until(gated: &Gated, ask: Ask<'_>) -> Option<Instant> {
+    match ask.verdict {
+        Verdict::Barred { until } if gated.stopped_any(Gate::Barred) => Some(until),
+        _ => None,
+    }
+}
+
+fn barred(request: &ChatRequest, until: Instant) -> GatewayError {
+    let after = until.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
+    let message = format!(
+        "the local engine died of this prompt, so it is kept from GPUs for another {} s, and no other target may serve it",
+        after.as_secs()
+    );
+    let kind = if request.is_local_only() { ErrorKind::LocalOnlyUnavailable } else { ErrorKind::Unavailable };
+    GatewayError::gateway(kind, message).retry_after(after)
 }
 
 fn stays_by_key(ask: Ask<'_>) -> bool {
@@ -79,6 +103,12 @@ fn unable(gated: &Gated, ask: Ask<'_>, around: Surroundings<'_>) -> GatewayError
     let missing = locals.map(|(_, local)| local.abilities.missing(needs));
     let missing = missing.chain(clouds.map(|(_, cloud)| cloud.abilities.missing(needs)));
     let least = missing.map(|missing| missing.field_names()).min_by_key(Vec::len).unwrap_or_default();
+    let unmet = around.locals.iter().find_map(|local| local.abilities.unmet(ask.request));
+    if let (true, Some(unmet)) = (least.is_empty(), unmet) {
+        let mut error = GatewayError::invalid(None, unmet.message.clone());
+        error.param = Some(unmet.param.clone());
+        return error;
+    }
     if least.is_empty() && is_tokens(ask) {
         return GatewayError::invalid("prompt", "a prompt of token ids can only be served locally");
     }
@@ -93,7 +123,7 @@ fn unavailable(request: &ChatRequest, why: &str, after: Duration) -> GatewayErro
 
 /// Targets exist but none can take the request, and waiting here would not help: when will one?
 fn none_now(gated: &Gated, ask: Ask<'_>, around: Surroundings<'_>) -> GatewayError {
-    let now = tokio::time::Instant::now();
+    let now = Instant::now();
     let rests = |stopped: &Option<Gate>| *stopped == Some(Gate::State);
     let locals = gated.locals.iter().zip(around.locals).filter(|(stopped, _)| rests(stopped)).map(|(_, local)| local);
     let clouds = gated.clouds.iter().zip(around.clouds).filter(|(stopped, _)| rests(stopped)).map(|(_, cloud)| cloud);

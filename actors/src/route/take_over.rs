@@ -1,12 +1,13 @@
 //! Where a stream goes on that was cut after its client had text. Pure; the gates have removed what could not take it: a
 //! GPU of another model, a cloud model that continues no prefix, whatever was tried.
 //!
-//! In this order, whatever fits the deadline: another GPU that serves the same model now (tokens are replayed), a cloud
-//! model that continues a prefix (plain text only), the same model on a GPU that is full or restarting. With none of them
-//! the stream ends with an error; whether one of them failed is the flight's to know.
+//! In this order, whatever fits the deadline: another GPU that serves the same model now (tokens are replayed; a server of
+//! the operator's goes on from the text), another model that continues a prefix (plain text only), the same model on a GPU
+//! that is full or restarting. With none of them the stream ends with an error; whether one of them failed is the flight's
+//! to know.
 
 use super::{
-    facts::{Ask, Surroundings},
+    facts::{Ask, LocalFacts, Surroundings},
     plan::{Candidate, Plan, Reason},
 };
 use crate::{
@@ -21,8 +22,8 @@ use tokio::time::Instant;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Way {
     WarmGpu,
-    /// With its place in the tier's rule.
-    CloudPrefix(usize),
+    /// Another model, with its place in the tier's rule.
+    OtherModel(usize),
     /// A GPU that is full, loading or about to restart.
     PatientGpu,
 }
@@ -47,14 +48,13 @@ pub(super) fn plan(
         let message = "nothing can go on in time with the stream that was cut; retry later";
         return Err(GatewayError::gateway(ErrorKind::Unavailable, message).retry_after(Duration::from_secs(1)));
     };
-    let reasoning = sentence(first, ask);
+    let reasoning = sentence(first, ask, around);
     Ok(Plan { candidates, complexity: ask.grade.complexity, confidence: ask.grade.confidence, reasoning })
 }
 
 /// How long until its first token may be expected.
 fn ready_in(candidate: &Candidate, around: Surroundings<'_>, now: Instant) -> Duration {
-    let is_it = |slot: usize| matches!(candidate.key, TargetKey::Gpu { slot: its, .. } if its == slot);
-    match around.locals.iter().find(|local| is_it(local.slot)) {
+    match local_of(candidate, around) {
         Some(local) if !local.view.serving => {
             local.view.state.wakes_at().map_or(Duration::ZERO, |at| at.saturating_duration_since(now))
         }
@@ -62,17 +62,35 @@ fn ready_in(candidate: &Candidate, around: Surroundings<'_>, now: Instant) -> Du
     }
 }
 
+fn local_of<'a>(candidate: &Candidate, around: Surroundings<'a>) -> Option<&'a LocalFacts> {
+    let is_it = |slot: usize| matches!(candidate.key, TargetKey::Gpu { slot: its, .. } if its == slot);
+    around.locals.iter().find(|local| is_it(local.slot))
+}
+
+fn is_server(candidate: &Candidate, around: Surroundings<'_>) -> bool {
+    local_of(candidate, around).is_some_and(|local| local.view.is_server)
+}
+
 fn way(candidate: Candidate, ask: Ask<'_>, cut: &TakeOver, around: Surroundings<'_>) -> (Way, Candidate) {
     let candidate = Candidate { reason: Reason::TakeOver, ..candidate };
-    if matches!(candidate.key, TargetKey::Gpu { .. }) {
+    let is_local = matches!(candidate.key, TargetKey::Gpu { .. });
+    let is_same = is_local && candidate.model == cut.model;
+    let way = if is_same {
         let is_free = candidate.ready && candidate.wait.is_zero();
-        return (if is_free { Way::WarmGpu } else { Way::PatientGpu }, candidate);
-    }
-    let rule = around.router.rule(ask.grade.complexity);
-    let named = |target: &RuleTarget| matches!(target, RuleTarget::Model(model) if *model == candidate.model);
-    let place = rule.prefer.iter().chain(&rule.fallback).position(named).unwrap_or(usize::MAX);
-    let output_cap = left_of(candidate.output_cap, cut.sent_tokens);
-    (Way::CloudPrefix(place), Candidate { output_cap, ..candidate })
+        if is_free { Way::WarmGpu } else { Way::PatientGpu }
+    } else {
+        let rule = around.router.rule(ask.grade.complexity);
+        let named = |target: &RuleTarget| match target {
+            RuleTarget::Model(model) => !is_local && *model == candidate.model,
+            RuleTarget::Local(name) => is_local && *name == candidate.target,
+            RuleTarget::AnyLocal => is_local,
+        };
+        Way::OtherModel(rule.prefer.iter().chain(&rule.fallback).position(named).unwrap_or(usize::MAX))
+    };
+    // Replayed tokens count towards the cap, a text that goes on does not know of it.
+    let replays = is_local && !is_server(&candidate, around);
+    let output_cap = if replays { candidate.output_cap } else { left_of(candidate.output_cap, cut.sent_tokens) };
+    (way, Candidate { output_cap, ..candidate })
 }
 
 /// What remains of an output cap; one token at least, so that the continuation can say that it has ended.
@@ -80,10 +98,10 @@ fn left_of(cap: u32, sent: u64) -> u32 {
     cap.saturating_sub(u32::try_from(sent).unwrap_or(u32::MAX)).max(1)
 }
 
-fn sentence(first: &Candidate, ask: Ask<'_>) -> String {
+fn sentence(first: &Candidate, ask: Ask<'_>, around: Surroundings<'_>) -> String {
     let how = match first.key {
-        TargetKey::Gpu { .. } => "replayed there",
-        TargetKey::Cloud { .. } => "continued there from the text already sent",
+        TargetKey::Gpu { .. } if !is_server(first, around) => "replayed there",
+        _ => "continued there from the text already sent",
     };
     let (complexity, confidence, reason) = (ask.grade.complexity, ask.grade.confidence, first.reason.label());
     format!(

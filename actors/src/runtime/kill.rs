@@ -83,6 +83,10 @@ pub enum ChaosError {
     UnknownWay(String),
     #[error("{0} has no engine child: signals and frames go to gpu/<name>")]
     NoEngine(String),
+    #[error(
+        "{0} is served by a server that this gateway did not start: only its actor can be ended (kill, panic, error, stop)"
+    )]
+    ForeignEngine(String),
     #[error("{0} is not alive right now")]
     NotAlive(String),
 }

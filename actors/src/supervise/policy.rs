@@ -58,6 +58,9 @@ pub enum EngineDeath {
     FailedStart,
     /// After serving for this long.
     AfterServing(Duration),
+    /// A server that somebody else runs was not there when it was looked for. Looking harms nobody, so it counts as no
+    /// death; who is gone for longer than a failed start may take is not waited for.
+    Absent,
     /// Nothing a restart could mend: the model file is missing or corrupt, the engine binary is absent.
     NotLoadable,
     /// No memory, and nothing left to give up.
@@ -85,6 +88,8 @@ pub struct EngineDeaths {
     failed_starts: VecDeque<Instant>,
     in_a_row: u32,
     probes: u32,
+    /// Since when a server has not been found.
+    absent_since: Option<Instant>,
 }
 
 impl EngineDeaths {
@@ -94,6 +99,7 @@ impl EngineDeaths {
             EngineDeath::Exhausted => return EngineVerdict::Quarantine { probe_after: self.next_probe(limits) },
             EngineDeath::AfterServing(healthy) if healthy >= limits.reset_after => *self = Self::default(),
             EngineDeath::AfterServing(_) => {}
+            EngineDeath::Absent => return self.on_absence(limits, now, jitter),
             EngineDeath::FailedStart => self.failed_starts.push_back(now),
         }
         self.all.push_back(now);
@@ -105,6 +111,18 @@ impl EngineDeaths {
         {
             return EngineVerdict::Quarantine { probe_after: self.next_probe(limits) };
         }
+        self.back_off(limits, jitter)
+    }
+
+    fn on_absence(&mut self, limits: &EngineRestart, now: Instant, jitter: f64) -> EngineVerdict {
+        let since = *self.absent_since.get_or_insert(now);
+        if now.duration_since(since) > limits.failed_starts_window {
+            return EngineVerdict::Quarantine { probe_after: self.next_probe(limits) };
+        }
+        self.back_off(limits, jitter)
+    }
+
+    fn back_off(&mut self, limits: &EngineRestart, jitter: f64) -> EngineVerdict {
         let bound = doubled(limits.backoff_min, limits.backoff_max, self.in_a_row);
         self.in_a_row = self.in_a_row.saturating_add(1);
         EngineVerdict::Backoff { after: full_jitter(bound, jitter) }
@@ -114,6 +132,7 @@ impl EngineDeaths {
     pub fn on_canary_passed(&mut self) {
         self.failed_starts.clear();
         self.probes = 0;
+        self.absent_since = None;
     }
 
     fn next_probe(&mut self, limits: &EngineRestart) -> Duration {
@@ -172,6 +191,27 @@ mod tests {
         for (verdict, seconds) in waits.into_iter().zip(expected) {
             assert_eq!(verdict, EngineVerdict::Backoff { after: Duration::from_secs_f64(seconds) });
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_absent_server_is_looked_for_every_ten_seconds_for_a_minute_and_then_ever_more_rarely() {
+        let mut deaths = EngineDeaths::default();
+        let (mut now, mut waits) = (Instant::now(), Vec::new());
+        for _ in 0..14 {
+            let (word, after) = match deaths.on_death(&engine(), EngineDeath::Absent, now, 1.0) {
+                EngineVerdict::Backoff { after } => ("backoff", after),
+                EngineVerdict::Quarantine { probe_after } => ("quarantine", probe_after),
+                EngineVerdict::Down { look_after } => ("down", look_after),
+            };
+            now += after;
+            waits.push((word, after.as_millis() / 500));
+        }
+        let backoffs = [1, 2, 4, 8, 16, 20, 20, 20, 20, 20].map(|halves| ("backoff", halves));
+        let probes = [30, 60, 120, 240].map(|halves| ("quarantine", halves));
+        assert_eq!(waits, [&backoffs[..], &probes[..]].concat());
+        deaths.on_canary_passed();
+        let again = deaths.on_death(&engine(), EngineDeath::Absent, now, 1.0);
+        assert_eq!(again, EngineVerdict::Backoff { after: Duration::from_secs(10) });
     }
 
     #[tokio::test(start_paused = true)]

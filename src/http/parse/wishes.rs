@@ -3,7 +3,7 @@
 use super::fields::{Bounds, Fields, fault, whole, wrong_type};
 use http::HeaderMap;
 use serde_json::Value;
-use spillway_actors::domain::{GatewayError, Needs, RequestKind, SamplingWish};
+use spillway_actors::domain::{Format, GatewayError, Needs, OutputWish, RequestKind, SamplingWish};
 use std::time::Duration;
 
 const MAX_STOPS: usize = 16;
@@ -87,76 +87,25 @@ pub(super) fn stream(body: Fields<'_>) -> Result<(bool, bool), GatewayError> {
 }
 
 /// What the fields, beside the messages, need of a target.
-pub(super) fn needs(body: Fields<'_>, kind: RequestKind, needs: &mut Needs) -> Result<(), GatewayError> {
+pub(super) fn needs(
+    body: Fields<'_>,
+    kind: RequestKind,
+    output: &OutputWish,
+    needs: &mut Needs,
+) -> Result<(), GatewayError> {
     needs.several_choices = body.integer("n", Bounds::new(1.0, 128.0))?.is_some_and(|n| n > 1);
-    needs.logit_bias = logit_bias(body)?;
-    needs.logprobs = match kind {
-        RequestKind::Chat => chat_logprobs(body)?,
-        RequestKind::Completion => body.integer("logprobs", Bounds::new(0.0, 20.0))?.is_some(),
-    };
+    needs.logit_bias = !output.logit_bias.is_empty();
+    needs.logprobs = output.logprobs.is_some();
     if kind == RequestKind::Completion {
         return completion_only(body);
     }
-    needs.tools = tools(body)?;
-    needs.response_format = response_format(body)?;
+    // Also tools of kinds that only a provider knows.
+    needs.tools = output.tools.is_some() || output.unmet.as_ref().is_some_and(|unmet| unmet.param.starts_with("tool"));
+    needs.response_format = output.format != Format::Text;
     if let Some(modalities) = body.array("modalities")? {
         needs.audio |= modalities.iter().any(|modality| modality == "audio");
     }
     Ok(())
-}
-
-fn chat_logprobs(body: Fields<'_>) -> Result<bool, GatewayError> {
-    let wanted = body.flag("logprobs")?.unwrap_or(false);
-    if body.integer("top_logprobs", Bounds::new(0.0, 20.0))?.is_some_and(|top| top > 0) && !wanted {
-        return Err(fault("top_logprobs", "'top_logprobs' needs 'logprobs' to be true."));
-    }
-    Ok(wanted)
-}
-
-fn logit_bias(body: Fields<'_>) -> Result<bool, GatewayError> {
-    let Some(biases) = body.object("logit_bias")? else { return Ok(false) };
-    let is_bias = |value: &Value| value.as_f64().is_some_and(|bias| (-100.0..=100.0).contains(&bias));
-    if !biases.0.values().all(is_bias) {
-        return Err(fault("logit_bias", "Invalid 'logit_bias': every bias must be a number from -100 to 100."));
-    }
-    Ok(!biases.0.is_empty())
-}
-
-/// Whether tools are offered to the model: `tools`, or `functions` as they were called before.
-fn tools(body: Fields<'_>) -> Result<bool, GatewayError> {
-    let mut offered = false;
-    for (list, choice) in [("tools", "tool_choice"), ("functions", "function_call")] {
-        let items = body.array(list)?.unwrap_or_default();
-        if let Some((index, item)) = items.iter().enumerate().find(|(_, item)| !item.is_object()) {
-            return Err(wrong_type(format!("{list}[{index}]"), "an object", item));
-        }
-        match body.get(choice) {
-            None | Some(Value::String(_) | Value::Object(_)) => {}
-            Some(other) => return Err(wrong_type(choice, "a string or an object", other)),
-        }
-        offered |= !items.is_empty() && body.get(choice).and_then(Value::as_str) != Some("none");
-    }
-    Ok(offered)
-}
-
-fn response_format(body: Fields<'_>) -> Result<bool, GatewayError> {
-    let Some(format) = body.object("response_format")? else { return Ok(false) };
-    let at = "response_format.type";
-    match format.get("type") {
-        Some(Value::String(kind)) if kind == "text" => Ok(false),
-        Some(Value::String(kind)) if kind == "json_object" => Ok(true),
-        Some(Value::String(kind)) if kind == "json_schema" => match format.get("json_schema") {
-            Some(Value::Object(_)) => Ok(true),
-            Some(other) => Err(wrong_type("response_format.json_schema", "an object", other)),
-            None => Err(super::fields::missing("response_format.json_schema")),
-        },
-        Some(Value::String(_)) => Err(fault(
-            at,
-            format!("Invalid value for '{at}'. Supported values are: 'text', 'json_object', and 'json_schema'."),
-        )),
-        Some(other) => Err(wrong_type(at, "a string", other)),
-        None => Err(super::fields::missing(at)),
-    }
 }
 
 /// What the old endpoint knows and no target offers any more.

@@ -72,7 +72,7 @@ impl Backend for Counting {
         }
     }
 
-    fn piece(&self, token: Token) -> Vec<u8> {
+    fn piece(&self, token: Token, _: bool) -> Vec<u8> {
         vec![b'a' + u8::try_from(token).unwrap()]
     }
 
@@ -162,5 +162,6 @@ pub(crate) fn spec(job: JobId, prompt: &str, max_tokens: u32) -> JobSpec {
         logprobs: None,
         logit_bias: vec![],
         grammar: None,
+        markers: false,
     }
 }

@@ -20,7 +20,8 @@ impl<B: Backend> Engine<B> {
         if spec.max_tokens == 0 {
             return Err(invalid("max_tokens must be at least 1".into()));
         }
-        let plan = sampling::plan(spec, self.backend.limits().vocab).map_err(|bad| invalid(bad.to_string()))?;
+        let plan = sampling::plan(spec, self.backend.limits().vocab)
+            .map_err(|bad| JobFailure { param: bad.param().map(str::to_owned), ..invalid(bad.to_string()) })?;
         let prompt = self.backend.tokenize(&spec.prompt)?;
         if prompt.is_empty() {
             return Err(invalid("the prompt is empty".into()));
@@ -49,7 +50,9 @@ pub(super) enum Prepared<S> {
 }
 
 fn replay(backend: &impl Backend, job: &mut Job, tokens: &[Token]) -> Option<StopReason> {
-    tokens.iter().find_map(|&token| job.replay(token, &backend.piece(token), backend.is_end(token)))
+    tokens
+        .iter()
+        .find_map(|&token| job.replay(token, &backend.piece(token, job.shows_markers()), backend.is_end(token)))
 }
 
 /// A canary lives in its own cells; every other job in the pool.

@@ -4,12 +4,17 @@
 //! try next.
 
 use super::{
-    Llama, fit,
+    Llama, device, fit, markers,
     params::{context_params, model_params},
 };
-use crate::{backend::Limits, gguf, memory, session::Progress, template::ChatTemplate};
+use crate::{
+    backend::Limits,
+    devices::Device,
+    gguf, memory,
+    session::Progress,
+    template::{ChatTemplate, traits},
+};
 use llama_cpp_2::{
-    LlamaBackendDevice, LlamaBackendDeviceType, list_llama_ggml_backend_devices,
     llama_backend::LlamaBackend,
     llama_batch::LlamaBatch,
     model::LlamaModel,
@@ -18,7 +23,7 @@ use llama_cpp_2::{
 use spillway_actors::{
     gguf::Gguf,
     gpu::{
-        frame::{LoadFailure, LoadFailureKind, LoadSpec, LoadedInfo},
+        frame::{ChatTraits, LoadFailure, LoadFailureKind, LoadSpec, LoadedInfo},
         memory::{CANARY_CELLS, Shape, estimate},
     },
 };
@@ -33,43 +38,10 @@ const MIXED_PROMPT_TOKENS_CPU: usize = 128;
 /// llama.cpp's own limit is 256 sequences; one is the canary's.
 const MAX_PARALLEL: u32 = 255;
 
-/// Where the layers go.
-pub(super) enum Device {
-    Cpu,
-    /// All of them, or the one at this index of llama.cpp's device list.
-    Gpu {
-        name: String,
-        only: Option<usize>,
-    },
-    /// Tests: the CPU, counted as if it were a GPU.
-    Simulated {
-        bytes: u64,
-    },
-}
-
-impl Device {
-    pub(super) const fn is_gpu(&self) -> bool {
-        matches!(self, Self::Gpu { .. })
-    }
-
-    /// Whether the layers put on it are those of a GPU, real or not.
-    const fn counts_as_gpu(&self) -> bool {
-        !matches!(self, Self::Cpu)
-    }
-
-    /// Most tokens of one decode. Room for every sequence at once, whatever was asked for.
-    pub(super) fn batch_tokens(&self, spec: &LoadSpec) -> u32 {
-        let usual = if self.is_gpu() { BATCH_TOKENS } else { BATCH_TOKENS_CPU };
-        spec.batch_tokens.unwrap_or(usual).max(spec.parallel + 1)
-    }
-
-    fn name(&self) -> String {
-        match self {
-            Self::Cpu => "cpu".to_owned(),
-            Self::Gpu { name, .. } => name.clone(),
-            Self::Simulated { bytes } => format!("cpu, SIMULATED as a GPU of {bytes} bytes"),
-        }
-    }
+/// Most tokens of one decode. Room for every sequence at once, whatever was asked for.
+pub(super) fn batch_tokens(device: &Device, spec: &LoadSpec) -> u32 {
+    let usual = if device.is_gpu() { BATCH_TOKENS } else { BATCH_TOKENS_CPU };
+    spec.batch_tokens.unwrap_or(usual).max(spec.parallel + 1)
 }
 
 /// Layers that this load puts onto a GPU if all goes well.
@@ -86,8 +58,9 @@ pub fn load(spec: &LoadSpec, progress: Progress) -> Result<(Llama, LoadedInfo), 
     if !(1..=MAX_PARALLEL).contains(&spec.parallel) || spec.context_tokens == 0 {
         return Err(other(format!("parallel must be 1 to {MAX_PARALLEL} and context_tokens above 0")));
     }
+    device::load_plugins();
     let library = LlamaBackend::init().map_err(|error| other(error.to_string()))?;
-    let device = choose_device(spec)?;
+    let device = device::choose(spec)?;
     let trying = Trying { spec, device: &device, layers: wanted_layers(spec, &device, &file) };
     trying.refuse_the_impossible(&file)?;
     let trained = file.context_length.unwrap_or(u32::MAX).max(1);
@@ -102,16 +75,19 @@ pub fn load(spec: &LoadSpec, progress: Progress) -> Result<(Llama, LoadedInfo), 
     // A lock that was refused is no want of memory.
     memory::ran_out();
     let limits = limits(spec, &device, model, pool, context.n_batch());
-    let info = loaded_info(&trying, model, &limits, started);
+    let mut info = loaded_info(&trying, model, &limits, started);
     let (bos, eos) = (special_text(model, model.vocab().bos()), special_text(model, model.vocab().eos()));
+    let template = ChatTemplate::new(file_template(model).as_deref(), &bos, &eos);
+    info.chat = template.as_ref().map(traits::of).unwrap_or_default();
     let llama = Llama {
         context,
         model,
         batch: LlamaBatch::new(limits.batch_tokens, 1),
         rows: Vec::with_capacity(limits.batch_tokens),
         limits,
-        template: ChatTemplate::new(file_template(model).as_deref(), &bos, &eos),
+        template,
         bos,
+        markers: markers::of(model),
         candidates: LlamaTokenDataArray::new(Vec::new(), false),
         _library: library,
     };
@@ -149,7 +125,7 @@ impl Trying<'_> {
         let shape = Shape {
             context_tokens: spec.context_tokens,
             parallel: spec.parallel,
-            ubatch_tokens: spec.ubatch_tokens.min(self.device.batch_tokens(spec)),
+            ubatch_tokens: spec.ubatch_tokens.min(batch_tokens(self.device, spec)),
             kv_type_k: spec.kv_type_k,
             kv_type_v: spec.kv_type_v,
             gpu_layers: self.layers,
@@ -201,7 +177,7 @@ fn system_memory() -> Option<u64> {
 
 fn limits(spec: &LoadSpec, device: &Device, model: &LlamaModel, pool: u32, batch: u32) -> Limits {
     let trained = model.n_ctx_train().max(1);
-    let batch_tokens = as_usize(batch.min(device.batch_tokens(spec)));
+    let batch_tokens = as_usize(batch.min(batch_tokens(device, spec)));
     let mixed_prompt_tokens = if device.is_gpu() { batch_tokens } else { batch_tokens.min(MIXED_PROMPT_TOKENS_CPU) };
     Limits {
         batch_tokens,
@@ -236,39 +212,10 @@ fn loaded_info(trying: &Trying<'_>, model: &LlamaModel, limits: &Limits, started
         max_request_tokens: as_u32(limits.max_request_tokens),
         parallel: spec.parallel,
         has_chat_template: file_template(model).is_some(),
+        chat: ChatTraits::default(),
         layers: model.n_layer().saturating_add(1),
         gpu_layers: trying.layers,
         load_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-    }
-}
-
-/// `"cpu"`, the n-th GPU, or whatever the build and the machine have.
-fn choose_device(spec: &LoadSpec) -> Result<Device, LoadFailure> {
-    let is_gpu = |device: &LlamaBackendDevice| {
-        matches!(device.device_type, LlamaBackendDeviceType::Gpu | LlamaBackendDeviceType::IntegratedGpu)
-    };
-    let gpus: Vec<LlamaBackendDevice> = list_llama_ggml_backend_devices().into_iter().filter(is_gpu).collect();
-    let name = |gpu: &LlamaBackendDevice| {
-        if gpu.description.is_empty() { gpu.name.clone() } else { gpu.description.clone() }
-    };
-    if let Some(bytes) = spec.simulated_memory {
-        return Ok(Device::Simulated { bytes });
-    }
-    match (spec.device.as_deref(), spec.gpu_layers) {
-        (Some("cpu"), _) | (None, Some(0)) => Ok(Device::Cpu),
-        (None, _) => match gpus.first() {
-            Some(gpu) => Ok(Device::Gpu { name: name(gpu), only: None }),
-            None if spec.require_gpu => {
-                Err(other("no GPU is found where there was one before; it does not fall back to the CPU".to_owned()))
-            }
-            None => Ok(Device::Cpu),
-        },
-        (Some(wanted), _) => {
-            let found = wanted.parse::<usize>().ok().and_then(|index| gpus.get(index));
-            let gpu =
-                found.ok_or_else(|| other(format!("there is no device {wanted:?}; {} GPUs found", gpus.len())))?;
-            Ok(Device::Gpu { name: name(gpu), only: Some(gpu.index) })
-        }
     }
 }
 

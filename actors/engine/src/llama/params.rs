@@ -1,7 +1,7 @@
 //! From a [`LoadSpec`] to llama.cpp's two sets of parameters.
 
-use super::load::{Device, other};
-use crate::threads::physical_cores;
+use super::load::{batch_tokens, other};
+use crate::{devices::Device, threads::physical_cores};
 use llama_cpp_2::{
     context::params::{KvCacheType, LlamaContextParams, RopeScalingType},
     model::params::{LlamaModelParams, kv_overrides::ParamOverrideValue},
@@ -71,7 +71,7 @@ fn set_override(params: Pin<&mut LlamaModelParams>, key: &str, value: &OverrideV
 
 pub(super) fn context_params(spec: &LoadSpec, device: &Device, pool: u32) -> LlamaContextParams {
     let on_gpu = device.is_gpu();
-    let batch = device.batch_tokens(spec);
+    let batch = batch_tokens(device, spec);
     let threads = i32::try_from(spec.threads.unwrap_or_else(physical_cores).max(1)).unwrap_or(1);
     let params = LlamaContextParams::default()
         .with_n_ctx(NonZeroU32::new(pool.saturating_add(CANARY_CELLS)))

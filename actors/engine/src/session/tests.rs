@@ -40,6 +40,7 @@ fn info() -> LoadedInfo {
         max_request_tokens: 60,
         parallel: 2,
         has_chat_template: false,
+        chat: spillway_actors::tools::ChatTraits::default(),
         layers: 1,
         gpu_layers: 0,
         load_ms: 1,

@@ -5,13 +5,14 @@ use crate::{
     support::{Engine, SECRET, greedy},
 };
 use serde_json::{Value, json};
-use spillway_actors::gpu::frame::{Grammar, JobEvent, JobFailureKind, JobSpec, Prompt, Sampling, StopReason};
+use spillway_actors::constrain::schema_grammar;
+use spillway_actors::gpu::frame::{JobEvent, JobFailureKind, JobSpec, Prompt, Sampling, StopReason};
 
-fn schema(schema: &Value) -> Option<Grammar> {
-    Some(Grammar::JsonSchema(schema.to_string()))
+fn schema(schema: &Value) -> Option<String> {
+    Some(schema_grammar(schema).unwrap())
 }
 
-fn person() -> Option<Grammar> {
+fn person() -> Option<String> {
     schema(&json!({
         "type": "object", "additionalProperties": false, "required": ["name", "age", "colour"],
         "properties": {
@@ -52,7 +53,7 @@ fn a_schema_is_obeyed_greedy_or_hot_and_survives_a_replay() {
 fn a_grammar_of_its_own_is_obeyed_and_its_end_ends_the_text() {
     let _cores = alone();
     let (mut engine, _) = Engine::loaded(2, 2048, &[]);
-    let gbnf = |text: &str| Some(Grammar::Gbnf(text.into()));
+    let gbnf = |text: &str| Some(text.to_owned());
     let heard = engine.run_one(JobSpec {
         grammar: gbnf("root ::= [0-9]{3} \"-\" [a-c]+ \"!\""),
         sampling: hot(7),
@@ -75,16 +76,12 @@ fn what_cannot_be_a_grammar_is_refused_unquoted_and_harms_nobody() {
     let _cores = alone();
     let (mut engine, _) = Engine::loaded(2, 2048, &[]);
     let bad = [
-        Grammar::Gbnf(format!("root ::= \"{SECRET}")),
-        Grammar::Gbnf(format!("root ::= {SECRET}")),
-        Grammar::Gbnf("other ::= \"a\"".into()),
-        Grammar::Gbnf(format!("root ::= root \"{SECRET}\"")),
-        Grammar::Gbnf(String::new()),
-        Grammar::JsonSchema(SECRET.into()),
-        Grammar::JsonSchema(json!({"type": SECRET}).to_string()),
-        Grammar::JsonSchema(json!({"type": "string", "pattern": "^?[0-9]$"}).to_string()),
-        Grammar::JsonSchema(json!({"$ref": format!("#/$defs/{SECRET}")}).to_string()),
-        Grammar::JsonSchema(json!({"$ref": "#/$defs/a", "$defs": {"a": {"$ref": "#/$defs/a"}}}).to_string()),
+        format!("root ::= \"{SECRET}"),
+        format!("root ::= {SECRET}"),
+        "other ::= \"a\"".into(),
+        format!("root ::= root \"{SECRET}\""),
+        String::new(),
+        "root ::= \"a\"{99999}".into(),
     ];
     for (job, grammar) in (0..).zip(bad) {
         let heard = engine.run_one(JobSpec { grammar: Some(grammar.clone()), ..greedy(job, "Say", 8) });
@@ -93,13 +90,7 @@ fn what_cannot_be_a_grammar_is_refused_unquoted_and_harms_nobody() {
         assert!(!failure.message.contains(SECRET), "{}", failure.message);
     }
     // Odd but legal: it may say anything, it may not die.
-    let odd = [
-        json!({}),
-        json!({"anyOf": []}),
-        json!({"$ref": "#"}),
-        json!({"type": "array", "items": false}),
-        json!({"not": {}}),
-    ];
+    let odd = [json!({}), json!({"type": "array", "items": false}), json!({"type": "array", "items": {"$ref": "#"}})];
     for (job, odd) in (50..).zip(odd) {
         assert!(engine.run_one(JobSpec { grammar: schema(&odd), ..greedy(job, "Say", 8) }).end.is_some(), "{odd}");
     }

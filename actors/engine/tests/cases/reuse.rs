@@ -23,7 +23,7 @@ fn chat(job: JobId, turns: &[(&str, &str)], max_tokens: u32) -> JobSpec {
     let messages: Vec<_> =
         turns.iter().map(|(role, content)| serde_json::json!({"role": role, "content": content})).collect();
     let messages_json = serde_json::Value::Array(messages).to_string();
-    JobSpec { prompt: Prompt::Chat { messages_json }, ..greedy(job, "", max_tokens) }
+    JobSpec { prompt: Prompt::Chat { messages_json, tools_json: None }, ..greedy(job, "", max_tokens) }
 }
 
 /// Conversations that begin alike and part somewhere.

@@ -56,7 +56,7 @@ pub(crate) fn greedy(job: JobId, question: &str, max_tokens: u32) -> JobSpec {
     let messages = serde_json::json!([{ "role": "user", "content": format!("{question} ({SECRET})") }]);
     JobSpec {
         job,
-        prompt: Prompt::Chat { messages_json: messages.to_string() },
+        prompt: Prompt::Chat { messages_json: messages.to_string(), tools_json: None },
         sampling: Sampling { temperature: 0.0, ..Sampling::default() },
         max_tokens,
         stop: vec![],
@@ -66,6 +66,7 @@ pub(crate) fn greedy(job: JobId, question: &str, max_tokens: u32) -> JobSpec {
         logprobs: None,
         logit_bias: vec![],
         grammar: None,
+        markers: false,
     }
 }
 

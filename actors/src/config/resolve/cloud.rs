@@ -105,7 +105,7 @@ fn timeouts(section: &Section<'_>) -> Option<CloudTimeouts> {
 }
 
 /// As written, without its trailing slash.
-fn base_url(section: &Section<'_>, report: &Report<'_>) -> Option<String> {
+pub(super) fn base_url(section: &Section<'_>, report: &Report<'_>) -> Option<String> {
     const KEY: &str = "base_url";
     let text = section.text(KEY)?;
     let Some(url) =
@@ -129,7 +129,7 @@ fn base_url(section: &Section<'_>, report: &Report<'_>) -> Option<String> {
     Some(text.value.trim_end_matches('/').to_owned())
 }
 
-fn is_loopback(url: &Url) -> bool {
+pub(super) fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     host == "localhost" || host.parse().is_ok_and(|address: std::net::IpAddr| address.is_loopback())
 }
@@ -177,7 +177,7 @@ fn keys_in_file(section: &Section<'_>, context: &Context<'_>, file: &Placed<Stri
 }
 
 /// A key that can be sent as a header; otherwise `refuse` is called.
-fn checked(key: &str, refuse: impl FnOnce()) -> Option<SecretString> {
+pub(super) fn checked(key: &str, refuse: impl FnOnce()) -> Option<SecretString> {
     if key.chars().all(|character| character.is_ascii_graphic()) {
         return Some(SecretString::from(key));
     }
@@ -185,7 +185,7 @@ fn checked(key: &str, refuse: impl FnOnce()) -> Option<SecretString> {
     None
 }
 
-fn unsendable(place: &str) -> String {
+pub(super) fn unsendable(place: &str) -> String {
     format!("finds a key in {place} that no HTTP header can carry: it must be visible ASCII without spaces")
 }
 

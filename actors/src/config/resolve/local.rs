@@ -1,5 +1,7 @@
-//! `[[local]]`: one engine process each. Says where the model file should be, not whether it is there: a missing file is
-//! a target that is down, not a faulty configuration.
+//! `[[local]]`: one engine process each, or a server at an address. Says where the model file should be, not whether it is
+//! there: a missing file is a target that is down, not a faulty configuration.
+
+mod server;
 
 use super::{Context, Names, loading, names::RESERVED};
 use crate::{
@@ -26,8 +28,10 @@ pub(super) fn locals(
 
 fn local(section: Section<'_>, context: &Context<'_>, catalogue: &Catalogue, names: &mut Names) -> Option<LocalConfig> {
     let name = section.text("name").filter(|name| names.add_target(name, context.report));
-    check_engine(&section);
-    let model = model(&section, context, catalogue);
+    let engine = section.choice("engine", &[("llama", false), ("http", true)]);
+    let is_http = engine.as_ref().is_some_and(|engine| engine.value);
+    let model = if is_http { server::model(&section, context) } else { model(&section, context, catalogue) };
+    let server = server::server(&section, context, is_http);
     let engine_path = section.text("engine_path");
     let gpu = gpu(&section);
     let health_gpu = health_gpu(&section);
@@ -42,6 +46,7 @@ fn local(section: Section<'_>, context: &Context<'_>, catalogue: &Catalogue, nam
     let defaults = section.section("defaults").and_then(defaults);
     check_pool(&section, context_tokens, max_request_tokens.flatten());
     section.finish();
+    engine?;
     let Model { name: model, path: model_path, smaller: smaller_models, pull, place: model_place } = model?;
     let name = TargetName::from(name?.value.as_str());
     names.add_local(name.clone(), model.clone());
@@ -49,6 +54,7 @@ fn local(section: Section<'_>, context: &Context<'_>, catalogue: &Catalogue, nam
         name,
         model,
         model_path,
+        server: server?,
         engine_path: Some(engine_path?.value).filter(|path| !path.is_empty()).map(PathBuf::from),
         gpu: gpu?,
         health_gpu: health_gpu?,
@@ -65,15 +71,6 @@ fn local(section: Section<'_>, context: &Context<'_>, catalogue: &Catalogue, nam
         model_place,
         defaults: defaults?,
     })
-}
-
-fn check_engine(section: &Section<'_>) {
-    let engine = section.choice("engine", &[("llama", true), ("http", false)]);
-    if let Some(Placed { value: false, origin }) = engine {
-        section.refuse("engine", &origin, "= \"http\" is not available in this version: use \"llama\"");
-        // Its address is no second fault.
-        section.entry("base_url");
-    }
 }
 
 fn check_pool(section: &Section<'_>, context_tokens: Option<u32>, max_request_tokens: Option<u32>) {
@@ -194,7 +191,8 @@ fn health_gpu(section: &Section<'_>) -> Option<Option<String>> {
 
 fn is_device(text: &str) -> bool {
     let is_index = text.len() <= 4 && text.chars().all(|character| character.is_ascii_digit());
-    let is_uuid = text.len() >= 36 && text.chars().all(|c| c.is_ascii_alphanumeric() || "-/".contains(c));
+    // NVIDIA's and AMD's: "GPU-" and 36 characters, or 16.
+    let is_uuid = text.len() >= 20 && text.chars().all(|c| c.is_ascii_alphanumeric() || "-/".contains(c));
     !text.is_empty() && (is_index || is_uuid)
 }
 

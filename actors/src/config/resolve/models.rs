@@ -56,7 +56,7 @@ fn model(section: Section<'_>, report: &Report<'_>, names: &mut Names) -> Option
     })
 }
 
-fn prefill(section: &Section<'_>) -> Option<PrefillStyle> {
+pub(super) fn prefill(section: &Section<'_>) -> Option<PrefillStyle> {
     const WORDS: [(&str, PrefillStyle); 3] = [
         ("none", PrefillStyle::None),
         ("assistant", PrefillStyle::Assistant),

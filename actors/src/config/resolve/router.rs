@@ -58,8 +58,10 @@ fn hedge(section: Section<'_>) -> Option<HedgeConfig> {
 fn cascade(section: Section<'_>) -> Option<CascadeConfig> {
     let enabled = section.flag("enabled");
     let hold_back_tokens = section.small("hold_back_tokens", 0..=1024);
+    let mean = section.decimal("min_mean_logprob", -100.0..=0.0);
     section.finish();
-    Some(CascadeConfig { enabled: enabled?, hold_back_tokens: hold_back_tokens? })
+    let min_mean_logprob = mean.map(|mean| Some(mean).filter(|mean| *mean < 0.0));
+    Some(CascadeConfig { enabled: enabled?, min_mean_logprob: min_mean_logprob?, hold_back_tokens: hold_back_tokens? })
 }
 
 fn classifier(section: &Section<'_>, report: &Report<'_>) -> Option<ClassifierKind> {

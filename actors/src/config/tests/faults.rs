@@ -43,7 +43,7 @@ keep_alive_ms = -1
 [[local]]
 parallel = 257
 gpu = \"gpu0\"
-engine = \"http\"
+engine = \"https\"
 base_url = \"http://127.0.0.1:1\"
 [[local]]
 model = \"hf:owner/file.gguf\"
@@ -61,7 +61,8 @@ max_request_tokens = 101
         "6:17 `server.keep_alive_ms` must be from 0 to 315360000000",
         "8:12 `local[0].parallel` must be from 1 to 256",
         "9:7 `local[0].gpu` must be auto, cpu, or the index or UUID of a device",
-        "10:10 `local[0].engine` = \"http\" is not available in this version: use \"llama\"",
+        "10:10 `local[0].engine` must be one of llama, http, did you mean `http`?",
+        "11:12 `local[0].base_url` is for engine = \"http\"; our own engine has no address",
         "13:9 `local[1].model` must be written hf:OWNER/REPO/FILE.gguf or hf:OWNER/REPO@REVISION/FILE.gguf",
         "14:23 `local[1].defaults.max_tokens` is above max_output_tokens = 2048",
         "17:9 `local[2].model` must be the path of a .gguf file, hf:OWNER/REPO/FILE.gguf, or one of smollm2-135m",
@@ -256,6 +257,32 @@ fn health_bands_must_not_be_upside_down_and_a_health_gpu_must_be_a_device() {
     assert!(all.contains("`health.bad_gpu_retry_ms` must be from 1000"), "{all}");
     assert!(all.contains("health_gpu` must be empty, or the index or UUID of a device"), "{all}");
     assert_eq!(found.len(), 4, "{all}");
+}
+
+#[test]
+fn a_local_server_needs_an_address_and_a_name_for_its_model() {
+    let file = "\
+[[local]]
+name = \"vllm\"
+engine = \"http\"
+[[local]]
+name = \"other\"
+engine = \"http\"
+model = \"auto\"
+base_url = \"http://user:word@10.0.0.7:8000/v1\"
+abilities = [\"tools\", \"dance\"]
+";
+    let expected = [
+        "1:1 `local[0].model` must be named: clients ask for the server's model by it",
+        "7:9 `local[1].model` cannot be `auto`, which is reserved",
+        "8:12 `local[1].base_url` must hold no user or password: keys come from api_keys_env",
+        "9:23 `local[1].abilities` knows no `dance`: tools, response_format, images, audio, logprobs, logit_bias, n",
+    ];
+    let found = faults(&sources(file));
+    for fault in expected {
+        assert!(found.iter().any(|found| found == fault), "{fault} in {found:#?}");
+    }
+    assert!(found.iter().any(|fault| fault.contains("`local[0].base_url` must be an address")), "{found:#?}");
 }
 
 #[test]

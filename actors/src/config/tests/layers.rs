@@ -235,16 +235,22 @@ fn hedging_and_the_cascade_are_off_until_switched_on_and_money_is_read_to_the_na
     assert!(!router("").hedge.enabled && !router("").cascade.enabled);
     let on = router(
         "[router.hedge]\nenabled = true\nafter_ms = 50\nmax_usd_per_hour = 0.000000001\n\
-         [router.cascade]\nenabled = true\nhold_back_tokens = 0\n",
+         [router.cascade]\nenabled = true\nhold_back_tokens = 0\nmin_mean_logprob = -1.5\n",
     );
     let hedge = HedgeConfig { enabled: true, after: Duration::from_millis(50), max_per_hour: NanoUsd::new(1) };
-    assert_eq!((on.hedge, on.cascade), (hedge, CascadeConfig { enabled: true, hold_back_tokens: 0 }));
+    assert_eq!(
+        (on.hedge, on.cascade),
+        (hedge, CascadeConfig { enabled: true, min_mean_logprob: Some(-1.5), hold_back_tokens: 0 })
+    );
     let wrong = faults(&sources(
-        "[router.hedge]\nafter_ms = 0\nmax_usd_per_hour = -1\n[router.cascade]\nenabled = 1\nhold_back_tokens = 2000\n",
+        "[router.hedge]\nafter_ms = 0\nmax_usd_per_hour = -1\n[router.cascade]\nenabled = 1\nhold_back_tokens = 2000\nmin_mean_logprob = 1\n",
     ));
     let said = ["`router.hedge.after_ms` must be from 1", "`router.hedge.max_usd_per_hour` must not be negative"];
-    let more =
-        ["`router.cascade.enabled` must be true or false", "`router.cascade.hold_back_tokens` must be from 0 to 1024"];
+    let more = [
+        "`router.cascade.enabled` must be true or false",
+        "`router.cascade.hold_back_tokens` must be from 0 to 1024",
+        "`router.cascade.min_mean_logprob` must be from -100 to 0",
+    ];
     for what in said.into_iter().chain(more) {
         assert!(wrong.iter().any(|fault| fault.contains(what)), "{what}: {wrong:#?}");
     }

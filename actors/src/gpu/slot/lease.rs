@@ -1,7 +1,10 @@
 //! Guards: a place on a slot, and a running job. Dropping either gives back what it holds.
 
 use super::EngineSlot;
-use crate::gpu::frame::{JobEvent, JobId, JobSpec};
+use crate::gpu::{
+    frame::{JobEvent, JobId, JobSpec},
+    server::Server,
+};
 use std::{fmt, sync::Arc};
 use tokio::sync::mpsc;
 
@@ -28,6 +31,24 @@ impl Lease {
     /// Whether the engine this lease was given for still lives.
     pub fn is_valid(&self) -> bool {
         self.slot.view.borrow().epoch == self.epoch
+    }
+
+    /// The server that this lease is for; `None` if the target is an engine child, or is gone.
+    pub fn server(&self) -> Option<Arc<Server>> {
+        self.slot.link().filter(|link| link.epoch() == self.epoch)?.server().map(Arc::clone)
+    }
+
+    /// Resolves when what this lease was given for is dead.
+    pub async fn revoked(&self) {
+        let mut views = self.slot.watch();
+        // A slot that is gone revokes everything.
+        let _ = views.wait_for(|view| view.epoch != self.epoch).await;
+    }
+
+    /// Resolves when the target has been found alive after a doubt, or is dead.
+    pub async fn settled(&self) {
+        let mut views = self.slot.watch();
+        let _ = views.wait_for(|view| view.epoch != self.epoch || view.adopted).await;
     }
 
     /// Hands a job to the engine. `None`: the engine died since the lease was granted.

@@ -8,7 +8,7 @@ use crate::{
     gpu::{
         frame::{LoadFailure, LoadSpec, LoadedInfo, ToEngine},
         ladder::{Known, LadderView, LoadPlan, Verdict, kv_can_be_quantised},
-        life::{Cause, GpuInput, GpuState},
+        life::{Cause, GpuInput, GpuState, Guilt},
         link::Link,
     },
     observe,
@@ -103,6 +103,8 @@ impl EngineSlot {
         if inner.owner != Some(owner) || inner.epoch != epoch + 1 {
             return;
         }
+        // The ladder's affair: the same prompt may fit when less is kept beside it.
+        self.poison.resolve(&self.death_id(epoch), Guilt::Outside, Instant::now());
         let real = Cause::OutOfMemory(line);
         if let GpuState::Down { cause, look_at: None } = &mut inner.state
             && matches!(cause, Cause::Exited(_) | Cause::LinkClosed)

@@ -18,7 +18,29 @@ pub struct SlotStats {
 /// and nothing would ever measure again.
 const STALE: Duration = Duration::from_secs(5);
 
+/// An answer of a server, as its client saw it.
+#[derive(Debug, Clone, Copy)]
+pub struct Answered {
+    pub first_token: Duration,
+    pub took: Duration,
+    pub prompt_tokens: u64,
+    pub completion_tokens: u64,
+}
+
 impl SlotStats {
+    /// What its own engine measures by the step, a server shows by its answers: queue and all.
+    pub(super) fn learn_answer(&mut self, answer: Answered, now: Instant) {
+        let roll = |old: f64, new: f64| if old == 0.0 { new } else { 0.8 * old + 0.2 * new };
+        let per = |time: Duration, tokens: u64| time.as_secs_f64() / tokens.max(1) as f64;
+        let generating = answer.took.saturating_sub(answer.first_token);
+        self.pace.prompt_token = roll(self.pace.prompt_token, per(answer.first_token, answer.prompt_tokens));
+        if answer.completion_tokens > 1 {
+            self.pace.decode_step = roll(self.pace.decode_step, per(generating, answer.completion_tokens - 1));
+        }
+        self.measured_at = Some(now);
+        self.record_service(answer.took.as_secs_f64());
+    }
+
     pub(super) fn learn(&mut self, pace: Pace, now: Instant) {
         self.pace = pace;
         self.measured_at = Some(now);
@@ -59,10 +81,14 @@ pub struct SlotView {
     pub owned: bool,
     pub adopted: bool,
     pub leases: usize,
+    /// Somebody runs there who takes nobody beside it.
+    pub alone: bool,
     pub parallel: usize,
     /// The loaded model; `None` until it is loaded.
     pub info: Option<Arc<LoadedInfo>>,
-    pub has_child: bool,
+    /// There is an engine child, or a server that is taken to be there.
+    pub is_linked: bool,
+    pub is_server: bool,
     pub engine_pid: Option<u32>,
     pub stats: SlotStats,
     /// The card turned bad: what still runs on it is ended then.
@@ -80,9 +106,11 @@ impl SlotView {
             owned: false,
             adopted: false,
             leases: 0,
+            alone: false,
             parallel: ladder.plan().parallel as usize,
             info: None,
-            has_child: false,
+            is_linked: false,
+            is_server: false,
             engine_pid: None,
             stats: SlotStats::default(),
             drain_until: None,
@@ -92,6 +120,6 @@ impl SlotView {
 
     /// Places free right now.
     pub fn free(&self) -> usize {
-        if self.serving { self.parallel.saturating_sub(self.leases) } else { 0 }
+        if self.serving && !self.alone { self.parallel.saturating_sub(self.leases) } else { 0 }
     }
 }

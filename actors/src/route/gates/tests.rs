@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     classify::by_keywords,
-    domain::{Caller, ChatRequest, CloudBound, NanoUsd, Needs},
+    domain::{Caller, ChatRequest, CloudBound, NanoUsd, Needs, OutputWish, Unmet},
     gpu::life::{Cause, GpuState},
     jobs::{Progress, TargetKey},
     route::{
@@ -87,15 +87,26 @@ fn a_spent_budget_leaves_only_what_is_free_and_a_small_one_what_it_covers() {
 
 #[test]
 fn what_is_needed_must_be_declared() {
-    let asks = ChatRequest { needs: Needs { tools: true, ..Needs::default() }, ..request() };
+    let asks = ChatRequest { needs: Needs { images: true, ..Needs::default() }, ..request() };
     let stops = Some(Gate::Abilities);
     assert_eq!(plainly(&asks), [stops, PASSED, PASSED, PASSED]);
-    let with_tools = Abilities { offers: Needs { tools: true, ..Needs::NONE }, ..Abilities::LOCAL };
-    assert_eq!(stopped(&asks, |locals, _| locals[0].abilities = with_tools), [PASSED; 4]);
-    let more = ChatRequest { needs: Needs { tools: true, audio: true, ..Needs::default() }, ..request() };
-    assert_eq!(stopped(&more, |locals, _| locals[0].abilities = with_tools)[0], stops);
+    let sees = Abilities { offers: Needs { images: true, ..Needs::NONE }, ..Abilities::LOCAL };
+    assert_eq!(stopped(&asks, |locals, _| locals[0].abilities = sees), [PASSED; 4]);
+    let more = ChatRequest { needs: Needs { images: true, audio: true, ..Needs::default() }, ..request() };
+    assert_eq!(stopped(&more, |locals, _| locals[0].abilities = sees)[0], stops);
     let ids = ChatRequest { input: Input::Tokens(vec![1, 2]), ..request() };
     assert_eq!(plainly(&ids), all_but_first(Gate::Abilities));
+}
+
+#[test]
+fn a_local_target_takes_tools_and_schemas_but_those_no_grammar_stands_for() {
+    let needs = Needs { tools: true, response_format: true, logprobs: true, logit_bias: true, ..Needs::default() };
+    assert_eq!(plainly(&ChatRequest { needs, ..request() }), [PASSED; 4]);
+    let unmet = Some(Unmet { param: "response_format".into(), message: "no".into() });
+    let odd = ChatRequest { needs, output: OutputWish { unmet, ..OutputWish::default() }, ..request() };
+    assert_eq!(plainly(&odd), [Some(Gate::Abilities), PASSED, PASSED, PASSED]);
+    let passes_on = Abilities { own_grammar: false, ..Abilities::LOCAL };
+    assert_eq!(stopped(&odd, |locals, _| locals[0].abilities = passes_on), [PASSED; 4]);
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn an_explicit_model_is_a_gate() {
 
 #[test]
 fn what_no_target_can_do_is_said_to_the_client() {
-    let needs = Needs { tools: true, ..Needs::default() };
+    let needs = Needs { images: true, ..Needs::default() };
     let locals = [local(GpuState::Warm, 0)];
     let asks = ChatRequest { needs, ..request() };
     let plan_with = |request: &ChatRequest, clouds: &[CloudFacts]| {
@@ -144,7 +144,7 @@ proptest! {
     #[test]
     fn whatever_the_fleet_looks_like(
         state in any_state(), leases in 0..5_usize, queued in 0..20_usize, usable in any::<[bool; 3]>(),
-        local_only: bool, tools: bool, tier in 0..4_usize, tried in proptest::collection::vec(0..4_usize, 0..4),
+        local_only: bool, images: bool, tier in 0..4_usize, tried in proptest::collection::vec(0..4_usize, 0..4),
         choice in 0..4_u8, budget_sensitive: bool, whose in 0..4_u8,
     ) {
         let mut target = local(state, leases);
@@ -172,7 +172,7 @@ proptest! {
         };
         let asked = ChatRequest {
             local_only, budget_sensitive, model, caller: caller.map(Arc::new),
-            needs: Needs { tools, ..Needs::default() }, ..request()
+            needs: Needs { images, ..Needs::default() }, ..request()
         };
         match planned(&asked, Complexity::ALL[tier], &progress, &[target], &clouds) {
             Ok(plan) => {
@@ -182,7 +182,7 @@ proptest! {
                     let is_local = matches!(candidate.key, TargetKey::Gpu { .. });
                     prop_assert!(!(local_only || whose == 1) || is_local, "a local-only request was offered the cloud");
                     prop_assert!(whose != 2 || candidate.model.as_str() == "cheap", "a key was offered what it may not use");
-                    prop_assert!(!tools || !is_local, "a target was offered what it cannot do");
+                    prop_assert!(!images || !is_local, "a target was offered what it cannot do");
                     prop_assert!(!progress.tried.contains(&candidate.key), "a target was offered twice");
                     prop_assert!(is_local || candidate.ready, "a cloud model that rests was offered");
                     prop_assert!(!seen.contains(&candidate.key));

@@ -5,7 +5,7 @@ use crate::{
     classify,
     cloud::continuation::is_continuable,
     config::PrefillStyle,
-    domain::{ChatRequest, ModelChoice, Needs},
+    domain::{ChatRequest, ModelChoice, Needs, Premises},
     gpu::life::{Cause, GpuState},
     jobs::Progress,
     route::facts::{Budget, CloudFacts, LocalFacts},
@@ -23,7 +23,7 @@ fn cloud(at: usize, name: &str, prefill: PrefillStyle) -> CloudFacts {
 }
 
 fn cut(now: Instant) -> TakeOver {
-    TakeOver { replay: Some("tiny".into()), prefix: true, sent_tokens: 20, deadline: now + LEFT }
+    TakeOver { model: "tiny".into(), replay: Some("tiny".into()), prefix: true, sent_tokens: 20, deadline: now + LEFT }
 }
 
 fn backoff(now: Instant, after: u64) -> GpuState {
@@ -87,7 +87,7 @@ async fn a_prefix_is_for_plain_text_that_may_leave_and_for_the_model_that_was_as
     assert_eq!(ways(&ChatRequest { model: ModelChoice::Local, ..request() }, cut(now)), ["gpu0"]);
     let named = ModelChoice::Named("another".into());
     assert_eq!(ways(&ChatRequest { model: named, ..request() }, cut(now)), ["gpu0"]);
-    let needs = Needs { tools: true, ..Needs::default() };
+    let needs = Needs { images: true, ..Needs::default() };
     let cut = TakeOver { prefix: is_continuable(&ChatRequest { needs, ..request() }), ..cut(now) };
     assert_eq!(ways(&request(), cut), ["gpu0"]);
 }
@@ -124,4 +124,44 @@ async fn each_target_is_tried_once_and_asked_only_for_what_is_left() {
     let progress = Progress { tried: Vec::new(), take_over: Some(all), escalated: None };
     assert_eq!(planned(&request(), &progress, &[], &clouds).unwrap().candidates[0].output_cap, 1);
     assert!(plan.reasoning.contains("continued there"), "{}", plan.reasoning);
+}
+
+/// A server of the operator's: it has no tokens to replay, but may go on from the text.
+fn server(slot: usize, model: &str, prefill: PrefillStyle, premises: Premises) -> LocalFacts {
+    let mut server = LocalFacts { model: model.into(), prefill, premises, ..local(slot, GpuState::Warm, 0) };
+    server.view.is_server = true;
+    server
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_goes_on_from_the_text_if_it_can_and_one_of_the_same_model_comes_first() {
+    let now = Instant::now();
+    let style = PrefillStyle::Assistant;
+    let own = |model, style| server(3, model, style, Premises::Own);
+    let clouds = [cloud(2, "liked", style)];
+    let ways = |local: LocalFacts| order(&request(), cut(now), &[local], &clouds);
+    assert_eq!(ways(own("tiny", style)), ["gpu3", "liked"]);
+    assert_eq!(ways(own("tiny", PrefillStyle::None)), ["liked"], "it cannot replay");
+    assert_eq!(ways(own("else", style)), ["gpu3", "liked"], "the rule prefers any local");
+    // Cut at a server: there are no tokens, and it may come back.
+    let no_tokens = || TakeOver { replay: None, ..cut(now) };
+    let waiting = LocalFacts { view: local(0, backoff(now, 1), 0).view, ..own("tiny", style) };
+    let waiting = {
+        let mut waiting = waiting;
+        waiting.view.is_server = true;
+        waiting
+    };
+    assert_eq!(order(&request(), no_tokens(), &[waiting], &clouds), ["liked", "gpu3"]);
+    let engine = local(0, GpuState::Warm, 0);
+    assert!(order(&request(), no_tokens(), &[engine], &[]).is_empty(), "an engine has nothing to replay");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_stay_local_goes_on_only_at_a_server_on_the_premises() {
+    let now = Instant::now();
+    let bound = ChatRequest { local_only: true, ..request() };
+    for (premises, ways) in [(Premises::Own, 1), (Premises::Anywhere, 0)] {
+        let server = server(3, "tiny", PrefillStyle::Assistant, premises);
+        assert_eq!(order(&bound, cut(now), &[server], &[]).len(), ways);
+    }
 }

@@ -1,0 +1,231 @@
+//! Our request as the JSON body a provider gets. Pure.
+//!
+//! The client's own fields go through untouched, but for the few that the gateway decides: model, stream, usage and the
+//! output cap. A text completion becomes a chat of one user message, because providers no longer offer the old endpoint.
+
+use super::Continuation;
+use crate::domain::{GatewayError, Input, Outbound, RequestKind};
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+/// What only `/v1/completions` knows.
+const COMPLETION_ONLY: [&str; 4] = ["prompt", "suffix", "echo", "best_of"];
+/// More is refused by chat endpoints.
+const MAX_TOP_LOGPROBS: u64 = 20;
+
+/// The body for `upstream_model`. `output_cap` is sent as the client's own field name for it, else as `max_tokens`.
+/// `stream` is how the provider shall answer, whatever the client asked for.
+///
+/// # Errors
+/// A prompt of token ids: only the local tokenizer could read it.
+pub fn upstream_body<'a>(
+    request: impl Into<Outbound<'a>>,
+    upstream_model: &str,
+    output_cap: u32,
+    stream: bool,
+) -> Result<Bytes, GatewayError> {
+    encode(&upstream(request.into(), upstream_model, output_cap, stream)?)
+}
+
+/// As [`upstream_body`], streamed, for an answer that goes on where another target's ended. `output_cap` is what is left.
+///
+/// # Errors
+/// As [`upstream_body`].
+pub fn continued_body<'a>(
+    request: impl Into<Outbound<'a>>,
+    upstream_model: &str,
+    output_cap: u32,
+    continuation: Continuation<'_>,
+) -> Result<Bytes, GatewayError> {
+    let mut body = upstream(request.into(), upstream_model, output_cap, true)?;
+    match body.get_mut("messages").and_then(Value::as_array_mut) {
+        Some(messages) => messages.push(continuation.message()),
+        None => return Err(GatewayError::invalid("messages", "there is no conversation to go on with")),
+    }
+    encode(&body)
+}
+
+fn upstream(
+    request: Outbound<'_>,
+    upstream_model: &str,
+    output_cap: u32,
+    stream: bool,
+) -> Result<Map<String, Value>, GatewayError> {
+    let request = request.request();
+    let mut body = request.body.clone();
+    if request.kind == RequestKind::Completion {
+        completion_to_chat(&mut body, &request.input)?;
+    }
+    body.insert("model".into(), upstream_model.into());
+    body.insert("stream".into(), stream.into());
+    set_usage_wish(&mut body, stream);
+    set_output_cap(&mut body, output_cap);
+    Ok(body)
+}
+
+fn encode(body: &Map<String, Value>) -> Result<Bytes, GatewayError> {
+    serde_json::to_vec(body)
+        .map(Bytes::from)
+        .map_err(|_| GatewayError::gateway(crate::domain::ErrorKind::Internal, "the request could not be encoded"))
+}
+
+fn completion_to_chat(body: &mut Map<String, Value>, input: &Input) -> Result<(), GatewayError> {
+    let text = match input {
+        Input::Text(text) => text,
+        Input::Tokens(_) => {
+            return Err(GatewayError::invalid("prompt", "a prompt of token ids can only be served locally"));
+        }
+        // Already a chat: nothing to translate.
+        Input::Messages(_) => return Ok(()),
+    };
+    for field in COMPLETION_ONLY {
+        body.shift_remove(field);
+    }
+    body.insert("messages".into(), json!([{"role": "user", "content": text}]));
+    // The old field is the number of alternatives, the new ones a switch and that number.
+    if let Some(alternatives) = body.get("logprobs").and_then(Value::as_u64) {
+        body.insert("logprobs".into(), true.into());
+        if alternatives > 0 {
+            body.insert("top_logprobs".into(), alternatives.min(MAX_TOP_LOGPROBS).into());
+        }
+    }
+    Ok(())
+}
+
+/// Usage is how a paid stream is billed, so it is always asked for; without a stream providers refuse the field.
+fn set_usage_wish(body: &mut Map<String, Value>, stream: bool) {
+    if !stream {
+        body.shift_remove("stream_options");
+        return;
+    }
+    match body.get_mut("stream_options").and_then(Value::as_object_mut) {
+        Some(options) => {
+            options.insert("include_usage".into(), true.into());
+        }
+        None => {
+            body.insert("stream_options".into(), json!({"include_usage": true}));
+        }
+    }
+}
+
+fn set_output_cap(body: &mut Map<String, Value>, output_cap: u32) {
+    const NEW: &str = "max_completion_tokens";
+    const OLD: &str = "max_tokens";
+    // Newer models refuse the old name, and both together are refused everywhere.
+    let (keep, other) = match body.get(NEW) {
+        Some(value) if !value.is_null() => (NEW, OLD),
+        _ => (OLD, NEW),
+    };
+    body.shift_remove(other);
+    body.insert(keep.into(), output_cap.into());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::PrefillStyle,
+        domain::{ChatRequest, CloudBound, ErrorKind},
+    };
+
+    fn request(kind: RequestKind, input: Input, body: Value) -> ChatRequest {
+        let Value::Object(body) = body else { panic!("the body is an object") };
+        ChatRequest { kind, input, body, ..ChatRequest::plain("") }
+    }
+
+    fn translated(kind: RequestKind, input: Input, body: Value, stream: bool) -> Value {
+        let bytes = upstream_body(CloudBound::new(&request(kind, input, body)).unwrap(), "up-1", 256, stream).unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    }
+
+    fn chat(body: Value, stream: bool) -> Value {
+        translated(RequestKind::Chat, Input::Messages(vec![]), body, stream)
+    }
+
+    #[test]
+    fn unknown_fields_go_through_and_ours_are_set() {
+        let sent = chat(
+            json!({"model": "auto", "messages": [{"role": "user", "content": "a"}], "x_new": {"y": [1, null]}}),
+            true,
+        );
+        assert_eq!(
+            sent,
+            json!({
+                "model": "up-1", "messages": [{"role": "user", "content": "a"}], "x_new": {"y": [1, null]},
+                "stream": true, "stream_options": {"include_usage": true}, "max_tokens": 256
+            })
+        );
+    }
+
+    #[test]
+    fn usage_is_asked_for_in_streams_only() {
+        let options = json!({"stream_options": {"include_usage": false, "include_obfuscation": false}});
+        assert_eq!(
+            chat(options.clone(), true)["stream_options"],
+            json!({"include_usage": true, "include_obfuscation": false})
+        );
+        assert_eq!(chat(options, false).get("stream_options"), None);
+        assert_eq!(chat(json!({"stream_options": null}), true)["stream_options"], json!({"include_usage": true}));
+    }
+
+    #[test]
+    fn the_cap_replaces_the_clients_own_field() {
+        assert_eq!(chat(json!({"max_tokens": 9}), false)["max_tokens"], 256);
+        let sent = chat(json!({"max_completion_tokens": 9, "max_tokens": 8}), false);
+        assert_eq!((sent.get("max_tokens"), &sent["max_completion_tokens"]), (None, &json!(256)));
+        let sent = chat(json!({"max_completion_tokens": null}), false);
+        assert_eq!((sent.get("max_completion_tokens"), &sent["max_tokens"]), (None, &json!(256)));
+    }
+
+    #[test]
+    fn a_text_completion_becomes_a_chat() {
+        let sent = translated(
+            RequestKind::Completion,
+            Input::Text("once".into()),
+            json!({"prompt": ["once"], "suffix": "s", "echo": true, "best_of": 2, "logprobs": 3, "temperature": 0.5}),
+            false,
+        );
+        assert_eq!(
+            sent,
+            json!({
+                "messages": [{"role": "user", "content": "once"}], "logprobs": true, "top_logprobs": 3,
+                "temperature": 0.5, "model": "up-1", "stream": false, "max_tokens": 256
+            })
+        );
+    }
+
+    #[test]
+    fn a_continuation_is_the_last_message_in_the_models_own_style() {
+        let user = json!({"role": "user", "content": "once"});
+        let chat = json!({"messages": [user], "max_tokens": 90, "stop": ["END"]});
+        let (messages, text) = (Input::Messages(vec![]), Input::Text("once".into()));
+        for (kind, input, body) in [
+            (RequestKind::Chat, messages, chat),
+            (RequestKind::Completion, text, json!({"prompt": "once", "stop": ["END"]})),
+        ] {
+            let request = request(kind, input, body);
+            for (style, last) in [
+                (PrefillStyle::Assistant, json!({"role": "assistant", "content": "so far"})),
+                (PrefillStyle::DeepseekPrefix, json!({"role": "assistant", "content": "so far", "prefix": true})),
+            ] {
+                let continuation = Continuation::new("so far", style).unwrap();
+                let bytes = continued_body(CloudBound::new(&request).unwrap(), "up-1", 30, continuation).unwrap();
+                let sent: Value = serde_json::from_slice(&bytes).unwrap();
+                assert_eq!(sent["messages"], json!([user, last]));
+                assert_eq!(
+                    (&sent["max_tokens"], &sent["stop"], &sent["stream"]),
+                    (&json!(30), &json!(["END"]), &json!(true))
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn token_ids_never_go_to_a_provider() {
+        let request = request(RequestKind::Completion, Input::Tokens(vec![1]), json!({}));
+        assert_eq!(
+            upstream_body(CloudBound::new(&request).unwrap(), "m", 1, false).unwrap_err().kind,
+            ErrorKind::InvalidRequest
+        );
+    }
+}

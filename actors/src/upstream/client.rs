@@ -1,0 +1,299 @@
+//! One HTTP attempt against one OpenAI-compatible provider: request out, answer or error in.
+//!
+//! Every wait stands inside the request's deadline, every read inside a bound. Redirects, proxies of the environment and
+//! retries are off: whoever asks decides what happens next, and knows exactly which host saw the request.
+
+use super::chunk::Malformed;
+use super::fault::{self, Refusal};
+use crate::config::Wire;
+use crate::domain::{ErrorKind, GatewayError, RequestId, TargetName};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header};
+use reqwest::{Client, Response, Url, redirect};
+use secrecy::{ExposeSecret, SecretString};
+use std::io;
+use std::time::{Duration, SystemTime};
+use tokio::time::{Instant, timeout_at};
+
+mod models;
+mod prefix;
+mod presence;
+mod stream;
+
+pub use super::chunk::{WholeAnswer, WholeChoice};
+pub use presence::Presence;
+pub use stream::EventStream;
+
+const MAX_BODY_BYTES: usize = 32 << 20;
+const MAX_ERROR_BODY_BYTES: usize = 64 << 10;
+/// The status already says what failed: its explanation must not hold up the next attempt.
+const ERROR_BODY_WAIT: Duration = Duration::from_secs(2);
+const IDLE_CONNECTIONS: usize = 256;
+
+/// How long a provider may keep silent. All of it inside the request's deadline.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Name resolution, TCP and TLS.
+    pub connect: Duration,
+    /// From the start of the attempt to the first byte of a stream's body.
+    pub first_byte: Duration,
+    /// As `first_byte` for an answer in one piece, whose first byte comes only when the last token is there.
+    pub first_byte_unstreamed: Duration,
+    /// From the start of the attempt to the first token of a stream; comments and roles are none. `None`: only the other
+    /// limits count.
+    pub first_token: Option<Duration>,
+    /// Between two pieces of a body.
+    pub idle: Duration,
+    /// For usage and `[DONE]` after the last `finish_reason`; nothing is lost when it passes.
+    pub tail: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(3),
+            first_byte: Duration::from_secs(10),
+            first_byte_unstreamed: Duration::from_secs(60),
+            first_token: None,
+            idle: Duration::from_secs(20),
+            tail: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What a provider answers with.
+#[derive(Debug)]
+pub enum Answer {
+    Stream(Box<EventStream>),
+    Body(WholeAnswer),
+}
+
+/// One provider: its base URL and its connections. Cheap to share by reference; keys come with each attempt.
+#[derive(Debug, Clone)]
+pub struct ProviderClient {
+    target: TargetName,
+    wire: Wire,
+    url: Url,
+    http: Client,
+    timeouts: Timeouts,
+}
+
+impl ProviderClient {
+    /// `base_url` as SDKs take it, for example `https://provider.example/v1`. Speaks OpenAI's wire format.
+    ///
+    /// # Errors
+    /// The URL is no http(s) URL, or the host's certificates cannot be read.
+    pub fn new(target: TargetName, base_url: &str, timeouts: Timeouts) -> Result<Self, GatewayError> {
+        let wrong = |why: &str| GatewayError::target(&target, ErrorKind::Internal, why);
+        let url = endpoint(base_url).ok_or_else(|| wrong("base_url is not a plain http or https URL"))?;
+        let http = http_client(url.scheme() == "https", timeouts)
+            .map_err(|_| wrong("no HTTP client: the host's root certificates could not be read"))?;
+        Ok(Self { target, wire: Wire::OpenAi, url, http, timeouts })
+    }
+
+    /// The same provider, spoken to in another wire format.
+    #[must_use]
+    pub fn speaking(mut self, wire: Wire) -> Self {
+        if let Ok(mut segments) = self.url.path_segments_mut() {
+            self.wire.path().iter().for_each(|_| {
+                segments.pop();
+            });
+            segments.extend(wire.path());
+        }
+        self.wire = wire;
+        self
+    }
+
+    /// Sends `body` (see [`Wire::body`]) and waits for the head of the answer, for a whole answer
+    /// until its end. `stream` must say what the body says. An empty key sends none. Dropping the future, or the stream it
+    /// gave, closes the socket.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Timeout`] if the deadline passed; every other kind is the provider's doing (see [`fault`]).
+    pub async fn start(
+        &self,
+        body: Bytes,
+        request_id: RequestId,
+        key: &SecretString,
+        stream: bool,
+        deadline: Instant,
+    ) -> Result<Answer, GatewayError> {
+        let patience = Patience { target: self.target.clone(), deadline };
+        let limit = if stream { self.timeouts.first_byte } else { self.timeouts.first_byte_unstreamed };
+        let started = Instant::now();
+        let headers = self.headers(request_id, key, stream)?;
+        let sending = self.http.post(self.url.clone()).headers(headers).body(body.clone()).send();
+        let response = patience.within(started + limit, "did not answer in time", sending).await?.map_err(|error| {
+            let failed = patience.failed(&broken(&error));
+            if error.is_connect() { failed.unworked() } else { failed }
+        })?;
+        if !response.status().is_success() {
+            return Err(patience.refused(response, key, &body).await);
+        }
+        if !stream || is_media(response.headers(), "application/json") {
+            return read_body(&patience, self.wire, response, self.timeouts.idle).await.map(Answer::Body);
+        }
+        if is_media(response.headers(), "text/html") {
+            return Err(patience.failed("answered without an event stream"));
+        }
+        Ok(Answer::Stream(Box::new(EventStream::new(patience, self.wire, response, self.timeouts, started))))
+    }
+
+    fn headers(&self, request_id: RequestId, key: &SecretString, stream: bool) -> Result<HeaderMap, GatewayError> {
+        let accept = if stream { "text/event-stream" } else { "application/json" };
+        let mut headers = self.wire.headers(key).map_err(|_| {
+            GatewayError::target(&self.target, ErrorKind::Unauthorized, "the API key holds characters no header may")
+        })?;
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+        if let Ok(id) = HeaderValue::from_str(&request_id.to_string()) {
+            headers.insert("x-request-id", id);
+        }
+        Ok(headers)
+    }
+}
+
+/// `None` also for a URL with user, query or fragment: a key belongs into the header, and nothing else is a base.
+fn endpoint(base_url: &str) -> Option<Url> {
+    let mut url = Url::parse(base_url).ok()?;
+    let plain =
+        url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
+    if !plain || !matches!(url.scheme(), "http" | "https") {
+        return None;
+    }
+    url.path_segments_mut().ok()?.pop_if_empty().extend(Wire::OpenAi.path());
+    Some(url)
+}
+
+/// The one TLS provider of the process. Every HTTP client needs it, even one without TLS.
+pub fn install_tls_provider() {
+    if rustls::crypto::CryptoProvider::get_default().is_none() {
+        // Losing a race against another thread here is as good as winning it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    }
+}
+
+fn http_client(tls: bool, timeouts: Timeouts) -> reqwest::Result<Client> {
+    install_tls_provider();
+    let builder = Client::builder()
+        .user_agent(concat!("spillway/", env!("CARGO_PKG_VERSION")))
+        .redirect(redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .referer(false)
+        .tcp_nodelay(true)
+        .tcp_user_timeout(Duration::from_secs(10))
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .http2_keep_alive_timeout(Duration::from_secs(10))
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .connect_timeout(timeouts.connect);
+    // A provider without TLS must not depend on the host having certificates.
+    if tls { builder } else { builder.tls_certs_only([]) }.build()
+}
+
+/// One attempt's target and deadline, and the errors that name them.
+#[derive(Debug)]
+struct Patience {
+    target: TargetName,
+    deadline: Instant,
+}
+
+impl Patience {
+    /// Waits until `limit` at most, and never past the deadline.
+    async fn within<T>(&self, limit: Instant, late: &str, what: impl Future<Output = T>) -> Result<T, GatewayError> {
+        let until = limit.min(self.deadline);
+        // A provider that always has data ready would otherwise outrun every timer.
+        if Instant::now() < self.deadline
+            && let Ok(done) = timeout_at(until, what).await
+        {
+            return Ok(done);
+        }
+        Err(if Instant::now() >= self.deadline {
+            GatewayError::target(&self.target, ErrorKind::Timeout, "the request's deadline passed")
+        } else {
+            self.failed(late)
+        })
+    }
+
+    fn failed(&self, how: &str) -> GatewayError {
+        GatewayError::target(&self.target, ErrorKind::Upstream, format!("the provider {how}"))
+    }
+
+    fn malformed(&self, why: Malformed) -> GatewayError {
+        let how = match why {
+            Malformed::Shape => "sent something that is no chat completion",
+            Malformed::InBandError | Malformed::Refused(_) => "reported an error inside its answer",
+        };
+        let kind = if let Malformed::Refused(kind) = why { kind } else { ErrorKind::Upstream };
+        GatewayError { kind, ..self.failed(how) }
+    }
+
+    async fn refused(&self, mut response: Response, key: &SecretString, request_body: &[u8]) -> GatewayError {
+        let status = response.status();
+        let retry_after = fault::retry_after(response.headers(), SystemTime::now());
+        let mut body = Vec::new();
+        let reading = async {
+            while let Ok(Some(piece)) = response.chunk().await {
+                let room = MAX_ERROR_BODY_BYTES - body.len();
+                body.extend_from_slice(&piece[..piece.len().min(room)]);
+                if body.len() == MAX_ERROR_BODY_BYTES {
+                    break;
+                }
+            }
+        };
+        // What came until then is enough: the status decides.
+        let _ = self.within(Instant::now() + ERROR_BODY_WAIT, "", reading).await;
+        let refusal = Refusal { target: self.target.as_str(), status, body: &body, retry_after };
+        refusal.into_error(key.expose_secret(), request_body)
+    }
+}
+
+async fn read_body(
+    patience: &Patience,
+    wire: Wire,
+    mut response: Response,
+    idle: Duration,
+) -> Result<WholeAnswer, GatewayError> {
+    let mut body = Vec::new();
+    loop {
+        let piece =
+            patience.within(Instant::now() + idle, "stopped in the middle of its answer", response.chunk()).await?;
+        match piece.map_err(|error| patience.failed(&broken(&error)))? {
+            None => break,
+            Some(piece) if body.len() + piece.len() > MAX_BODY_BYTES => {
+                return Err(patience.failed("sent more than an answer may hold"));
+            }
+            Some(piece) => body.extend_from_slice(&piece),
+        }
+    }
+    if body.is_empty() {
+        return Err(patience.failed("sent an empty answer"));
+    }
+    wire.read_whole(&body).map_err(|why| patience.malformed(why))
+}
+
+/// Whether the head names this media type. A stream without a content type is left to the parser.
+fn is_media(headers: &HeaderMap, wanted: &str) -> bool {
+    let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let media = media.split(';').next().unwrap_or_default().trim();
+    media.eq_ignore_ascii_case(wanted)
+}
+
+/// What happened to the connection, in words that hold neither URL nor headers.
+fn broken(error: &reqwest::Error) -> String {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    let mut io_kind = None;
+    while let Some(inner) = cause {
+        io_kind = inner.downcast_ref::<io::Error>().map(io::Error::kind).or(io_kind);
+        cause = inner.source();
+    }
+    let doing = match (error.is_connect(), error.is_timeout()) {
+        (true, true) => return "could not be reached in time".into(),
+        (true, false) => "could not be reached",
+        _ => "broke the connection",
+    };
+    io_kind.map_or_else(|| doing.to_owned(), |kind| format!("{doing} ({kind})"))
+}
+
+#[cfg(test)]
+mod tests;
