@@ -2,14 +2,14 @@
 
 import anthropic
 
-from checks import MODEL, URL, check, run
+from checks import CITY, MODEL, URL, check, run
 
 client = anthropic.Anthropic(base_url=URL, api_key="any", max_retries=0, _strict_response_validation=True)
 MESSAGES = [{"role": "user", "content": "Say hello."}]
 TOOL = {
     "name": "weather",
     "description": "The weather",
-    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    "input_schema": {"type": "object", "properties": {"city": CITY}, "required": ["city"]},
 }
 
 

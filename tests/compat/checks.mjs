@@ -2,8 +2,8 @@
 
 export const URL = process.env.SPILLWAY_URL;
 export const MODEL = process.env.SPILLWAY_MODEL;
-// What the model cannot do yet, by a word in the checks' names.
-const without = (process.env.SPILLWAY_WITHOUT ?? "").split(" ").filter(Boolean);
+// A small model would fill a free text with whatever comes to it; it chooses.
+export const CITY = process.env.SPILLWAY_SMALL ? { type: "string", enum: ["Bern", "Oslo"] } : { type: "string" };
 
 export function assert(fact, what) {
   if (!fact) throw new Error(`not so: ${JSON.stringify(what)}`);
@@ -11,9 +11,7 @@ export function assert(fact, what) {
 
 export async function run(checks) {
   let failed = 0;
-  const leftOut = (name) => without.some((word) => name.toLowerCase().includes(word));
-  const entries = Object.entries(checks).filter(([name]) => !leftOut(name));
-  for (const [name, check] of entries) {
+  for (const [name, check] of Object.entries(checks)) {
     const began = performance.now();
     let word = "ok";
     try {
@@ -25,7 +23,7 @@ export async function run(checks) {
     }
     console.log(`${word} ${name} (${((performance.now() - began) / 1000).toFixed(2)} s)`);
   }
-  const count = entries.length;
+  const count = Object.keys(checks).length;
   console.log(`${count - failed} of ${count} passed`);
   process.exit(failed || !count ? 1 : 0);
 }

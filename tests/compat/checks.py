@@ -4,19 +4,18 @@ import os
 import sys
 import time
 import traceback
+from typing import Literal, get_args
 
 URL = os.environ["SPILLWAY_URL"]
 MODEL = os.environ["SPILLWAY_MODEL"]
-# What the model cannot do yet, by a word in the checks' names.
-WITHOUT = os.environ.get("SPILLWAY_WITHOUT", "").split()
+# A small model would fill a free text with whatever comes to it; it chooses.
+CITIES = Literal["Bern", "Oslo"] if os.environ.get("SPILLWAY_SMALL") else str
+CITY = {"type": "string"} | ({"enum": list(get_args(CITIES))} if get_args(CITIES) else {})
 CHECKS = []
 
 
 def check(function):
-    if any(word in function.__name__ for word in WITHOUT):
-        print(f"left out {function.__name__}")
-    else:
-        CHECKS.append(function)
+    CHECKS.append(function)
     return function
 
 

@@ -6,13 +6,13 @@ import os
 import openai
 from pydantic import BaseModel
 
-from checks import MODEL, URL, check, run
+from checks import CITIES, CITY, MODEL, URL, check, run
 
 client = openai.OpenAI(base_url=f"{URL}/v1", api_key="any", max_retries=0, _strict_response_validation=True)
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Say hello."}]
 PARAMETERS = {
     "type": "object",
-    "properties": {"city": {"type": "string"}},
+    "properties": {"city": CITY},
     "required": ["city"],
     "additionalProperties": False,
 }
@@ -21,7 +21,7 @@ TOOL = {"type": "function", "name": "weather", "description": "The weather", "pa
 
 
 class City(BaseModel):
-    city: str
+    city: CITIES
 
 
 @check

@@ -8,9 +8,6 @@ use std::{
     process::{Command, Output},
 };
 
-/// What local targets cannot do in this version.
-const LOCAL_LACKS: &str = "tools structured";
-
 /// Where the libraries are.
 fn libraries() -> PathBuf {
     let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
@@ -39,14 +36,12 @@ fn command(script: &str) -> Command {
     command
 }
 
-/// `without` names what the model cannot do yet.
-async fn run(gateway: &Gateway, script: &'static str, model: &'static str, without: &str) {
+async fn run(gateway: &Gateway, script: &'static str, model: &'static str) {
     let mut command = command(script);
-    command
-        .env("SPILLWAY_WITHOUT", without)
-        .env("SPILLWAY_URL", &gateway.api)
-        .env("SPILLWAY_MODEL", model)
-        .env("PYTHONDONTWRITEBYTECODE", "1");
+    if model == MODEL {
+        command.env("SPILLWAY_SMALL", "1");
+    }
+    command.env("SPILLWAY_URL", &gateway.api).env("SPILLWAY_MODEL", model).env("PYTHONDONTWRITEBYTECODE", "1");
     let running = tokio::task::spawn_blocking(move || command.output());
     let Output { status, stdout, stderr } = running
         .await
@@ -60,8 +55,8 @@ async fn run(gateway: &Gateway, script: &'static str, model: &'static str, witho
 /// The local model and the simulated cloud, each by its name.
 async fn against_both(script: &'static str) {
     let gateway = Setup::default().warm().await;
-    for (model, without) in [(MODEL, LOCAL_LACKS), ("ok", "")] {
-        run(&gateway, script, model, without).await;
+    for model in [MODEL, "ok"] {
+        run(&gateway, script, model).await;
     }
     gateway.shutdown().await;
 }
