@@ -1,13 +1,13 @@
 // OpenAI's own Node client against the gateway.
 
 import OpenAI from "openai";
-import { assert, MODEL, run, URL } from "./checks.mjs";
+import { assert, CITY, MODEL, run, URL } from "./checks.mjs";
 
 const client = new OpenAI({ baseURL: `${URL}/v1`, apiKey: "any", maxRetries: 0 });
 const messages = [{ role: "user", content: "Say hello." }];
 const parameters = {
   type: "object",
-  properties: { city: { type: "string" } },
+  properties: { city: CITY },
   required: ["city"],
   additionalProperties: false,
 };

@@ -6,13 +6,13 @@ import os
 import openai
 from pydantic import BaseModel
 
-from checks import MODEL, URL, check, run
+from checks import CITIES, CITY, MODEL, URL, check, run
 
 client = openai.OpenAI(base_url=f"{URL}/v1", api_key="any", max_retries=0, _strict_response_validation=True)
 MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Say hello."}]
 PARAMETERS = {
     "type": "object",
-    "properties": {"city": {"type": "string"}},
+    "properties": {"city": CITY},
     "required": ["city"],
     "additionalProperties": False,
 }
@@ -21,7 +21,7 @@ TOOL = {"type": "function", "name": "weather", "description": "The weather", "pa
 
 
 class City(BaseModel):
-    city: str
+    city: CITIES
 
 
 @check
@@ -102,7 +102,9 @@ def chat_structured():
 def completion():
     answer = client.completions.create(model=MODEL, prompt="Once upon a time", max_tokens=8)
     assert answer.object == "text_completion" and answer.choices[0].text, answer
-    chunks = list(client.completions.create(model=MODEL, prompt="Once upon a time", max_tokens=8, stream=True))
+    # OpenAI's own chunks have no finish_reason until the last, which the strict client takes for a fault.
+    loose = openai.OpenAI(base_url=f"{URL}/v1", api_key="any", max_retries=0)
+    chunks = list(loose.completions.create(model=MODEL, prompt="Once upon a time", max_tokens=8, stream=True))
     assert "".join(chunk.choices[0].text for chunk in chunks), chunks
 
 

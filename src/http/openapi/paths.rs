@@ -8,6 +8,7 @@ use utoipa::{
         Ref, RefOr, Required, Response, ResponseBuilder, Schema, Type,
         path::{Operation, OperationBuilder, ParameterBuilder, ParameterIn, PathItem},
         request_body::RequestBodyBuilder,
+        schema::SchemaType,
     },
 };
 
@@ -88,8 +89,9 @@ fn json(description: &str, schema: impl Into<RefOr<Schema>>) -> Response {
 
 /// An answer that comes whole, or as events when the request says `stream`.
 fn answer(description: &str, whole: Ref, event: &Ref) -> Response {
+    // Some readers take the text as the value, some each event: the words say what no type could for both.
     let text = ObjectBuilder::new()
-        .schema_type(Type::String)
+        .schema_type(SchemaType::AnyValue)
         .description(Some(format!("Server-sent events; the data of each is a {}.", event.ref_location)))
         .build();
     ResponseBuilder::new()
