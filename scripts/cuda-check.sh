@@ -123,7 +123,7 @@ if [[ $failed == 0 ]]; then
 	else
 		note FAILED "the engine does not start: $(tail -n 1 "$cache/devices.log")"
 	fi
-	python3 scripts/fetch-model.py
+	"$release_dir/spillway" models pull smollm2-135m
 	serves
 fi
 

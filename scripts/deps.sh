@@ -24,6 +24,10 @@ has_libclang() {
 		{ compgen -G '/usr/lib/llvm-*/lib/clang/*/include/stddef.h' || compgen -G '/usr/lib*/clang/*/include/stddef.h'; }
 }
 
+has_postgres() {
+	compgen -G '/usr/lib/postgresql/*/bin/initdb' || command -v initdb
+}
+
 as_root() {
 	if [[ $EUID -eq 0 ]]; then
 		"$@"
@@ -80,6 +84,7 @@ if [[ "${1:-}" == test ]]; then
 	need 'virtual environments for Python 3' python3-venv python3 -c 'import venv, ensurepip'
 	need Node.js nodejs command -v node
 	need npm npm command -v npm
+	need PostgreSQL postgresql has_postgres # a private server in a temporary folder; the system's own is not used
 fi
 install_packages
 check_rust

@@ -4,6 +4,7 @@
 mod health;
 mod keys;
 mod memory;
+mod usage;
 
 use crate::{
     http::{
@@ -15,10 +16,7 @@ use crate::{
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{
-        DefaultBodyLimit, Query, Request, State,
-        rejection::{BytesRejection, QueryRejection},
-    },
+    extract::{DefaultBodyLimit, Request, State, rejection::BytesRejection},
     http::{HeaderMap, StatusCode, Uri, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
@@ -52,8 +50,9 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/status", get(status))
         .route("/admin/actors", get(actors))
         .route("/admin/health/gpu", get(health::gpu))
-        .route("/admin/usage", get(usage))
-        .route("/admin/usage/attempts", get(attempts))
+        .route("/admin/usage", get(usage::usage))
+        .route("/admin/usage/attempts", get(usage::attempts))
+        .route("/admin/usage/requests", get(usage::requests))
         .route("/admin/keys", get(keys::list).post(keys::create))
         .route("/admin/keys/{id}", delete(keys::revoke))
         .route("/admin/reload", post(reload))
@@ -185,32 +184,6 @@ fn gpu_status(runtime: &Runtime, at: usize, slot: &Arc<EngineSlot>) -> Value {
 
 async fn actors(State(state): State<AdminState>) -> Json<Value> {
     Json(json!({"actors": state.runtime.tree.snapshot()}))
-}
-
-async fn usage(State(state): State<AdminState>) -> Json<Value> {
-    Json(json!(state.runtime.services.ledger.snapshot()))
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Page {
-    from: u64,
-    limit: usize,
-}
-
-impl Default for Page {
-    fn default() -> Self {
-        Self { from: 0, limit: 1000 }
-    }
-}
-
-/// Attempts as the ledger has them, oldest first; `next` is where the following page begins.
-async fn attempts(State(state): State<AdminState>, page: Result<Query<Page>, QueryRejection>) -> Response {
-    let Ok(Query(page)) = page else {
-        return respond(&GatewayError::invalid(None, "want numbers: ?from=N&limit=N"));
-    };
-    let (rows, next) = state.runtime.services.ledger.rows(page.from, page.limit.min(1000));
-    Json(json!({"attempts": rows, "next": next})).into_response()
 }
 
 /// A longer chaos order is cut, and so is no JSON.

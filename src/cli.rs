@@ -13,6 +13,7 @@ use crate::{
         load::{Loaded, Loader},
     },
     sim::{Sim, SimArgs},
+    usage::{self, UsageArgs},
 };
 use clap::{Args, Parser, Subcommand};
 use spillway_actors::config::{Config, DemoCloud, Warning};
@@ -61,6 +62,8 @@ enum Command {
     Keys(KeysArgs),
     /// Explain where a prompt would go and why, without a running gateway and without running it; or score prompts.
     Route(Box<RouteArgs>),
+    /// Show what was used and what it cost, from the ledger's database.
+    Usage(UsageArgs),
     /// Run the simulated provider: for tests, demo and benchmarks, never for answers.
     #[command(after_help = SIM_HELP)]
     Sim(SimArgs),
@@ -114,6 +117,7 @@ pub fn run() -> ExitCode {
             Command::Bench(args) => bench::run(args).await,
             Command::Keys(args) => keys::run(args).await,
             Command::Route(args) => route::run(&args),
+            Command::Usage(args) => usage::run(&args).await,
             Command::Sim(args) => simulate(&args).await,
         }
     });

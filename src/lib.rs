@@ -13,3 +13,4 @@ pub mod models;
 pub mod route;
 pub mod serve;
 pub mod sim;
+mod usage;

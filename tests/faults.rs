@@ -20,10 +20,16 @@ mod accounts;
 mod answers;
 #[path = "faults/bodies.rs"]
 mod bodies;
+#[path = "faults/budgets.rs"]
+mod budgets;
 #[path = "faults/clients.rs"]
 mod clients;
+#[path = "faults/crashes.rs"]
+mod crashes;
 #[path = "faults/crowd.rs"]
 mod crowd;
+#[path = "faults/disks.rs"]
+mod disks;
 #[path = "faults/failures.rs"]
 mod failures;
 #[path = "faults/limits.rs"]

@@ -23,7 +23,7 @@ pub use sources::{BUILT_IN, DemoCloud, ReadFile, Sources, default_cache_dir};
 
 use crate::classify::Cuts;
 use crate::domain::{
-    Complexity, ModelName, NanoUsd, Needs, OverrideValue, Premises, Price, Rope, Sampling, TargetName,
+    BudgetLimits, Complexity, ModelName, NanoUsd, Needs, OverrideValue, Premises, Price, Rope, Sampling, TargetName,
 };
 use crate::gguf::KvType;
 use secrecy::{ExposeSecret, SecretString};
@@ -45,6 +45,9 @@ pub struct Config {
     pub router: RouterConfig,
     pub supervision: SupervisionConfig,
     pub ledger: LedgerConfig,
+    pub energy: EnergyConfig,
+    /// `None` = dollars only.
+    pub currency: Option<CurrencyConfig>,
     pub health: HealthConfig,
     pub chaos_enabled: bool,
     /// Models by name.
@@ -461,11 +464,58 @@ pub enum RuleTarget {
 
 #[derive(Debug, Clone)]
 pub struct LedgerConfig {
-    pub url: String,
+    pub place: LedgerPlace,
+    /// `None`: a ledger in memory has no journal.
+    pub journal_dir: Option<PathBuf>,
+    /// A journal this large takes no reservation until the database has caught up.
+    pub max_journal_bytes: u64,
+    /// Rows are kept for so long; `None` = for ever.
+    pub retention: Option<Duration>,
+    /// What all requests together may cost.
+    pub budget: BudgetLimits,
     /// Output cap of a paid request without max_tokens, in tokens.
     pub default_output_tokens: u32,
     /// Model whose price "saved cost" is measured against.
     pub baseline: Option<ModelName>,
+}
+
+/// Where rows end up.
+#[derive(Debug, Clone)]
+pub enum LedgerPlace {
+    Memory,
+    Sqlite(PathBuf),
+    /// The address may hold a password.
+    Postgres(SecretString),
+}
+
+impl PartialEq for LedgerPlace {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Memory, Self::Memory) => true,
+            (Self::Sqlite(one), Self::Sqlite(other)) => one == other,
+            (Self::Postgres(one), Self::Postgres(other)) => one.expose_secret() == other.expose_secret(),
+            _ => false,
+        }
+    }
+}
+
+/// `[energy]`: what local answers cost the operator's household, beside what providers bill.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct EnergyConfig {
+    /// Draw of a busy local target whose card does not tell; 0 = not known.
+    pub local_watts: f64,
+    /// In USD; zero = not known.
+    pub usd_per_kwh: NanoUsd,
+}
+
+/// `[currency]`: what the dollars of the price list are paid in.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CurrencyConfig {
+    pub code: String,
+    /// What the provider bills for one dollar of list price.
+    pub billed_per_usd: f64,
+    /// What a dollar costs elsewhere.
+    pub market_per_usd: f64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

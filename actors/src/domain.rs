@@ -10,6 +10,7 @@ pub mod money;
 pub mod name;
 pub mod output;
 pub mod sampling;
+pub mod time;
 
 pub use caller::{BudgetLimits, Caller, Priority};
 pub use chat::{
@@ -23,3 +24,4 @@ pub use money::{NanoUsd, Price};
 pub use name::{Complexity, KeyId, ModelName, RequestId, TargetName};
 pub use output::{Format, OutputWish, Tool, ToolChoice, ToolWish, Unmet};
 pub use sampling::Sampling;
+pub use time::{Day, Month, UnixMs};

@@ -7,6 +7,7 @@ mod count;
 mod decide;
 mod hedge;
 mod judge;
+mod keep;
 mod local;
 mod reading;
 mod report;
@@ -32,7 +33,7 @@ use crate::{
     health::{AttemptFact, Scores},
     jobs::{Job, JobGuard, JobTable, Outcome, TargetKey, shutting_down},
     keys::Keys,
-    ledger::Ledger,
+    ledger::{Ledger, Refused},
     observe,
     route::{ClassifierMsg, Decision, Fleet, RouterMsg},
     supervise::Address,
@@ -106,11 +107,13 @@ struct Failure {
     sent_away: bool,
     /// There was an answer, which is kept: the attempt ended well and its target is used up.
     poor: bool,
+    /// The ledger refused it, so no attempt was made.
+    unpaid: Option<Refused>,
 }
 
 impl From<GatewayError> for Failure {
     fn from(error: GatewayError) -> Self {
-        Self { error, death: None, sent_away: false, poor: false }
+        Self { error, death: None, sent_away: false, poor: false, unpaid: None }
     }
 }
 
@@ -140,6 +143,8 @@ struct Flight {
     sent_away: usize,
     /// A cloud attempt failed: another one is extra.
     cloud_failed: bool,
+    /// Money was set aside: the answer's end waits for the ledger.
+    paid: bool,
     /// The attempt under way: target, model, start.
     under_way: Option<(String, String, Instant)>,
     usage: TokenUsage,
@@ -198,6 +203,7 @@ impl Flight {
             target_faults: 0,
             sent_away: 0,
             cloud_failed: false,
+            paid: false,
             under_way: None,
             usage: TokenUsage::default(),
             waited: Duration::ZERO,
@@ -239,6 +245,11 @@ impl Flight {
     /// Returns if another attempt may be made; else the error that the client reads.
     async fn after_failure(&mut self, failure: Failure, decision: &Decision) -> Result<(), GatewayError> {
         if failure.poor {
+            return Ok(());
+        }
+        if let Some(refused) = failure.unpaid {
+            // The next plan does without it, and says why if nothing else is left.
+            self.job.unpaid(decision.candidate.key, matches!(refused, Refused::Budget(_)));
             return Ok(());
         }
         if failure.sent_away {
@@ -304,6 +315,7 @@ impl Flight {
         let outcome = match end {
             End::Landed => {
                 let report = self.report();
+                self.keep("ok").await;
                 let done = self.events.send(FlightEvent::Done(Box::new(report)));
                 // A client that never reads its last event has not got its answer.
                 match tokio::time::timeout_at(self.job.deadline.max(Instant::now() + LAST_WORD), done).await {
@@ -311,9 +323,13 @@ impl Flight {
                     Ok(Err(_)) | Err(_) => Outcome::ClientGone,
                 }
             }
-            End::ClientGone => Outcome::ClientGone,
+            End::ClientGone => {
+                self.keep(Outcome::ClientGone.label()).await;
+                Outcome::ClientGone
+            }
             End::Failed(error) => {
                 let outcome = Outcome::Failed(error.kind);
+                self.keep(outcome.label()).await;
                 if self.started {
                     observe::stream_broken(error.kind.label());
                 }
@@ -359,13 +375,5 @@ impl Flight {
             completion_tokens: last.usage.completion_tokens,
         };
         self.services.scores.note(decision.candidate.key, fact, Instant::now());
-    }
-
-    /// What the same tokens would have cost on the configured baseline model.
-    fn baseline(&self, usage: TokenUsage) -> NanoUsd {
-        let Some(name) = &self.services.config.ledger.baseline else { return NanoUsd::ZERO };
-        let mut models = self.services.config.clouds.iter().flat_map(|cloud| &cloud.models);
-        let price = models.find(|model| model.name == *name).map(|model| model.price).unwrap_or_default();
-        price.cost(usage.prompt_tokens, 0, usage.completion_tokens)
     }
 }

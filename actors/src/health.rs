@@ -12,6 +12,6 @@ pub mod strain;
 pub mod xid;
 
 pub use actor::{HealthActor, HealthMsg};
-pub use nvml::NvmlProbe;
+pub use nvml::{NvmlProbe, Reading};
 pub use scores::{AttemptFact, Score, Scores};
 pub use snapshot::{HealthSnapshot, LocalHealth, ProbeResult, ProviderHealth, TargetVitals, Vitals};

@@ -53,6 +53,10 @@ impl Outcome {
 pub struct Progress {
     /// Never offered again.
     pub tried: Vec<TargetKey>,
+    /// Never offered again: no budget covers what would have to be reserved.
+    pub unaffordable: Vec<TargetKey>,
+    /// Never offered again: the ledger could not write it down.
+    pub unrecorded: Vec<TargetKey>,
     /// A stream was cut after its client had text: it may only go on as this says.
     pub take_over: Option<TakeOver>,
     /// A local answer was poor: it goes on as a request of this tier.
@@ -104,6 +108,13 @@ impl Job {
 
     pub fn tried(&self, key: TargetKey) {
         self.progress.lock().tried.push(key);
+    }
+
+    /// The ledger refused an attempt there: for want of money, or because it cannot write.
+    pub fn unpaid(&self, key: TargetKey, for_want_of_money: bool) {
+        let mut progress = self.progress.lock();
+        let list = if for_want_of_money { &mut progress.unaffordable } else { &mut progress.unrecorded };
+        list.push(key);
     }
 
     pub fn begin_take_over(&self, take_over: TakeOver) {

@@ -63,6 +63,13 @@ pub fn describe() {
     describe_counter!("spillway_provider_probes_total", "Active probes by provider and outcome");
     describe_gauge!("spillway_keys", "API keys by state");
     describe_counter!("spillway_key_requests_total", "Requests by their key's group and what the key check said");
+    describe_gauge!("spillway_ledger_up", "1 while paid attempts can be written down, so that they may start");
+    describe_histogram!("spillway_ledger_commit_seconds", Unit::Seconds, "Wait for a record to be written");
+    describe_gauge!("spillway_ledger_journal_bytes", Unit::Bytes, "Journal on disk");
+    describe_gauge!("spillway_ledger_unapplied_records", "Journal records that the database does not have yet");
+    describe_gauge!("spillway_ledger_reserved_nanousd", "Money set aside for attempts under way");
+    describe_counter!("spillway_ledger_rows_dropped_total", "Rows without cost that a full disk left no room for");
+    describe_gauge!("spillway_budget_remaining_ratio", "Tightest bound's share that is left: all, or the poorest key");
     describe_counter!("spillway_config_reloads_total", "Configurations read again, by outcome");
     describe_counter!("spillway_connections_cut_total", "Connections that we ended, by cause");
     describe_gauge!("spillway_build_info", "1, with the version as label");
@@ -274,6 +281,30 @@ pub fn tokens(target: &str, model: &str, prompt: u64, completion: u64) {
 pub fn cost(model: &str, nano_usd: u64, saved_nano_usd: u64) {
     counter!("spillway_cost_nanousd_total", "model" => model_label(model)).increment(nano_usd);
     counter!("spillway_saved_nanousd_total").increment(saved_nano_usd);
+}
+
+pub fn ledger_up(up: bool) {
+    gauge!("spillway_ledger_up").set(if up { 1.0 } else { 0.0 });
+}
+
+/// How long a request waited for its record.
+pub fn ledger_commit(took: Duration) {
+    histogram!("spillway_ledger_commit_seconds").record(took.as_secs_f64());
+}
+
+pub fn ledger_row_dropped() {
+    counter!("spillway_ledger_rows_dropped_total").increment(1);
+}
+
+pub fn ledger_state(journal_bytes: u64, unapplied: u64, reserved_nano_usd: u64) {
+    gauge!("spillway_ledger_journal_bytes").set(journal_bytes as f64);
+    gauge!("spillway_ledger_unapplied_records").set(unapplied as f64);
+    gauge!("spillway_ledger_reserved_nanousd").set(reserved_nano_usd as f64);
+}
+
+/// `group`: "all" is the operator's own budget, "keys" the API key that is nearest to its bound.
+pub fn budget_remaining(group: &'static str, ratio: f64) {
+    gauge!("spillway_budget_remaining_ratio", "key_group" => group).set(ratio);
 }
 
 pub fn config_reload(ok: bool) {

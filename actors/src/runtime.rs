@@ -14,7 +14,7 @@ use crate::{
     health::{HealthActor, HealthMsg, NvmlProbe, Scores, Vitals},
     jobs::JobTable,
     keys::{Keys, KeysError},
-    ledger::{Ledger, LedgerActor, LedgerMsg},
+    ledger::{Ledger, LedgerActor, LedgerMsg, OpenError, unix_now},
     observe,
     route::{ClassifierActor, ClassifierMsg, Fleet, RouterActor, RouterMsg, actor::queued, session::Sessions},
     supervise::{
@@ -55,6 +55,8 @@ pub enum StartError {
     Provider(#[from] GatewayError),
     #[error("{0} ([server] require_keys is set)")]
     Keys(#[from] KeysError),
+    #[error("{0}")]
+    Ledger(#[from] OpenError),
     #[error("the actors could not be started: {0}")]
     Actors(#[from] SpawnErr),
 }
@@ -92,7 +94,7 @@ impl Runtime {
     /// `engine` is the engine binary for local targets without an `engine_path`, or where it was looked for.
     ///
     /// # Errors
-    /// Threads or actors cannot be started, or a provider's client cannot be built.
+    /// The ledger cannot be opened, threads or actors cannot be started, or a provider's client cannot be built.
     pub async fn start(config: Arc<Config>, engine: Result<PathBuf, String>) -> Result<Self, StartError> {
         observe::label_models(config.names());
         let poison = Poison::default();
@@ -107,7 +109,7 @@ impl Runtime {
             Err(error) => observe::keys_not_renewed(&error.to_string()),
             Ok(()) => {}
         }
-        let ledger = Ledger::default();
+        let ledger = Ledger::open(&config.ledger, unix_now()).await?;
         let directory = Directory {
             ledger: ledger.address.clone(),
             gpus: slots.iter().map(|_| Address::default()).collect(),
@@ -167,6 +169,7 @@ impl Runtime {
             provider.configure(&config.models, &config.keys);
         }
         self.services.jobs.set_limit(next.server.max_inflight);
+        self.services.ledger.set_limits(next.ledger.budget);
         self.live.publish(Arc::new(next));
         kept
     }
@@ -182,7 +185,7 @@ impl Runtime {
         queued(&self.directory.router).await
     }
 
-    /// Stops the actors in reverse start order, then the engines.
+    /// Stops the actors in reverse start order, then the engines; the ledger is closed last.
     pub async fn stop(&self) {
         if let Some(root) = self.directory.root.get() {
             let stopped = root.call(|reply_to| SupervisorMsg::Shutdown { reply_to }, Some(TREE_STOP)).await;
@@ -190,6 +193,7 @@ impl Runtime {
             let _ = root.stop_and_wait(Some("shutdown".to_owned()), Some(TREE_STOP)).await;
         }
         self.stop_engines().await;
+        self.services.ledger.close().await;
     }
 
     /// Ends every engine child, in good order if it obeys.
@@ -329,7 +333,11 @@ impl Parts<'_> {
             providers: Arc::clone(&services.fleet.providers),
         };
         let classifier = ClassifierActor { router: directory.router.clone() };
-        let router = RouterActor { fleet: services.fleet.clone(), gpus: Arc::clone(&directory.gpus) };
+        let router = RouterActor {
+            fleet: services.fleet.clone(),
+            ledger: services.ledger.clone(),
+            gpus: Arc::clone(&directory.gpus),
+        };
         vec![
             leaf(names::LEDGER, ledger, &directory.ledger),
             self.cloud_supervisor(),

@@ -11,7 +11,7 @@ use spillway_actors::{
 use std::{
     io,
     net::{SocketAddr, TcpListener},
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 /// Less than this on a disk that something is written to is a matter of hours.
@@ -36,7 +36,7 @@ pub(super) async fn all(config: &Config) -> Vec<Finding> {
     findings.push(port("port of the admin", "admin_listen", server.admin_listen));
     findings.extend(config.clouds.iter().map(|cloud| keys(cloud)));
     findings.push(disk("disk of models", &config.cache_dir));
-    findings.extend(ledger_folder(&config.ledger.url).map(|folder| disk("disk of the ledger", &folder)));
+    findings.extend(config.ledger.journal_dir.as_deref().map(|folder| disk("disk of the ledger", folder)));
     if config.locals.is_empty() && !config.clouds.iter().any(|cloud| cloud.is_usable()) {
         let remedy = "configure a [[local]] target, or set the key of a [[cloud]] provider";
         findings.push(Finding::problem("targets", "nothing can answer a request", remedy));
@@ -116,13 +116,6 @@ fn keys(cloud: &CloudConfig) -> Finding {
         }
         count => Finding::ok(what, format!("{count} (from {sources})")),
     }
-}
-
-/// Where a SQLite ledger lies.
-fn ledger_folder(url: &str) -> Option<PathBuf> {
-    let path = url.strip_prefix("sqlite:")?.split('?').next()?.trim_start_matches("//");
-    let folder = Path::new(path).parent()?;
-    Some(if folder.as_os_str().is_empty() { PathBuf::from(".") } else { folder.to_path_buf() })
 }
 
 /// Room where something is written. A folder that is not there yet is made in the nearest one that is.
@@ -229,12 +222,5 @@ mod tests {
         let finding = port("port of the API", "listen", taken.local_addr().unwrap());
         assert_eq!(finding.verdict, Verdict::Problem);
         assert!(finding.remedy.unwrap().contains("[server] listen"));
-    }
-
-    #[test]
-    fn the_ledgers_folder_is_found_in_its_address() {
-        assert_eq!(ledger_folder("sqlite:spillway.db"), Some(PathBuf::from(".")));
-        assert_eq!(ledger_folder("sqlite:///var/lib/spillway/x.db?mode=rwc"), Some(PathBuf::from("/var/lib/spillway")));
-        assert_eq!(ledger_folder("memory:"), None);
     }
 }

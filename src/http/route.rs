@@ -9,13 +9,15 @@ use axum::{
 use spillway_actors::{
     domain::ChatRequest,
     flight::Services,
+    ledger::unix_now,
     route::{actor::queued, explain::explain},
 };
 use tokio::time::Instant;
 
 /// The decision over `request` as it would be made now.
 pub(super) async fn explained(state: &EdgeState, request: &ChatRequest) -> Response {
-    let Services { config, fleet, router, .. } = &state.services;
+    let Services { config, fleet, router, ledger, .. } = &state.services;
+    let budget = ledger.purchasing(request.caller.as_deref(), unix_now()).into();
     let queued = queued(router).await.unwrap_or(0);
-    Json(explain(request, config, fleet, queued, Instant::now())).into_response()
+    Json(explain(request, config, fleet, budget, queued, Instant::now())).into_response()
 }

@@ -24,9 +24,9 @@ pub struct Usage {
 }
 
 #[derive(Debug, Deserialize)]
-struct Page {
-    attempts: Vec<Attempt>,
-    next: u64,
+pub struct Page {
+    pub attempts: Vec<Attempt>,
+    pub next: u64,
 }
 
 #[derive(Debug, Default)]

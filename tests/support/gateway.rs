@@ -272,6 +272,14 @@ impl Gateway {
         }
     }
 
+    /// The value of a series, written as `/metrics` writes it.
+    pub async fn metric(&self, series: &str) -> Option<f64> {
+        let asked = self.client.raw().get(self.admin_url("/metrics")).send().await.ok()?;
+        let text = asked.text().await.ok()?;
+        let line = text.lines().find(|line| line.strip_prefix(series).is_some_and(|rest| rest.starts_with(' ')))?;
+        line.rsplit(' ').next()?.parse().ok()
+    }
+
     pub async fn gpu(&self) -> Gpu {
         self.status().await.gpu().clone()
     }
@@ -449,7 +457,7 @@ fn tail(log: &Mutex<Vec<String>>) -> String {
 }
 
 /// API and admin address from "spillway serves http://…/v1 · admin and metrics on http://…".
-fn addresses(greeting: &str) -> (String, String) {
+pub fn addresses(greeting: &str) -> (String, String) {
     let mut urls = greeting.split_whitespace().filter(|word| word.starts_with("http"));
     match (urls.next(), urls.next()) {
         (Some(api), Some(admin)) => (api.trim_end_matches("/v1").to_owned(), admin.to_owned()),

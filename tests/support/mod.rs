@@ -18,8 +18,8 @@ pub mod process;
 pub mod rude;
 pub mod setup;
 
-pub use client::{Ask, Outcome, Record};
+pub use client::{Ask, Client, Outcome, Record};
 pub use gateway::{Gateway, Status};
 pub use history::History;
 pub use load::{Load, Mix};
-pub use setup::Setup;
+pub use setup::{Folder, Setup};

@@ -50,6 +50,8 @@ pub struct Setup {
     pub spare: String,
     /// More lines of the local target's table.
     pub local_extra: String,
+    /// Lines of the table `[ledger]`.
+    pub ledger: String,
     /// More lines of configuration, whole tables.
     pub extra: String,
     /// More variables of the gateway's environment.
@@ -79,6 +81,7 @@ impl Default for Setup {
             backup: None,
             spare: String::new(),
             local_extra: String::new(),
+            ledger: "url = \"memory:\"\n".to_owned(),
             extra: String::new(),
             vars: Vec::new(),
             log: "info".to_owned(),
@@ -129,6 +132,16 @@ impl Setup {
         Self { drain_timeout, ..self }
     }
 
+    /// Lines of the table `[ledger]`.
+    pub fn ledger(self, lines: impl Into<String>) -> Self {
+        Self { ledger: lines.into(), ..self }
+    }
+
+    /// A ledger in a file of this folder.
+    pub fn ledger_in(self, folder: &Path) -> Self {
+        self.ledger(format!("url = \"sqlite:{}/ledger.db\"\n", folder.display()))
+    }
+
     pub fn extra(self, extra: &str) -> Self {
         Self { extra: extra.to_owned(), ..self }
     }
@@ -170,7 +183,7 @@ impl Setup {
             Some(cloud) => self.providers(&mut text, cloud, backup),
         }
         self.rules(&mut text, cloud.is_some());
-        let _ = writeln!(text, "[ledger]\nurl = \"memory:\"\nbaseline_model = \"\"\n\n[chaos]\nenabled = true\n");
+        let _ = writeln!(text, "[ledger]\nbaseline_model = \"\"\n{}\n[chaos]\nenabled = true\n", self.ledger);
         text.push_str(&self.extra);
         text
     }

@@ -31,7 +31,7 @@ impl fmt::Debug for LiveConfig {
 /// `wanted`, but for the parts that only a restart can change: those stay as they are and are named. `started` is what the
 /// process began with, `running` what is in force now.
 ///
-/// Live are: what clients may send and see, bounds of requests and connections, rules, aliases, prices, a provider's models
+/// Live are: what clients may send and see, bounds of requests and connections, rules, aliases, prices, budgets, a provider's models
 /// and keys, certificates, tokens, the chaos endpoint.
 pub fn in_force(started: &Config, running: &Config, mut wanted: Config) -> (Config, Vec<String>) {
     let mut kept = Kept(Vec::new());
@@ -47,7 +47,11 @@ pub fn in_force(started: &Config, running: &Config, mut wanted: Config) -> (Conf
     let (hedge, old) = (&mut wanted.router.hedge, &started.router.hedge);
     kept.back("router.hedge.max_usd_per_hour", &mut hedge.max_per_hour, &old.max_per_hour);
     kept.back("supervision", &mut wanted.supervision, &started.supervision);
-    kept.back("ledger.url", &mut wanted.ledger.url, &started.ledger.url);
+    let (ledger, old) = (&mut wanted.ledger, &started.ledger);
+    kept.back("ledger.url", &mut ledger.place, &old.place);
+    kept.back("ledger.journal_dir", &mut ledger.journal_dir, &old.journal_dir);
+    kept.back("ledger.max_journal_mb", &mut ledger.max_journal_bytes, &old.max_journal_bytes);
+    kept.back("ledger.retention_days", &mut ledger.retention, &old.retention);
     kept.back("health", &mut wanted.health, &started.health);
     (wanted, kept.0)
 }
@@ -185,11 +189,19 @@ mod tests {
         let started = config("[server]\nlisten = \"127.0.0.1:1\"\n");
         let wanted = config(
             "[server]\nlisten = \"127.0.0.1:2\"\nmax_connections = 9\n[[local]]\nname = \"other\"\n[health]\ninterval_ms = 77\n\
-             [ledger]\nurl = \"memory:\"\n",
+             [ledger]\nurl = \"memory:\"\nretention_days = 7\n",
         );
         let (next, kept) = in_force(&started, &started, wanted);
-        let expected =
-            ["server.listen", "server.max_connections", "local.other", "local.local (removed)", "ledger.url", "health"];
+        let expected = [
+            "server.listen",
+            "server.max_connections",
+            "local.other",
+            "local.local (removed)",
+            "ledger.url",
+            "ledger.journal_dir",
+            "ledger.retention_days",
+            "health",
+        ];
         assert_eq!(kept, expected);
         assert_eq!(next.server.listen, started.server.listen);
         assert_eq!(next.locals, started.locals);

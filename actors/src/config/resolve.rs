@@ -5,6 +5,7 @@ mod catalogue;
 mod cloud;
 mod edge;
 mod keys;
+mod ledger;
 mod limits;
 mod loading;
 mod local;
@@ -62,7 +63,9 @@ fn resolve(root: &Node, context: &Context<'_>) -> Option<Config> {
     let all_on_cpu = !locals.is_empty() && locals.iter().all(|local| local.gpu.as_deref() == Some("cpu"));
     let router = top.section("router").and_then(|section| router::router(section, context, &mut names, all_on_cpu));
     let supervision = top.section("supervision").and_then(limits::supervision);
-    let ledger = top.section("ledger").and_then(|section| limits::ledger(section, context, &mut names));
+    let ledger = top.section("ledger").and_then(|section| ledger::ledger(section, context, &mut names));
+    let energy = top.section("energy").and_then(ledger::energy);
+    let currency = top.section("currency").and_then(ledger::currency);
     let health = top.section("health").and_then(limits::health);
     let chaos = top.section("chaos").and_then(limits::chaos);
     top.finish();
@@ -78,6 +81,8 @@ fn resolve(root: &Node, context: &Context<'_>) -> Option<Config> {
         router: router?,
         supervision: supervision?,
         ledger: ledger?,
+        energy: energy?,
+        currency: currency?,
         health: health?,
         chaos_enabled: chaos?,
         catalogue,

@@ -1,6 +1,6 @@
 //! What a target says while it answers, in one form for the local engine and every provider.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// One step of an answer. Order: any number of `Delta`, one `Finish` per choice, at most one `Usage`.
@@ -38,7 +38,7 @@ impl Delta {
 }
 
 /// Token counts of one attempt.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenUsage {
     pub prompt_tokens: u64,
     pub completion_tokens: u64,

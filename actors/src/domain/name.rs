@@ -1,6 +1,6 @@
 //! Identities: requests, models, targets, tiers.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::{fmt, sync::Arc};
 
 /// One admitted request, for its whole life: the same id in logs, headers, ledger and upstream's `x-request-id`.
@@ -12,9 +12,32 @@ impl RequestId {
         Self(bits)
     }
 
+    /// What `Display` wrote.
+    pub fn parse(text: &str) -> Option<Self> {
+        let digits = text.strip_prefix("req_").filter(|digits| digits.len() == 32)?;
+        u128::from_str_radix(digits, 16).ok().map(Self)
+    }
+
     /// A fresh random id.
     pub fn random() -> Self {
         Self(rand::random())
+    }
+}
+
+/// As people read it in text formats, as its bits in others.
+impl Serialize for RequestId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() { serializer.collect_str(self) } else { self.0.serialize(serializer) }
+    }
+}
+
+impl<'de> Deserialize<'de> for RequestId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if !deserializer.is_human_readable() {
+            return u128::deserialize(deserializer).map(Self);
+        }
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom("no request id"))
     }
 }
 
@@ -33,7 +56,7 @@ impl fmt::Debug for RequestId {
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
         #[serde(transparent)]
         pub struct $name(Arc<str>);
 

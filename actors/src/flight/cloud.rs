@@ -7,8 +7,12 @@ use crate::{
         repetition::RepetitionCutter,
     },
     config::{CloudModel, PrefillStyle},
-    domain::{CloudBound, Delta, ErrorKind, GatewayError, GenerationEvent, NanoUsd, TextCount, TokenUsage},
-    ledger::{AttemptRow, Reservation},
+    domain::{
+        BudgetLimits, CloudBound, Delta, ErrorKind, GatewayError, GenerationEvent, NanoUsd, TextCount, TokenUsage,
+        UnixMs,
+    },
+    jobs::Job,
+    ledger::{AttemptRow, Reservation, unix_now},
     observe,
     route::Decision,
 };
@@ -72,13 +76,20 @@ impl Flight {
         // Meanwhile a better target may have come back.
         let Ok(_place) = place else { return Err(sent_away(busy(&provider))) };
         let grant = acquire(&provider, model, self.job.deadline).await.map_err(sent_away)?;
-        let began = Instant::now();
-        let mut progress = self.begin(began);
-        let reservation = self.services.ledger.reserve(self.reserved_row(decision, progress.prompt_tokens));
+        let mut progress = self.begin(Instant::now());
+        let reservation = self.reserve(decision, progress.prompt_tokens).await?;
         let result = self.call(&grant, model, decision, &mut progress).await;
         grant.report(progress.call_end(&result), Instant::now());
         self.settle(decision, reservation, &progress, &result);
         result
+    }
+
+    /// Money first: written down before anything is sent.
+    async fn reserve(&mut self, decision: &Decision, prompt_tokens: u64) -> Result<Reservation, Failure> {
+        let row = self.reserved_row(decision, prompt_tokens);
+        let reserved = self.services.ledger.reserve(row, limits(&self.job), deadline(&self.job)).await;
+        self.paid |= reserved.is_ok();
+        reserved.map_err(|refused| Failure { unpaid: Some(refused), ..Failure::from(refused.told()) })
     }
 
     pub(super) fn begin(&self, began: Instant) -> Progress {
@@ -285,16 +296,8 @@ impl Flight {
             cached_tokens: 0,
             estimated: true,
         };
-        AttemptRow {
-            request: self.job.id(),
-            target: candidate.target.to_string(),
-            model: candidate.model.to_string(),
-            outcome: "reserved",
-            usage,
-            cost: candidate.price.cost(usage.prompt_tokens, 0, usage.completion_tokens),
-            reserved: NanoUsd::ZERO,
-            baseline: NanoUsd::ZERO,
-        }
+        let cost = candidate.price.cost(usage.prompt_tokens, 0, usage.completion_tokens);
+        AttemptRow { usage, cost, ..self.row(candidate) }
     }
 
     pub(super) fn settle(
@@ -309,7 +312,9 @@ impl Flight {
         let cost = price.cost(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens);
         match result {
             Ok(()) => {
-                reservation.settle("ok", usage, cost, self.baseline(usage));
+                let baseline = self.baseline(usage);
+                // The answer's end waits for the request's own row, which comes after this one.
+                drop(reservation.settle("ok", usage, cost, baseline));
                 self.record_cloud(decision, progress, "ok", cost);
             }
             // Tokens were generated before it failed: they are billed, and with them what it may have gone on to generate.
@@ -319,12 +324,13 @@ impl Flight {
                 } else {
                     (usage, cost)
                 };
-                reservation.settle(failure.error.kind.label(), usage, cost, NanoUsd::ZERO);
+                drop(reservation.settle(failure.error.kind.label(), usage, cost, NanoUsd::ZERO));
                 self.record_cloud(decision, progress, failure.error.kind.label(), cost);
             }
             // It could not be reached, or refused at once.
             Err(failure) if failure.error.unworked && !progress.headed => {
-                reservation.settle(failure.error.kind.label(), TokenUsage::default(), NanoUsd::ZERO, NanoUsd::ZERO);
+                let (nothing, label) = (TokenUsage::default(), failure.error.kind.label());
+                drop(reservation.settle(label, nothing, NanoUsd::ZERO, NanoUsd::ZERO));
                 self.record_cloud(decision, progress, failure.error.kind.label(), NanoUsd::ZERO);
             }
             // It may bill what we never saw.
@@ -346,6 +352,16 @@ impl Flight {
         self.attempts.push(AttemptReport { target, model, outcome, first_token, took, usage, cost });
         self.note_score(decision);
     }
+}
+
+/// What the request's key may spend.
+pub(super) fn limits(job: &Job) -> BudgetLimits {
+    job.request.caller.as_ref().map(|caller| caller.budget).unwrap_or_default()
+}
+
+/// The request's, by the wall clock.
+pub(super) fn deadline(job: &Job) -> UnixMs {
+    unix_now().plus(job.deadline.saturating_duration_since(Instant::now()))
 }
 
 /// Our own pool or breaker has no place: no attempt was made.

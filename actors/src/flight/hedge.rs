@@ -8,7 +8,7 @@ pub use budget::HedgeBudget;
 
 use super::{
     AttemptReport, Failure, Flight, Services,
-    cloud::{PLACE_PATIENCE, acquire, busy},
+    cloud::{PLACE_PATIENCE, acquire, busy, deadline, limits},
     sent::Sent,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     config::{HedgeConfig, PrefillStyle},
     domain::{ChatRequest, CloudBound, ErrorKind, GatewayError, GenerationEvent, ModelChoice, TokenUsage},
     jobs::{Job, TargetKey},
-    ledger::{AttemptRow, Reservation},
+    ledger::{AttemptRow, Refused, Reservation},
     observe,
     route::{Candidate, Decision, plan::Plan, policy::Standing},
 };
@@ -186,7 +186,7 @@ async fn call(order: Order, sent: Arc<Mutex<Option<Sending>>>) -> Result<Called,
     let model = provider.model(model).ok_or_else(|| internal("no such model"))?;
     let body = provider.config().wire.body(bound, &model.upstream, decision.candidate.output_cap.max(1), true)?;
     let key = grant.key().ok_or_else(|| internal("no such key"))?;
-    let reservation = services.ledger.reserve(row);
+    let reservation = services.ledger.reserve(row, limits(&job), deadline(&job)).await.map_err(Refused::told)?;
     *sent.lock() = Some(Sending { began: Instant::now(), headed: false, reservation });
     let client = provider.client().continuing(PrefillStyle::None);
     let headed = || sent.lock().iter_mut().for_each(|sending| sending.headed = true);
@@ -294,7 +294,7 @@ impl Flight {
         let lost = GatewayError::target(&tab.decision.candidate.target, ErrorKind::Internal, "no call was made");
         let sending = tab.take().ok_or(lost)?;
         observe::hedge("won");
-        self.hedged = true;
+        (self.hedged, self.paid) = (true, true);
         self.sent = Sent::default();
         let decision = tab.decision.clone();
         let (target, model) = (decision.candidate.target.to_string(), decision.candidate.model.to_string());

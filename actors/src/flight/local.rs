@@ -223,17 +223,12 @@ impl Flight {
         let (target, model) = (decision.candidate.target.to_string(), decision.candidate.model.to_string());
         self.under_way = None;
         observe::attempt(&target, outcome);
-        self.services.ledger.post(AttemptRow {
-            request: self.job.id(),
-            target: target.clone(),
-            model: model.clone(),
-            outcome,
-            usage: progress.usage,
-            cost: NanoUsd::ZERO,
-            reserved: NanoUsd::ZERO,
-            // An answer that was thrown away saves nothing.
-            baseline: if matches!(outcome, "poor" | "hedged") { NanoUsd::ZERO } else { self.baseline(progress.usage) },
-        });
+        // An answer that was thrown away saves nothing.
+        let thrown_away = matches!(outcome, "poor" | "hedged");
+        let baseline = if thrown_away { NanoUsd::ZERO } else { self.baseline(progress.usage) };
+        let energy_mj = self.energy_mj(decision, progress.began.elapsed());
+        let (usage, row) = (progress.usage, self.row(&decision.candidate));
+        self.services.ledger.post(AttemptRow { outcome: outcome.into(), usage, baseline, energy_mj, ..row });
         self.attempts.push(AttemptReport {
             target,
             model,

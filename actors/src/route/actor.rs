@@ -2,7 +2,7 @@
 //! requests themselves are in the JobTable: if this actor dies, their flights ask its successor again.
 
 use super::{
-    facts::{Ask, Budget, CloudFacts, LocalFacts, Surroundings},
+    facts::{Ask, CloudFacts, LocalFacts, Surroundings},
     fleet::Fleet,
     plan::{Candidate, Plan, plan},
     session::{Conversation, Sessions},
@@ -16,6 +16,7 @@ use crate::{
         poison::{Mark, Verdict},
     },
     jobs::{Job, TargetKey},
+    ledger::{Ledger, unix_now},
     observe,
     supervise::Address,
     task::{self, Owned},
@@ -69,6 +70,8 @@ pub struct RouterSnapshot {
 #[derive(Clone)]
 pub struct RouterActor {
     pub fleet: Fleet,
+    /// What may be spent.
+    pub ledger: Ledger,
     /// One per slot, in order: whose death is the first hint to drain.
     pub gpus: Arc<[Address<GpuMsg>]>,
 }
@@ -205,7 +208,8 @@ impl RouterActor {
         let ask = Ask { recalled, time_left, verdict, ..Ask::new(&waiting.job.request, &waiting.grade, &progress) };
         let config = &waiting.job.config;
         let (router, default_output) = (&config.router, config.ledger.default_output_tokens);
-        let around = Surroundings { locals, clouds, router, default_output, budget: Budget::default() };
+        let budget = self.ledger.purchasing(waiting.job.request.caller.as_deref(), unix_now()).into();
+        let around = Surroundings { locals, clouds, router, default_output, budget };
         // A request that breaks planning is that request's error, not the router's death.
         let plan = match catch_unwind(AssertUnwindSafe(|| plan(ask, around))) {
             Ok(Ok(plan)) => Arc::new(plan),

@@ -114,9 +114,16 @@ pub struct Refusal {
 }
 
 /// What a request would meet if it came now with `queued` others waiting.
-pub fn explain(request: &ChatRequest, config: &Config, fleet: &Fleet, queued: usize, now: Instant) -> Explanation {
+pub fn explain(
+    request: &ChatRequest,
+    config: &Config,
+    fleet: &Fleet,
+    budget: Budget,
+    queued: usize,
+    now: Instant,
+) -> Explanation {
     let (locals, clouds) = (fleet.locals(queued, now), fleet.clouds(now));
-    let around = surroundings(config, &locals, &clouds);
+    let around = Surroundings { budget, ..surroundings(config, &locals, &clouds) };
     let recalled = fleet.sessions.recall(&fleet.sessions.conversation(request), now);
     let (grade, progress) = (grade(request, config.router.classifier), Progress::default());
     laid_open(Ask { recalled, ..Ask::new(request, &grade, &progress) }, around)
@@ -207,6 +214,7 @@ fn why_stopped(gate: Gate, ask: Ask<'_>, missing: Needs, window: u64, state: &st
         Gate::Abilities => "no grammar stands for the schema asked for".to_owned(),
         Gate::Wire => "its wire format has no words for what the request asks".to_owned(),
         Gate::Context => format!("the prompt is too long for its {window} tokens"),
+        Gate::Ledger => "costs money, and the ledger cannot be written".to_owned(),
         Gate::Budget => "costs more than is left of the budget".to_owned(),
         Gate::Tried => "was tried already".to_owned(),
         Gate::Barred => "an engine died of this prompt lately".to_owned(),

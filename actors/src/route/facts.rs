@@ -9,6 +9,7 @@ use crate::{
     domain::{ChatRequest, Input, ModelName, NanoUsd, Needs, Premises, Price, TargetName, Unmet},
     gpu::{SlotView, poison::Verdict, slot::SlotStats},
     jobs::{Progress, TargetKey},
+    ledger::Purchasing,
 };
 use std::time::Duration;
 
@@ -139,10 +140,24 @@ impl CloudFacts {
 }
 
 /// Money that may still be spent on this request.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
     /// `None` = unlimited.
     pub left: Option<NanoUsd>,
+    /// A paid attempt can be written down; if not, none may start.
+    pub recordable: bool,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { left: None, recordable: true }
+    }
+}
+
+impl From<Purchasing> for Budget {
+    fn from(Purchasing { left, recordable }: Purchasing) -> Self {
+        Self { left, recordable }
+    }
 }
 
 impl Budget {

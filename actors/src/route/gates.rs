@@ -4,7 +4,7 @@
 use super::facts::{Ask, CloudFacts, LocalFacts, Size, Surroundings};
 use crate::{
     config::PrefillStyle,
-    domain::{Input, ModelChoice, Premises},
+    domain::{Input, ModelChoice, NanoUsd, Premises},
     gpu::poison::Verdict,
 };
 use serde::Serialize;
@@ -28,6 +28,8 @@ pub enum Gate {
     Wire,
     /// The prompt does not fit its window.
     Context,
+    /// It costs money, and the ledger cannot be written.
+    Ledger,
     /// It costs more than is left.
     Budget,
     /// It was tried for this request already.
@@ -103,11 +105,17 @@ fn stops_cloud(cloud: &CloudFacts, ask: Ask<'_>, size: Size, around: Surrounding
         (Gate::Abilities, cloud.abilities.serves(ask.request)),
         (Gate::Wire, cloud.wire.unmet(ask.request).is_none()),
         (Gate::Context, size.prompt.saturating_add(asked) <= room(cloud.window)),
-        // Without a price nobody knows what a budget is charged.
-        (Gate::Budget, around.budget.covers(cost, is_free) && !(cloud.view.unpriced && around.budget.left.is_some())),
+        (Gate::Ledger, (is_free || around.budget.recordable) && !ask.progress.unrecorded.contains(&cloud.key())),
+        (Gate::Budget, is_affordable(cloud, cost, is_free, ask, around)),
         (Gate::Tried, !ask.progress.tried.contains(&cloud.key())),
         (Gate::State, cloud.view.usable),
     ])
+}
+
+/// Without a price nobody knows what a budget is charged.
+fn is_affordable(cloud: &CloudFacts, cost: NanoUsd, is_free: bool, ask: Ask<'_>, around: Surroundings<'_>) -> bool {
+    let unknown = cloud.view.unpriced && around.budget.left.is_some();
+    around.budget.covers(cost, is_free) && !unknown && !ask.progress.unaffordable.contains(&cloud.key())
 }
 
 fn first_stop<const N: usize>(tests: [(Gate, bool); N]) -> Option<Gate> {

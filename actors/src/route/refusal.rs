@@ -7,6 +7,7 @@ use super::{
 use crate::{
     domain::{ChatRequest, ErrorKind, GatewayError, ModelChoice},
     gpu::poison::Verdict,
+    ledger::Refused,
 };
 use std::time::Duration;
 use tokio::time::Instant;
@@ -19,6 +20,8 @@ pub(super) fn refusal(gated: &Gated, ask: Ask<'_>, size: Size, around: Surroundi
         barred(ask.request, until)
     } else if gated.stopped_any(Gate::Tried) {
         unavailable(ask.request, "every target was tried", Duration::from_secs(1))
+    } else if gated.stopped_any(Gate::Ledger) {
+        Refused::NotWritten.told()
     } else if gated.stopped_any(Gate::Budget) {
         let message = "the budget for paid targets is spent, and no local target can serve this request";
         GatewayError::gateway(ErrorKind::InsufficientQuota, message)

@@ -1,11 +1,6 @@
-//! The small sections: supervision, ledger, health, chaos.
+//! The small sections: supervision, health, chaos.
 
-use super::{Context, Names};
-use crate::config::{
-    ActorRestart, EngineRestart, HealthConfig, LedgerConfig, StrainLimits, SupervisionConfig,
-    section::{Report, Section},
-};
-use crate::domain::ModelName;
+use crate::config::{ActorRestart, EngineRestart, HealthConfig, StrainLimits, SupervisionConfig, section::Section};
 use std::{path::PathBuf, time::Duration};
 
 const MAX_DEATHS: u32 = 10_000;
@@ -61,48 +56,6 @@ fn span(section: &Section<'_>, least: &'static str, most: &'static str) -> (Opti
         section.refuse(least, &entry.node.origin, format_args!("is above {most} = {}", high.as_millis()));
     }
     (low, high)
-}
-
-pub(super) fn ledger(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Option<LedgerConfig> {
-    let url = url(&section, context.report);
-    let default_output_tokens = section.small("default_output_tokens", 1..=1 << 24);
-    let baseline = baseline(&section, context.report, names);
-    section.finish();
-    Some(LedgerConfig { url: url?, default_output_tokens: default_output_tokens?, baseline: baseline? })
-}
-
-/// A database address may hold a password: it is neither shown nor repeated.
-fn url(section: &Section<'_>, report: &Report<'_>) -> Option<String> {
-    let url = section.text("url")?;
-    let scheme = url.value.split(':').next().unwrap_or_default();
-    match scheme {
-        "memory" => {}
-        "sqlite" | "postgres" | "postgresql" => report.warn(format!(
-            "`ledger.url` names a {scheme} store, which this version does not write yet: usage is kept in memory and \
-             starts at zero after a restart"
-        )),
-        _ => {
-            section.refuse_unseen("url", &url.origin, "must start with memory:, sqlite: or postgres:");
-            return None;
-        }
-    }
-    Some(url.value)
-}
-
-/// `Some(None)` = off.
-fn baseline(section: &Section<'_>, report: &Report<'_>, names: &mut Names) -> Option<Option<ModelName>> {
-    const KEY: &str = "baseline_model";
-    let name = section.text(KEY)?;
-    let model = names.model(&name.value);
-    if name.value.is_empty() || model.is_some() {
-        return Some(model);
-    }
-    if report.texts.is_users(&name.origin) {
-        names.refuse_unknown(&section.path_of(KEY), &name, report);
-        return None;
-    }
-    names.drop_built_in(&name.value);
-    Some(None)
 }
 
 pub(super) fn health(section: Section<'_>) -> Option<HealthConfig> {

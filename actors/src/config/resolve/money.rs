@@ -18,6 +18,16 @@ pub(super) fn amount(section: &Section<'_>, key: &'static str) -> Option<NanoUsd
     read(section, key, "must be a number, in USD")
 }
 
+/// An amount in USD or the given word, which stands for `None`.
+pub(super) fn amount_or(section: &Section<'_>, key: &'static str, word: &str) -> Option<Option<NanoUsd>> {
+    if let Value::Text(text) = &section.need(key)?.value
+        && text == word
+    {
+        return Some(None);
+    }
+    read(section, key, "must be a number, in USD, or \"unlimited\"").map(Some)
+}
+
 fn read(section: &Section<'_>, key: &'static str, wanted: &'static str) -> Option<NanoUsd> {
     let node = section.need(key)?;
     let parsed = match &node.value {

@@ -286,6 +286,31 @@ abilities = [\"tools\", \"dance\"]
 }
 
 #[test]
+fn a_ledgers_address_is_checked_and_never_shown() {
+    for (url, why) in [
+        ("mysql://u:hunter2@h/d", "must start with memory:, sqlite: or postgres:"),
+        ("postgres:u:hunter2@h/d", "must be an address such as postgres://user:password@host/database"),
+        ("sqlite:", "must name a file, such as sqlite:spillway.db, without parameters"),
+        ("sqlite::memory:", "must name a file, such as sqlite:spillway.db, without parameters"),
+        ("sqlite:x.db?mode=ro", "must name a file, such as sqlite:spillway.db, without parameters"),
+    ] {
+        let shown = load(&sources(&format!("ledger.url = '{url}'")), &no_files).unwrap_err().to_string();
+        assert!(shown.contains(why) && !shown.contains("hunter2"), "{shown}");
+    }
+}
+
+#[test]
+fn budgets_and_currencies_say_what_they_take() {
+    let file = "[ledger]\nbudget_usd_per_day = 'none'\nbudget_usd_per_month = -1\n[currency]\ncode = 'yuan!'\n";
+    let expected = [
+        "2:22 `ledger.budget_usd_per_day` must be a number, in USD, or \"unlimited\"",
+        "3:24 `ledger.budget_usd_per_month` must not be negative",
+        "5:8 `currency.code` must be a currency's code, such as CNY",
+    ];
+    assert_eq!(faults(&sources(file)), expected);
+}
+
+#[test]
 fn certificates_that_cannot_be_served_and_pages_that_are_none_are_told() {
     let found = faults(&sources("server.tls_key_file = 'key.pem'"));
     assert!(found[0].contains("`server.tls_cert_file` is needed beside tls_key_file"), "{found:?}");

@@ -4,8 +4,7 @@ use super::*;
 use crate::{classify::Cuts, domain::NanoUsd};
 use secrecy::ExposeSecret;
 
-const LEDGER_WARNING: &str = "`ledger.url` names a sqlite store, which this version does not write yet: usage is kept \
-                              in memory and starts at zero after a restart";
+const NONE: [&str; 0] = [];
 
 fn model(name: &str) -> RuleTarget {
     RuleTarget::Model(ModelName::from(name))
@@ -14,7 +13,7 @@ fn model(name: &str) -> RuleTarget {
 #[test]
 fn the_documented_file_and_the_types_have_the_same_defaults() {
     let (config, warnings) = loaded(&sources(""));
-    assert_eq!(warnings, [LEDGER_WARNING]);
+    assert_eq!(warnings, NONE);
     assert_eq!(config.server.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.server.admin_listen.to_string(), "127.0.0.1:8081");
     assert_eq!((config.server.max_inflight, config.server.max_body_bytes), (512, 10_485_760));
@@ -134,7 +133,7 @@ fn without_a_key_everything_is_served_locally_and_says_so() {
     sources.env.clear();
     let (config, warnings) = loaded(&sources);
     assert!(!config.clouds[0].is_usable());
-    assert_eq!(warnings, [LEDGER_WARNING, "HOLYSHEEP_API_KEY is not set: serving every tier locally"]);
+    assert_eq!(warnings, ["HOLYSHEEP_API_KEY is not set: serving every tier locally"]);
 }
 
 #[test]
@@ -153,7 +152,7 @@ fn built_in_rules_drop_unconfigured_models_with_one_warning() {
 fn no_local_means_cloud_only() {
     let (config, warnings) = loaded(&sources("local = []"));
     assert!(config.locals.is_empty());
-    assert_eq!(warnings, [LEDGER_WARNING]);
+    assert_eq!(warnings, NONE);
     assert!(config.router.rule(Complexity::Trivial).prefer.is_empty());
 }
 
@@ -162,7 +161,7 @@ fn a_demo_simulates_the_configured_models_without_a_key() {
     let demo = Some(DemoCloud { base_url: "http://127.0.0.1:9/v1/".into() });
     for file in ["", "cloud = []"] {
         let (config, warnings) = loaded(&Sources { env: Vec::new(), demo: demo.clone(), ..sources(file) });
-        assert_eq!(warnings, [LEDGER_WARNING]);
+        assert_eq!(warnings, NONE);
         let [cloud] = config.clouds.as_slice() else { panic!("one provider") };
         assert_eq!((cloud.name.as_str(), cloud.base_url.as_str()), ("simulated", "http://127.0.0.1:9/v1"));
         assert!(cloud.simulated && cloud.is_usable());
@@ -254,4 +253,24 @@ fn hedging_and_the_cascade_are_off_until_switched_on_and_money_is_read_to_the_na
     for what in said.into_iter().chain(more) {
         assert!(wrong.iter().any(|fault| fault.contains(what)), "{what}: {wrong:#?}");
     }
+}
+
+#[test]
+fn the_ledger_has_its_journal_beside_it_and_a_demo_has_none() {
+    let place = |text: &str| loaded(&sources(text)).0.ledger;
+    let default = place("");
+    assert!(matches!(&default.place, LedgerPlace::Sqlite(path) if path.to_str() == Some("spillway.db")));
+    assert_eq!(default.journal_dir, Some(PathBuf::from("spillway.db.journal")));
+    assert_eq!((default.budget.day, default.budget.month), (None, None));
+    assert_eq!(default.retention, Some(Duration::from_secs(90 * 86_400)));
+    let server = place("ledger.url = 'postgres://u:p@h/d'\nledger.budget_usd_per_day = 2.5\nledger.retention_days = 0");
+    assert!(matches!(server.place, LedgerPlace::Postgres(_)) && server.retention.is_none());
+    assert_eq!(server.journal_dir, Some(PathBuf::from("spillway.journal")));
+    assert_eq!(server.budget.day, Some(NanoUsd::new(2_500_000_000)));
+    let named = place("ledger.url = 'sqlite:///var/lib/x.db'\nledger.journal_dir = '/fast/journal'");
+    assert!(matches!(&named.place, LedgerPlace::Sqlite(path) if path.to_str() == Some("/var/lib/x.db")));
+    assert_eq!(named.journal_dir, Some(PathBuf::from("/fast/journal")));
+    let demo = Some(DemoCloud { base_url: "http://127.0.0.1:9/v1".into() });
+    let demo = loaded(&Sources { demo, ..sources("") }).0.ledger;
+    assert!(matches!(demo.place, LedgerPlace::Memory) && demo.journal_dir.is_none());
 }

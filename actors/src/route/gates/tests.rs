@@ -86,6 +86,30 @@ fn a_spent_budget_leaves_only_what_is_free_and_a_small_one_what_it_covers() {
 }
 
 #[test]
+fn while_the_ledger_cannot_be_written_nothing_paid_starts() {
+    let down = stopped(&request(), |_, budget| budget.recordable = false);
+    assert_eq!(down, all_but_first(Gate::Ledger));
+}
+
+#[test]
+fn what_the_ledger_refused_is_not_offered_again_and_says_why() {
+    let (router, grade, request) = (router(), by_keywords(&request()), request());
+    let (locals, clouds) = ([local(GpuState::Warm, 0)], clouds());
+    let (dear, cheap) = (clouds[0].key(), clouds[1].key());
+    let progress = Progress { unaffordable: vec![dear], unrecorded: vec![cheap], ..Progress::default() };
+    let ask = Ask::new(&request, &grade, &progress);
+    let around = Surroundings {
+        locals: &locals,
+        clouds: &clouds,
+        router: &router,
+        default_output: 4096,
+        budget: Budget::default(),
+    };
+    let found: Vec<_> = gates(ask, Size::of(&request), around).all().collect();
+    assert_eq!(found, [PASSED, Some(Gate::Budget), Some(Gate::Ledger), PASSED]);
+}
+
+#[test]
 fn what_is_needed_must_be_declared() {
     let asks = ChatRequest { needs: Needs { images: true, ..Needs::default() }, ..request() };
     let stops = Some(Gate::Abilities);

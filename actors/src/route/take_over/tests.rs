@@ -45,7 +45,7 @@ fn planned(
 
 /// Names in order: a local target's own, a cloud model's.
 fn order(request: &ChatRequest, cut: TakeOver, locals: &[LocalFacts], clouds: &[CloudFacts]) -> Vec<String> {
-    let progress = Progress { tried: Vec::new(), take_over: Some(cut), escalated: None };
+    let progress = Progress { take_over: Some(cut), ..Progress::default() };
     let name = |candidate: &Candidate| match candidate.key {
         TargetKey::Gpu { .. } => candidate.target.to_string(),
         TargetKey::Cloud { .. } => candidate.model.to_string(),
@@ -116,12 +116,12 @@ async fn each_target_is_tried_once_and_asked_only_for_what_is_left() {
     let clouds = [cloud(0, "liked", PrefillStyle::Assistant), cloud(1, "next", PrefillStyle::Assistant)];
     let locals = [local(0, GpuState::Warm, 0)];
     let tried = vec![TargetKey::Cloud { provider: 0, model: 0 }, TargetKey::Gpu { slot: 0, epoch: 1 }];
-    let progress = Progress { tried, take_over: Some(cut(now)), escalated: None };
+    let progress = Progress { tried, take_over: Some(cut(now)), ..Progress::default() };
     let plan = planned(&request(), &progress, &locals, &clouds).unwrap();
     assert_eq!(plan.candidates.iter().map(|candidate| candidate.model.as_str()).collect::<Vec<_>>(), ["next"]);
     assert_eq!((plan.candidates[0].output_cap, plan.candidates[0].reason), (30, Reason::TakeOver));
     let all = TakeOver { sent_tokens: 50, ..cut(now) };
-    let progress = Progress { tried: Vec::new(), take_over: Some(all), escalated: None };
+    let progress = Progress { take_over: Some(all), ..Progress::default() };
     assert_eq!(planned(&request(), &progress, &[], &clouds).unwrap().candidates[0].output_cap, 1);
     assert!(plan.reasoning.contains("continued there"), "{}", plan.reasoning);
 }

@@ -1,0 +1,237 @@
+//! Budgets: what each payer has spent and set aside in the running day, month and for ever. Pure; `now` is an argument.
+//!
+//! Invariant: posted + reserved never exceeds a bound by a reservation that was granted. A provider that counts more than
+//! was reserved is charged what it counted, and the next reservation finds that much less.
+
+use crate::domain::{BudgetLimits, Day, KeyId, Month, NanoUsd, UnixMs};
+use std::collections::HashMap;
+
+/// Money of one payer in one period.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Amounts {
+    pub posted: NanoUsd,
+    pub reserved: NanoUsd,
+}
+
+impl Amounts {
+    fn left(self, limit: NanoUsd) -> NanoUsd {
+        limit.saturating_sub(self.posted + self.reserved)
+    }
+}
+
+/// Which periods a reservation was booked in: it leaves the same ones, whatever the clock says by then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Booked {
+    day: Day,
+    month: Month,
+}
+
+/// One payer's money. Its periods only move forward: a clock that is set back books into the running ones.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Purse {
+    day: Day,
+    month: Month,
+    of_day: Amounts,
+    of_month: Amounts,
+    total: Amounts,
+}
+
+/// What a payer had spent when the ledger was opened.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Spent {
+    pub day: NanoUsd,
+    pub month: NanoUsd,
+    pub total: NanoUsd,
+}
+
+impl Purse {
+    pub fn opened(spent: Spent, now: UnixMs) -> Self {
+        let posted = |posted| Amounts { posted, reserved: NanoUsd::ZERO };
+        Self {
+            day: now.day(),
+            month: now.day().month(),
+            of_day: posted(spent.day),
+            of_month: posted(spent.month),
+            total: posted(spent.total),
+        }
+    }
+
+    fn roll(&mut self, now: UnixMs) {
+        let (day, month) = (now.day(), now.day().month());
+        if day > self.day {
+            (self.day, self.of_day) = (day, Amounts::default());
+        }
+        if month > self.month {
+            (self.month, self.of_month) = (month, Amounts::default());
+        }
+    }
+
+    /// What may still be reserved; `None` = no bound.
+    pub fn left(&mut self, limits: BudgetLimits, now: UnixMs) -> Option<NanoUsd> {
+        self.roll(now);
+        let bounds = [(limits.day, self.of_day), (limits.month, self.of_month), (limits.total, self.total)].into_iter();
+        bounds.filter_map(|(limit, amounts)| Some(amounts.left(limit?))).min()
+    }
+
+    fn covers(&mut self, limits: BudgetLimits, amount: NanoUsd, now: UnixMs) -> bool {
+        // With nothing left nothing paid starts, however cheap.
+        self.left(limits, now).is_none_or(|left| left > NanoUsd::ZERO && amount <= left)
+    }
+
+    fn reserve(&mut self, amount: NanoUsd, now: UnixMs) -> Booked {
+        self.roll(now);
+        for amounts in [&mut self.of_day, &mut self.of_month, &mut self.total] {
+            amounts.reserved = amounts.reserved + amount;
+        }
+        Booked { day: self.day, month: self.month }
+    }
+
+    /// The reservation ends: `amount` is free again and `cost` is spent.
+    fn settle(&mut self, booked: Booked, amount: NanoUsd, cost: NanoUsd) {
+        let turn = |amounts: &mut Amounts| {
+            amounts.reserved = amounts.reserved.saturating_sub(amount);
+            amounts.posted = amounts.posted + cost;
+        };
+        turn(&mut self.total);
+        // A period that is over keeps no account here.
+        if booked.day == self.day {
+            turn(&mut self.of_day);
+        }
+        if booked.month == self.month {
+            turn(&mut self.of_month);
+        }
+    }
+
+    /// Spent at `at` without a reservation, as found in the journal.
+    fn post(&mut self, cost: NanoUsd, at: UnixMs) {
+        let booked = Booked { day: at.day(), month: at.day().month() };
+        self.settle(booked, NanoUsd::ZERO, cost);
+    }
+
+    pub fn amounts(&self) -> [Amounts; 3] {
+        [self.of_day, self.of_month, self.total]
+    }
+
+    /// Share of the tightest bound that is left, 0 to 1; `None` = no bound.
+    fn remaining_ratio(&mut self, limits: BudgetLimits, now: UnixMs) -> Option<f64> {
+        self.roll(now);
+        let bounds = [(limits.day, self.of_day), (limits.month, self.of_month), (limits.total, self.total)].into_iter();
+        let ratio = |(limit, amounts): (Option<NanoUsd>, Amounts)| {
+            let limit = limit?;
+            let left = amounts.left(limit).get() as f64;
+            Some(if limit == NanoUsd::ZERO { 0.0 } else { left / limit.get() as f64 })
+        };
+        bounds.filter_map(ratio).min_by(f64::total_cmp)
+    }
+}
+
+/// Every payer's money: the operator's as a whole, and each key's.
+#[derive(Debug, Default)]
+pub struct Budgets {
+    limits: BudgetLimits,
+    all: Purse,
+    keys: HashMap<KeyId, KeyPurse>,
+}
+
+#[derive(Debug, Default)]
+struct KeyPurse {
+    purse: Purse,
+    /// As its latest request had them.
+    limits: BudgetLimits,
+}
+
+/// Whose bound refused a reservation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Payer {
+    Operator,
+    Key,
+}
+
+impl Budgets {
+    pub fn new(limits: BudgetLimits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// The operator's own, from now on.
+    pub fn set_limits(&mut self, limits: BudgetLimits) {
+        self.limits = limits;
+    }
+
+    /// What was spent before this run.
+    pub fn open(&mut self, all: Spent, keys: impl IntoIterator<Item = (KeyId, Spent)>, now: UnixMs) {
+        self.all = Purse::opened(all, now);
+        for (key, spent) in keys {
+            self.keys.insert(key, KeyPurse { purse: Purse::opened(spent, now), limits: BudgetLimits::default() });
+        }
+    }
+
+    /// What may still be reserved for this key; `None` = no bound.
+    pub fn left(&mut self, key: Option<(&KeyId, BudgetLimits)>, now: UnixMs) -> Option<NanoUsd> {
+        let all = self.all.left(self.limits, now);
+        let own = key.and_then(|(key, limits)| match self.keys.get_mut(key) {
+            Some(known) => known.purse.left(limits, now),
+            None => Purse::default().left(limits, now),
+        });
+        all.into_iter().chain(own).min()
+    }
+
+    /// All bounds or none: either every account has the reservation, or nothing was changed.
+    ///
+    /// # Errors
+    /// Whose bound it would break.
+    pub fn reserve(
+        &mut self,
+        key: Option<(&KeyId, BudgetLimits)>,
+        amount: NanoUsd,
+        now: UnixMs,
+    ) -> Result<Booked, Payer> {
+        if !self.all.covers(self.limits, amount, now) {
+            return Err(Payer::Operator);
+        }
+        if let Some((key, limits)) = key {
+            let known = self.keys.entry(key.clone()).or_default();
+            known.limits = limits;
+            if !known.purse.covers(limits, amount, now) {
+                return Err(Payer::Key);
+            }
+            known.purse.reserve(amount, now);
+        }
+        Ok(self.all.reserve(amount, now))
+    }
+
+    pub fn settle(&mut self, key: Option<&KeyId>, booked: Booked, amount: NanoUsd, cost: NanoUsd) {
+        self.all.settle(booked, amount, cost);
+        if let Some(known) = key.and_then(|key| self.keys.get_mut(key)) {
+            known.purse.settle(booked, amount, cost);
+        }
+    }
+
+    /// Spent without a reservation of this run.
+    pub fn post(&mut self, key: Option<&KeyId>, cost: NanoUsd, at: UnixMs, now: UnixMs) {
+        self.all.roll(now);
+        self.all.post(cost, at);
+        if let Some(key) = key {
+            let known = self.keys.entry(key.clone()).or_default();
+            known.purse.roll(now);
+            known.purse.post(cost, at);
+        }
+    }
+
+    pub fn all(&self) -> [Amounts; 3] {
+        self.all.amounts()
+    }
+
+    pub fn of_key(&self, key: &KeyId) -> Option<[Amounts; 3]> {
+        self.keys.get(key).map(|known| known.purse.amounts())
+    }
+
+    /// (operator, the key that is nearest to its bound): shares that are left.
+    pub fn remaining_ratios(&mut self, now: UnixMs) -> (Option<f64>, Option<f64>) {
+        let all = self.all.remaining_ratio(self.limits, now);
+        let keys = self.keys.values_mut().filter_map(|known| known.purse.remaining_ratio(known.limits, now));
+        (all, keys.min_by(f64::total_cmp))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,469 @@
+//! The journal's two threads. One writes whatever has gathered while it wrote the last time, so that many requests share a
+//! write; the other syncs every 100 ms, so that no write waits for a disk to turn. Nobody else touches the open segment.
+//!
+//! A write that fails changes nothing that is promised: who waits for it is told, the bytes are kept and tried again at
+//! the same place, and until that works nothing paid may start.
+
+use super::{
+    Folder, SEGMENT_BYTES,
+    folder::{file, remove_before, sync_names},
+    frame::{self, SEGMENT_HEAD},
+    record::RecordRef,
+};
+use crate::observe;
+use parking_lot::{Condvar, Mutex};
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+use tokio::sync::oneshot;
+
+/// Between two syncs.
+const SYNC: Duration = Duration::from_millis(100);
+/// Between two tries of a write that failed.
+const RETRY: Duration = Duration::from_millis(200);
+/// Of what waits while the disk is full. Beyond it, rows that cost nothing are dropped.
+const BACKLOG: usize = 4 << 20;
+
+/// What the writer needs of a file system; tests put faults in between.
+pub trait Disk: Send + Sync + 'static {
+    /// Opens a segment, new or begun by a try that failed.
+    fn open(&self, path: &Path) -> io::Result<File> {
+        OpenOptions::new().create(true).truncate(true).write(true).open(path)
+    }
+
+    fn write(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+        file.write_all_at(bytes, at)
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        file.sync_data()
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemDisk;
+
+impl Disk for SystemDisk {}
+
+/// How far the journal is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Position {
+    pub segment: u64,
+    pub bytes: u64,
+}
+
+/// The record may not be on disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the ledger's journal cannot be written")]
+pub struct NotWritten;
+
+/// A record on its way to the disk.
+#[derive(Debug, Default)]
+#[must_use = "who promised that the record is written must wait for it"]
+pub struct Receipt(Way);
+
+#[derive(Debug, Default)]
+enum Way {
+    /// Nothing is owed.
+    #[default]
+    Done,
+    Waiting(oneshot::Receiver<()>),
+    Failed,
+}
+
+impl Receipt {
+    pub const FAILED: Self = Self(Way::Failed);
+
+    /// # Errors
+    /// The write failed. It is tried again, but nobody knows when.
+    pub async fn written(self) -> Result<(), NotWritten> {
+        match self.0 {
+            Way::Done => Ok(()),
+            Way::Waiting(written) => written.await.map_err(|_| NotWritten),
+            Way::Failed => Err(NotWritten),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Queue {
+    bytes: Vec<u8>,
+    /// Offsets in `bytes` at which a new segment begins.
+    cuts: Vec<usize>,
+    waiting: Vec<oneshot::Sender<()>>,
+    next_seq: u64,
+    /// Of the segment that is written to, counting what waits.
+    segment_bytes: u64,
+    closed: bool,
+}
+
+struct Shared {
+    folder: Folder,
+    max_bytes: u64,
+    queue: Mutex<Queue>,
+    work: Condvar,
+    position: Mutex<Position>,
+    /// Not synced yet, oldest first; the last one is being written.
+    unsynced: Mutex<Vec<Arc<File>>>,
+    wake_sync: Condvar,
+    write_works: AtomicBool,
+    sync_works: AtomicBool,
+    /// Set once the writer has ended.
+    ended: AtomicBool,
+    /// The newest segment that was synced at least once.
+    synced_segment: AtomicU64,
+    /// The last record that was written.
+    written_seq: AtomicU64,
+    /// Of all segments.
+    bytes: AtomicU64,
+    disk: Box<dyn Disk>,
+}
+
+/// The journal of a running gateway.
+pub struct Journal {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Where a run's journal begins.
+#[derive(Debug, Clone, Copy)]
+pub struct Begin {
+    pub segment: u64,
+    pub seq: u64,
+    /// Of the segments that are there.
+    pub bytes: u64,
+    /// Beyond this much, nothing paid starts until the database has caught up.
+    pub max_bytes: u64,
+}
+
+impl Journal {
+    /// Begins a new segment and starts the threads.
+    ///
+    /// # Errors
+    /// The segment cannot be made, or a thread cannot be started.
+    pub fn start(folder: Folder, begin: Begin, disk: Box<dyn Disk>) -> io::Result<Self> {
+        let shared = Arc::new(Shared {
+            folder,
+            max_bytes: begin.max_bytes,
+            queue: Mutex::new(Queue { next_seq: begin.seq, segment_bytes: SEGMENT_HEAD as u64, ..Queue::default() }),
+            work: Condvar::new(),
+            position: Mutex::default(),
+            unsynced: Mutex::default(),
+            wake_sync: Condvar::new(),
+            write_works: AtomicBool::new(true),
+            sync_works: AtomicBool::new(true),
+            ended: AtomicBool::new(false),
+            synced_segment: AtomicU64::new(0),
+            written_seq: AtomicU64::new(begin.seq - 1),
+            bytes: AtomicU64::new(begin.bytes),
+            disk,
+        });
+        let open = Open::begin(&shared, begin.segment)?;
+        let (writing, syncing) = (Arc::clone(&shared), Arc::clone(&shared));
+        let writer = thread::Builder::new().name("ledger-write".into()).spawn(move || write_all(&writing, open))?;
+        let syncer = thread::Builder::new().name("ledger-sync".into()).spawn(move || sync_all(&syncing))?;
+        observe::ledger_up(true);
+        Ok(Self { shared, threads: Mutex::new(vec![writer, syncer]) })
+    }
+
+    /// Queues a record. Records are written in the order of these calls. Never blocks on the disk.
+    pub fn push(&self, record: RecordRef<'_>) -> Receipt {
+        let mut queue = self.shared.queue.lock();
+        // Under the lock: who sees it work is found by the writer that clears who waits.
+        let works = self.shared.write_works.load(Ordering::Acquire);
+        if !works && queue.bytes.len() > BACKLOG && costs_nothing(record) {
+            observe::ledger_row_dropped();
+            return Receipt::FAILED;
+        }
+        let (seq, before) = (queue.next_seq, queue.bytes.len());
+        if let Err(error) = frame::write(seq, record, &mut queue.bytes) {
+            tracing::error!(%error, "a ledger record could not be encoded");
+            return Receipt::FAILED;
+        }
+        queue.next_seq += 1;
+        queue.segment_bytes += (queue.bytes.len() - before) as u64;
+        let receipt = if works {
+            let (written, receipt) = oneshot::channel();
+            queue.waiting.push(written);
+            Receipt(Way::Waiting(receipt))
+        } else {
+            Receipt::FAILED
+        };
+        drop(queue);
+        if before == 0 {
+            self.shared.work.notify_one();
+        }
+        receipt
+    }
+
+    /// Begins a new segment with these records, if the current one is large enough.
+    pub fn rotate<'r>(&self, carried: impl Iterator<Item = RecordRef<'r>>) {
+        {
+            let mut queue = self.shared.queue.lock();
+            let at = queue.bytes.len();
+            queue.cuts.push(at);
+            queue.segment_bytes = SEGMENT_HEAD as u64;
+        }
+        for record in carried {
+            drop(self.push(record));
+        }
+        self.shared.work.notify_one();
+    }
+
+    pub fn is_full_segment(&self) -> bool {
+        self.shared.queue.lock().segment_bytes >= SEGMENT_BYTES
+    }
+
+    /// Whether a paid call may be written down.
+    pub fn is_up(&self) -> bool {
+        self.shared.is_up()
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.shared.bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn position(&self) -> Position {
+        *self.shared.position.lock()
+    }
+
+    pub fn folder(&self) -> PathBuf {
+        self.shared.folder.path().to_owned()
+    }
+
+    /// The number of the last record that was pushed.
+    pub fn last_seq(&self) -> u64 {
+        self.shared.queue.lock().next_seq - 1
+    }
+
+    /// The number of the last record that is written.
+    pub fn written_seq(&self) -> u64 {
+        self.shared.written_seq.load(Ordering::Acquire)
+    }
+
+    /// Removes segments before `needed`, once their successor is sure to survive. Blocking.
+    ///
+    /// # Errors
+    /// A file cannot be removed.
+    pub fn forget_before(&self, needed: u64) -> io::Result<()> {
+        let durable = self.shared.synced_segment.load(Ordering::Acquire);
+        let freed = remove_before(self.shared.folder.path(), needed.min(durable))?;
+        self.shared.bytes.fetch_sub(freed.min(self.bytes()), Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Removes every segment of a journal that was closed and is needed no more. Blocking.
+    ///
+    /// # Errors
+    /// A file cannot be removed.
+    pub fn forget_all(&self) -> io::Result<()> {
+        remove_before(self.shared.folder.path(), u64::MAX).map(|_| ())
+    }
+
+    /// Writes and syncs what is left and ends the threads. Blocking. Records pushed later are lost.
+    pub fn close(&self) {
+        self.shared.queue.lock().closed = true;
+        self.shared.work.notify_one();
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            if thread.join().is_err() {
+                tracing::error!("a thread of the ledger's journal had panicked");
+            }
+        }
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+/// Rows that may be dropped when there is no room for them: no money depends on them.
+fn costs_nothing(record: RecordRef<'_>) -> bool {
+    match record {
+        RecordRef::Attempt { reservation: None, row, .. } => row.cost == crate::domain::NanoUsd::ZERO,
+        RecordRef::Request { .. } => true,
+        RecordRef::Attempt { .. } | RecordRef::Reserved { .. } | RecordRef::Voided { .. } => false,
+    }
+}
+
+impl Shared {
+    fn is_up(&self) -> bool {
+        self.write_works.load(Ordering::Acquire)
+            && self.sync_works.load(Ordering::Acquire)
+            && self.bytes.load(Ordering::Relaxed) < self.max_bytes
+    }
+
+    fn set(&self, flag: &AtomicBool, works: bool, what: &'static str, error: Option<&io::Error>) {
+        if flag.swap(works, Ordering::AcqRel) != works {
+            match error {
+                Some(error) => tracing::error!(%error, what, "ledger down: nothing paid starts"),
+                None => tracing::info!(what, "ledger up again"),
+            }
+        }
+        observe::ledger_up(self.is_up());
+    }
+}
+
+/// The segment that is being written.
+struct Open {
+    file: Arc<File>,
+    number: u64,
+    bytes: u64,
+}
+
+impl Open {
+    fn begin(shared: &Shared, number: u64) -> io::Result<Self> {
+        let file = Arc::new(shared.disk.open(&file(shared.folder.path(), number))?);
+        shared.disk.write(&file, &frame::segment_head(number), 0)?;
+        let open = Self { file, number, bytes: SEGMENT_HEAD as u64 };
+        shared.bytes.fetch_add(open.bytes, Ordering::Relaxed);
+        open.publish(shared);
+        Ok(open)
+    }
+
+    fn append(&mut self, shared: &Shared, bytes: &[u8]) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        shared.disk.write(&self.file, bytes, self.bytes)?;
+        self.bytes += bytes.len() as u64;
+        shared.bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.publish(shared);
+        Ok(())
+    }
+
+    fn publish(&self, shared: &Shared) {
+        // Before the position: whoever reads a position finds the file that it is in.
+        let mut unsynced = shared.unsynced.lock();
+        if !unsynced.iter().any(|file| Arc::ptr_eq(file, &self.file)) {
+            unsynced.push(Arc::clone(&self.file));
+        }
+        drop(unsynced);
+        *shared.position.lock() = Position { segment: self.number, bytes: self.bytes };
+    }
+}
+
+fn write_all(shared: &Shared, mut open: Open) {
+    loop {
+        let mut queue = shared.queue.lock();
+        while queue.bytes.is_empty() && queue.cuts.is_empty() && !queue.closed {
+            shared.work.wait(&mut queue);
+        }
+        if queue.bytes.is_empty() && queue.cuts.is_empty() {
+            break;
+        }
+        let (bytes, cuts) = (std::mem::take(&mut queue.bytes), std::mem::take(&mut queue.cuts));
+        let waiting = std::mem::take(&mut queue.waiting);
+        let last = queue.next_seq - 1;
+        drop(queue);
+        let mut batch = Batch { bytes, cuts, done: 0 };
+        match batch.write(shared, &mut open) {
+            Ok(()) => waiting.into_iter().for_each(|waiting| {
+                let _ = waiting.send(());
+            }),
+            Err(error) => {
+                shared.set(&shared.write_works, false, "write", Some(&error));
+                // Who waits hears at once; who came in between, too.
+                drop(waiting);
+                shared.queue.lock().waiting.clear();
+                if !insist(shared, &mut batch, &mut open) {
+                    break;
+                }
+                shared.set(&shared.write_works, true, "write", None);
+            }
+        }
+        shared.written_seq.store(last, Ordering::Release);
+    }
+    shared.ended.store(true, Ordering::Release);
+    shared.wake_sync.notify_one();
+}
+
+/// Tries until it works. `false`: the gateway ends first.
+fn insist(shared: &Shared, batch: &mut Batch, open: &mut Open) -> bool {
+    loop {
+        let mut queue = shared.queue.lock();
+        if !queue.closed {
+            shared.work.wait_for(&mut queue, RETRY);
+        }
+        let closed = queue.closed;
+        drop(queue);
+        match batch.write(shared, open) {
+            Ok(()) => return true,
+            Err(error) if closed => {
+                tracing::error!(%error, "the ledger's last records could not be written: what they settle is charged in full");
+                return false;
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// Bytes on their way, and how much of them is written.
+struct Batch {
+    bytes: Vec<u8>,
+    cuts: Vec<usize>,
+    done: usize,
+}
+
+impl Batch {
+    /// Goes on where the last try stopped.
+    fn write(&mut self, shared: &Shared, open: &mut Open) -> io::Result<()> {
+        while let Some(cut) = self.cuts.first().copied() {
+            open.append(shared, &self.bytes[self.done..cut])?;
+            self.done = cut;
+            *open = Open::begin(shared, open.number + 1)?;
+            self.cuts.remove(0);
+        }
+        open.append(shared, &self.bytes[self.done..])?;
+        self.done = self.bytes.len();
+        Ok(())
+    }
+}
+
+fn sync_all(shared: &Shared) {
+    let mut named = 0;
+    loop {
+        let ended = shared.ended.load(Ordering::Acquire);
+        let newest = shared.position.lock().segment;
+        let files = std::mem::take(&mut *shared.unsynced.lock());
+        if let Err(error) = sync(shared, &files, &mut named, newest) {
+            shared.set(&shared.sync_works, false, "sync", Some(&error));
+            shared.unsynced.lock().splice(0..0, files);
+        } else {
+            shared.synced_segment.fetch_max(newest, Ordering::AcqRel);
+            shared.set(&shared.sync_works, true, "sync", None);
+        }
+        if ended {
+            return;
+        }
+        let mut unsynced = shared.unsynced.lock();
+        if !shared.ended.load(Ordering::Acquire) {
+            shared.wake_sync.wait_for(&mut unsynced, SYNC);
+        }
+    }
+}
+
+/// The names in the folder are synced once for each new segment.
+fn sync(shared: &Shared, files: &[Arc<File>], named: &mut u64, newest: u64) -> io::Result<()> {
+    for file in files {
+        shared.disk.sync(file)?;
+    }
+    if *named < newest {
+        sync_names(shared.folder.path())?;
+        *named = newest;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,111 @@
+//! Opening a ledger: take the journal's folder, open the database, read what the database lacks out of the journal, and
+//! resolve what was open when the last run died. Nothing is served before that is done.
+
+use super::{
+    books::{Books, Ledger, Outlet},
+    journal::{Begin, Disk, Folder, FolderError, Journal, Replay, SystemDisk, replay},
+    store::{Access, Opening, SqlStore, Store, StoreError},
+};
+use crate::{
+    config::{LedgerConfig, LedgerPlace},
+    domain::UnixMs,
+};
+use std::{fs, io, path::Path, sync::Arc};
+use tokio::time::Instant;
+
+/// In the journal's folder: the name of the ledger whose journal it is.
+const NAME: &str = "ledger";
+
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(
+        "the journal in {folder} belongs to another database than [ledger] url names; name the one it belongs to, or \
+         another journal_dir"
+    )]
+    OtherLedger { folder: String },
+    #[error("the ledger's journal cannot be begun: {0}")]
+    Journal(#[from] io::Error),
+}
+
+impl Ledger {
+    /// # Errors
+    /// Another gateway holds it, its database cannot be used or is damaged, or its journal cannot be written.
+    pub async fn open(config: &LedgerConfig, now: UnixMs) -> Result<Self, OpenError> {
+        Self::open_on(config, now, Box::new(SystemDisk)).await
+    }
+
+    pub(super) async fn open_on(config: &LedgerConfig, now: UnixMs, disk: Box<dyn Disk>) -> Result<Self, OpenError> {
+        let began = Instant::now();
+        let Some(folder) = config.journal_dir.clone() else { return Ok(Self::in_memory(config.budget)) };
+        let folder = blocking(move || Folder::hold(&folder)).await??;
+        let store: Arc<dyn Store> = match &config.place {
+            LedgerPlace::Memory => return Ok(Self::in_memory(config.budget)),
+            LedgerPlace::Sqlite(path) => Arc::new(SqlStore::sqlite(path.clone(), Access::Write).await?),
+            LedgerPlace::Postgres(url) => Arc::new(SqlStore::postgres(url, Access::Write).await?),
+        };
+        let opening = store.opening(now).await?;
+        let applied = opening.applied;
+        let mut books = Books::new(config.budget);
+        let (folder, books, replay) = blocking(move || {
+            belongs(folder.path(), &opening)?;
+            books.open(opening, now);
+            let replayed = replay(&folder, |entry| {
+                if entry.seq > applied {
+                    books.replay(&entry.record, now);
+                }
+            })?;
+            Ok::<_, OpenError>((folder, books, replayed))
+        })
+        .await??;
+        let ledger = Self::begin(config, books, store, folder, &replay, applied, disk)?;
+        let unapplied = replay.next_seq.saturating_sub(applied + 1);
+        let resolved = ledger.resolve(replay.open.into_iter().map(|(id, (row, _))| (id, row)), now);
+        for (file, bytes) in &replay.damaged {
+            tracing::error!(file = %file.display(), bytes, "the ledger's journal was damaged: a copy is kept beside it");
+        }
+        let took_ms = began.elapsed().as_millis() as u64;
+        tracing::info!(unapplied, interrupted = resolved, took_ms, "ledger opened");
+        Ok(ledger)
+    }
+
+    fn begin(
+        config: &LedgerConfig,
+        mut books: Books,
+        store: Arc<dyn Store>,
+        folder: Folder,
+        replay: &Replay,
+        applied: u64,
+        disk: Box<dyn Disk>,
+    ) -> Result<Self, OpenError> {
+        let seq = replay.next_seq.max(applied + 1);
+        // Ids are told apart from those of earlier runs, which may still be in the journal: there are fewer ids than
+        // records.
+        books.begin_ids(seq);
+        let begin =
+            Begin { segment: replay.next_segment, seq, bytes: replay.bytes, max_bytes: config.max_journal_bytes };
+        let journal = Journal::start(folder, begin, disk)?;
+        Ok(Self::of(books, Outlet::Journal(journal), store, applied, config.retention))
+    }
+}
+
+/// A journal's records are told from another one's by their numbers only, so a folder is used with one database. A database
+/// that holds nothing yet takes the folder over.
+fn belongs(folder: &Path, opening: &Opening) -> Result<(), OpenError> {
+    let file = folder.join(NAME);
+    let named = fs::read_to_string(&file).unwrap_or_default();
+    if named.trim() == opening.ledger {
+        return Ok(());
+    }
+    if !named.trim().is_empty() && opening.applied > 0 {
+        return Err(OpenError::OtherLedger { folder: folder.display().to_string() });
+    }
+    Ok(fs::write(file, &opening.ledger)?)
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+}
