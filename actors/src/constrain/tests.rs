@@ -29,6 +29,24 @@ fn refusal(schema: &Value) -> Unfit {
 }
 
 #[test]
+fn what_one_part_says_of_the_rest_holds_for_what_the_other_names() {
+    for schema in [
+        json!({"type": "array", "allOf": [
+            {"items": {"type": "number", "minimum": 3}, "minItems": 2, "maxItems": 3},
+            {"prefixItems": [{"enum": [1, 4, "x"]}], "items": {}}
+        ]}),
+        json!({"type": "array", "prefixItems": [{"type": ["string", "null"]}], "items": {"type": "integer"}, "minItems": 3,
+            "allOf": [{"prefixItems": [{"type": ["null", "integer"]}, {"type": "number", "minimum": 2}], "maxItems": 4}]}),
+        json!({"type": "object", "required": ["a", "b"], "allOf": [
+            {"properties": {"a": {"enum": [1, 2, "x"]}}, "additionalProperties": {"type": "string", "maxLength": 3}},
+            {"properties": {"b": {"enum": [null, "y", 7]}}, "additionalProperties": {"type": ["integer", "null"]}}
+        ]}),
+    ] {
+        hold(&schema, 60);
+    }
+}
+
+#[test]
 fn schemas_as_clients_send_them_are_obeyed() {
     let person = json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema", "title": "Person", "type": "object",

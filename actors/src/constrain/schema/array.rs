@@ -65,7 +65,7 @@ impl Walk<'_> {
 }
 
 /// The tuple and what follows it, in the words of any draft.
-fn items(schema: &Map<String, Value>) -> Result<(&[Value], &Value), Unfit> {
+pub(super) fn items(schema: &Map<String, Value>) -> Result<(&[Value], &Value), Unfit> {
     const ANY: &Value = &Value::Bool(true);
     let rest = |word: &str| schema.get(word).unwrap_or(ANY);
     match (schema.get("prefixItems"), schema.get("items")) {

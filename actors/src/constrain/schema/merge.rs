@@ -1,6 +1,6 @@
 //! Two schemas that hold at once, as one. What cannot be said as one is refused.
 
-use super::{Unfit, constraints, pointer::resolve, types};
+use super::{Unfit, array::items, constraints, pointer::resolve, types};
 use serde_json::{Map, Value, json};
 use std::cell::Cell;
 
@@ -10,6 +10,7 @@ const MAX_MERGES: usize = 1024;
 const MAX_DEPTH: usize = 32;
 
 const NEVER: Value = Value::Bool(false);
+const ANYTHING: Value = Value::Bool(true);
 
 /// Merges the parts of one schema, so many of them.
 pub(super) struct Merger<'a> {
@@ -71,7 +72,8 @@ impl<'a> Merger<'a> {
 }
 
 fn join(mut one: Map<String, Value>, mut other: Map<String, Value>) -> Result<Option<Map<String, Value>>, Unfit> {
-    close(&mut one, &mut other);
+    spread(&mut one, &mut other);
+    line_up(&mut one, &mut other)?;
     let words: Vec<String> = constraints(&other).map(str::to_owned).collect();
     for word in words {
         let Some(theirs) = other.shift_remove(&word) else { continue };
@@ -88,26 +90,51 @@ fn join(mut one: Map<String, Value>, mut other: Map<String, Value>) -> Result<Op
     Ok(Some(one))
 }
 
-/// Where one side takes no other properties, those that only the other side names are not allowed.
-fn close(one: &mut Map<String, Value>, other: &mut Map<String, Value>) {
+/// What one side says of other properties holds for those that only the other side names.
+fn spread(one: &mut Map<String, Value>, other: &mut Map<String, Value>) {
     let names = |schema: &Map<String, Value>| -> Vec<String> {
         schema.get("properties").and_then(Value::as_object).into_iter().flat_map(Map::keys).cloned().collect()
     };
     let (ours, theirs) = (names(one), names(other));
-    let is_closed = |schema: &Map<String, Value>| schema.get("additionalProperties") == Some(&NEVER);
-    let (ours_closed, theirs_closed) = (is_closed(one), is_closed(other));
-    let forbid = |schema: &mut Map<String, Value>, allowed: &[String]| {
+    let rest = |schema: &Map<String, Value>| schema.get("additionalProperties").cloned().unwrap_or(ANYTHING);
+    let (our_rest, their_rest) = (rest(one), rest(other));
+    let hold = |schema: &mut Map<String, Value>, named: &[String], rest: &Value| {
         for (name, property) in schema.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
-            if !allowed.contains(name) {
-                *property = NEVER;
+            if !named.contains(name) {
+                *property = both_of(property, rest);
             }
         }
     };
-    if ours_closed {
-        forbid(other, &ours);
+    hold(other, &ours, &our_rest);
+    hold(one, &theirs, &their_rest);
+}
+
+/// The same for arrays: where either side names items by their place, both do, and as many.
+fn line_up(one: &mut Map<String, Value>, other: &mut Map<String, Value>) -> Result<(), Unfit> {
+    let ((our_tuple, our_rest), (their_tuple, their_rest)) = (items(one)?, items(other)?);
+    let places = our_tuple.len().max(their_tuple.len());
+    if places == 0 {
+        return Ok(());
     }
-    if theirs_closed {
-        forbid(one, &theirs);
+    let at = |tuple: &[Value], rest: &Value, place: usize| tuple.get(place).unwrap_or(rest).clone();
+    let both = |place| both_of(&at(our_tuple, our_rest, place), &at(their_tuple, their_rest, place));
+    let tuple: Vec<Value> = (0..places).map(both).collect();
+    let rest = both_of(our_rest, their_rest);
+    for word in ["prefixItems", "items", "additionalItems"] {
+        one.shift_remove(word);
+        other.shift_remove(word);
+    }
+    one.insert("prefixItems".to_owned(), tuple.into());
+    one.insert("items".to_owned(), rest);
+    Ok(())
+}
+
+fn both_of(ours: &Value, theirs: &Value) -> Value {
+    match (ours, theirs) {
+        (Value::Bool(false), _) | (_, Value::Bool(false)) => NEVER,
+        (Value::Bool(true), only) | (only, Value::Bool(true)) => only.clone(),
+        (ours, theirs) if ours == theirs => ours.clone(),
+        (ours, theirs) => json!({"allOf": [ours, theirs]}),
     }
 }
 
@@ -121,9 +148,7 @@ fn join_word(word: &str, ours: &Value, theirs: &Value) -> Result<Option<Value>, 
             for (name, theirs) in theirs {
                 let both = match joined.get(name) {
                     None => theirs.clone(),
-                    Some(ours) if *ours == NEVER || *theirs == NEVER => NEVER,
-                    Some(ours) if ours == theirs => theirs.clone(),
-                    Some(ours) => json!({"allOf": [ours, theirs]}),
+                    Some(ours) => both_of(ours, theirs),
                 };
                 joined.insert(name.clone(), both);
             }
@@ -144,11 +169,7 @@ fn join_word(word: &str, ours: &Value, theirs: &Value) -> Result<Option<Value>, 
         ("maximum" | "exclusiveMaximum" | "maxLength" | "maxItems" | "maxProperties", ours, theirs) => {
             Ok(Some(if ours.as_f64() <= theirs.as_f64() { ours } else { theirs }.clone()))
         }
-        ("additionalProperties" | "items", Value::Bool(false), _)
-        | ("additionalProperties" | "items", _, Value::Bool(false)) => Ok(Some(NEVER)),
-        ("additionalProperties" | "items", Value::Bool(true), other)
-        | ("additionalProperties" | "items", other, Value::Bool(true)) => Ok(Some(other.clone())),
-        ("additionalProperties" | "items", ours, theirs) => Ok(Some(json!({"allOf": [ours, theirs]}))),
+        ("additionalProperties" | "items", ours, theirs) => Ok(Some(both_of(ours, theirs))),
         ("uniqueItems", _, _) => Ok(Some(Value::Bool(true))),
         _ => refuse(),
     }
