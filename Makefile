@@ -43,6 +43,7 @@ test: ## install what tests need, build, run every test and every check
 	else \
 		cargo test $(CARGO_FLAGS) --no-fail-fast; \
 	fi
+	@scripts/schemathesis.sh 200
 	@$(MAKE) --no-print-directory check
 
 chaos: ## kill everything in a loaded gateway for a minute and report what that did to its clients

@@ -44,6 +44,8 @@ listen = "127.0.0.1:$api"
 admin_listen = "127.0.0.1:$admin"
 [[local]]
 name = "local"
+[local.defaults]
+max_tokens = 16
 [[cloud]]
 name = "sim"
 base_url = "http://127.0.0.1:$sim/v1"

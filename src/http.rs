@@ -10,6 +10,7 @@ mod anthropic;
 mod body;
 mod catalogue;
 mod dialect;
+mod embeddings;
 pub mod error;
 #[cfg(test)]
 mod fixtures;
@@ -28,5 +29,6 @@ pub mod stream;
 #[cfg(test)]
 mod typed;
 
+pub use dialect::{Endpoint, request_in};
 pub use listen::{Door, Limits, serve};
 pub use routes::{EdgeState, api_router};

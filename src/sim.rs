@@ -5,6 +5,7 @@
 //! keeps account of what it served (`/sim/requests`, `/sim/stats`), so that a gateway's books can be checked against it.
 //! It understands no request and generates no language.
 
+mod embeddings;
 mod fault;
 mod faults;
 mod http;

@@ -27,6 +27,8 @@ mod compat;
 mod doctor;
 #[path = "integration/edge.rs"]
 mod edge;
+#[path = "integration/embeddings.rs"]
+mod embeddings;
 #[path = "integration/engine.rs"]
 mod engine;
 #[path = "integration/errors.rs"]
@@ -55,6 +57,8 @@ mod queue;
 mod route;
 #[path = "integration/server.rs"]
 mod server;
+#[path = "integration/several.rs"]
+mod several;
 #[path = "integration/shutdown.rs"]
 mod shutdown;
 #[path = "integration/start.rs"]

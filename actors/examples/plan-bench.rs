@@ -8,7 +8,9 @@ use spillway_actors::{
     classify::by_keywords,
     cloud::Provider,
     config::{Config, Sources, load},
-    domain::{ChatRequest, Input, Message, ModelChoice, Needs, OutputWish, RequestId, RequestKind, SamplingWish},
+    domain::{
+        ChatRequest, Choices, Input, Message, ModelChoice, Needs, OutputWish, RequestId, RequestKind, SamplingWish,
+    },
     gpu::{EngineSlot, poison::Poison},
     jobs::Progress,
     route::{
@@ -58,6 +60,7 @@ fn request() -> ChatRequest {
         kind: RequestKind::Chat,
         model: ModelChoice::Auto,
         input: Input::Messages((0..21).map(message).collect()),
+        choices: Choices::default(),
         needs: Needs::default(),
         sampling: SamplingWish::default(),
         output: OutputWish::default(),

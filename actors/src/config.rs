@@ -155,6 +155,8 @@ pub struct LocalConfig {
     pub threads: Option<u32>,
     pub use_mmap: bool,
     pub use_mlock: bool,
+    /// Most tokens of one text that becomes a vector; `None` = it makes none.
+    pub embedding_tokens: Option<u32>,
     pub options: LoadOptions,
     /// Smaller quantisations of the same model, the largest first; they need not exist.
     pub smaller_models: Vec<PathBuf>,
@@ -211,6 +213,7 @@ impl LocalConfig {
             threads: None,
             use_mmap: true,
             use_mlock: false,
+            embedding_tokens: Some(2048),
             options: LoadOptions::default(),
             smaller_models: Vec::new(),
             pull: None,
@@ -331,6 +334,7 @@ pub struct CloudModel {
     pub name: ModelName,
     /// The provider's own id.
     pub upstream: String,
+    pub kind: ModelKind,
     pub context_tokens: u32,
     pub prefill: PrefillStyle,
     pub price: Price,
@@ -339,6 +343,15 @@ pub struct CloudModel {
     pub price_as_of: String,
     /// Expected time to the first token before any measurement.
     pub typical_latency: Duration,
+}
+
+/// What a cloud model answers with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ModelKind {
+    #[default]
+    Chat,
+    /// Vectors, at `POST /embeddings`.
+    Embedding,
 }
 
 /// The API a provider speaks; `upstream/wire.rs` says what follows from it.

@@ -23,14 +23,14 @@ use serde_json::Value;
 pub fn schema_grammar(schema: &Value) -> Result<String, Unfit> {
     let mut rules = Rules::default();
     let value = rule_of(schema, Strictness::Exact, &mut rules)?;
-    rules.finish(&format!("ws {value} ws"))
+    rules.finish(&value)
 }
 
 /// The grammar of any JSON object.
 pub fn object_grammar() -> String {
     let mut rules = Rules::default();
     let object = rules.any_object();
-    rules.finish(&format!("ws {object} ws")).unwrap_or_default()
+    rules.finish(&object).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -14,7 +14,8 @@ pub mod time;
 
 pub use caller::{BudgetLimits, Caller, Priority};
 pub use chat::{
-    ChatRequest, CloudBound, Input, Message, ModelChoice, Needs, Outbound, Premises, RequestKind, SamplingWish,
+    ChatRequest, Choices, CloudBound, Input, MAX_CHOICES, Message, ModelChoice, Needs, Outbound, Passage, Premises,
+    RequestKind, SamplingWish,
 };
 pub use count::TextCount;
 pub use error::{ErrorKind, GatewayError, Origin};

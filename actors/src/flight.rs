@@ -5,6 +5,7 @@ mod cascade;
 mod cloud;
 mod count;
 mod decide;
+mod embed;
 mod hedge;
 mod judge;
 mod keep;
@@ -75,8 +76,13 @@ pub struct Services {
 pub enum FlightEvent {
     Started(Head),
     Delta(Delta),
-    Finish { choice: u32, reason: String },
+    Finish {
+        choice: u32,
+        reason: String,
+    },
     Whole(Box<WholeAnswer>),
+    /// Instead of `Whole`, one vector for each input in its order.
+    Embedded(Vec<Vec<f32>>),
     Done(Box<FlightReport>),
     Failed(GatewayError),
 }

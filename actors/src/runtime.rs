@@ -171,6 +171,7 @@ impl Runtime {
         self.services.jobs.set_limit(next.server.max_inflight);
         self.services.ledger.set_limits(next.ledger.budget);
         self.live.publish(Arc::new(next));
+        self.services.fleet.slots.iter().for_each(|slot| slot.ask_memory_back());
         kept
     }
 

@@ -12,6 +12,7 @@ pub mod body;
 pub mod chunk;
 pub mod client;
 pub mod continuation;
+pub mod embed;
 pub mod fault;
 pub mod sse;
 pub mod wire;

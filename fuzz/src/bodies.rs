@@ -4,7 +4,7 @@
 //! A body may use public interfaces only, and panics when a promise is broken.
 
 use http::{HeaderMap, HeaderValue, StatusCode};
-use spillway::http::{error::ErrorReply, parse};
+use spillway::http::{Endpoint, error::ErrorReply, request_in};
 use spillway_actors::{
     classify,
     cloud::{
@@ -13,7 +13,7 @@ use spillway_actors::{
     },
     config::{self, ClassifierKind, Config, Sources, Wire},
     constrain::schema_grammar,
-    domain::{ChatRequest, CloudBound, GatewayError, GenerationEvent, RequestId},
+    domain::{ChatRequest, CloudBound, GatewayError, GenerationEvent},
     gpu::frame::{self, FromEngine, ToEngine},
     tools::{Dialect, Piece, Reader},
 };
@@ -35,6 +35,9 @@ pub const TARGETS: &[Target] = &[
     ("whole", whole),
     ("chat", chat),
     ("completion", completion),
+    ("responses", responses),
+    ("messages", messages),
+    ("gguf", gguf),
     ("frames", frames),
     ("config", configuration),
     ("retry_after", waits),
@@ -197,20 +200,36 @@ fn understood(request: &ChatRequest) {
     }
 }
 
-/// Bodies of `POST /v1/chat/completions`.
-pub fn chat(bytes: &[u8]) {
-    match parse::chat(RequestId::from_bits(1), bytes, &HeaderMap::new(), built_in()) {
+fn body(endpoint: Endpoint, bytes: &[u8]) {
+    match request_in(endpoint, bytes, &HeaderMap::new(), built_in()) {
         Ok(request) => understood(&request),
         Err(error) => refused(&error),
     }
 }
 
+/// Bodies of `POST /v1/chat/completions`.
+pub fn chat(bytes: &[u8]) {
+    body(Endpoint::Chat, bytes);
+}
+
 /// Bodies of `POST /v1/completions`.
 pub fn completion(bytes: &[u8]) {
-    match parse::completion(RequestId::from_bits(1), bytes, &HeaderMap::new(), built_in()) {
-        Ok(request) => understood(&request),
-        Err(error) => refused(&error),
-    }
+    body(Endpoint::Completion, bytes);
+}
+
+/// Bodies of `POST /v1/responses`.
+pub fn responses(bytes: &[u8]) {
+    body(Endpoint::Responses, bytes);
+}
+
+/// Bodies of `POST /v1/messages`.
+pub fn messages(bytes: &[u8]) {
+    body(Endpoint::Messages, bytes);
+}
+
+/// Model files: no header, however wrong, costs more memory than its file has bytes for.
+pub fn gguf(bytes: &[u8]) {
+    let _ = spillway_actors::gguf::read(io::Cursor::new(bytes), bytes.len() as u64);
 }
 
 /// Frames between gateway and engine: what decodes encodes again to the same value.

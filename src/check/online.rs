@@ -12,7 +12,7 @@ use secrecy::SecretString;
 use serde_json::json;
 use spillway_actors::{
     cloud::{Answer, Continuation, EventStream, Provider, ProviderClient},
-    config::{CloudConfig, CloudModel, Config, PrefillStyle, Wire},
+    config::{CloudConfig, CloudModel, Config, ModelKind, PrefillStyle, Wire},
     domain::{ChatRequest, CloudBound, GatewayError, GenerationEvent, NanoUsd, RequestId},
 };
 use std::{sync::Arc, time::Duration};
@@ -112,6 +112,18 @@ impl Asked<'_> {
             faults: Vec::new(),
             notes: Vec::new(),
         };
+        if self.model.kind == ModelKind::Embedding {
+            match self.vector().await {
+                Ok(told) => {
+                    (report.answers, report.usage) = (true, Some(told));
+                    if !told {
+                        report.notes.push("it tells no usage: tokens will be estimated".to_owned());
+                    }
+                }
+                Err(error) => report.faults.push(error.message),
+            }
+            return report;
+        }
         match self.answer().await {
             Ok(heard) => {
                 report.answers = true;
@@ -182,6 +194,14 @@ impl Asked<'_> {
         let bound = self.bound()?;
         let body = self.wire.continued_body(bound, &self.model.upstream, prefill::MAX_TOKENS, continuation)?;
         self.hear(&self.client.continuing(style), body).await
+    }
+
+    /// Whether it tells usage beside one vector.
+    async fn vector(&self) -> Result<bool, GatewayError> {
+        let body = json!({"model": self.model.upstream, "input": "hello", "encoding_format": "float"});
+        let (body, until) = (Bytes::from(body.to_string()), Instant::now() + PATIENCE);
+        let embedded = self.client.embed(body, RequestId::random(), self.key, 1, until).await?;
+        Ok(embedded.usage.is_some())
     }
 
     fn bound(&self) -> Result<CloudBound<'_>, GatewayError> {

@@ -15,7 +15,7 @@ use http::{HeaderMap, Method, header};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use spillway_actors::{
     config::Config,
-    domain::{Caller, ChatRequest, ErrorKind, GatewayError, ModelChoice},
+    domain::{Caller, ChatRequest, ErrorKind, GatewayError, Input, ModelChoice},
     keys::{Hold, Key, Keys, Pass, Recognised, Refusal, Secret, unix_now},
     observe,
     route::Fleet,
@@ -249,7 +249,11 @@ impl Access {
 /// minute's worth: what it uses beyond that is owed.
 fn most_tokens(request: &ChatRequest, config: &Config, limit: u32) -> u64 {
     let prompt = request.estimated_prompt_tokens();
-    let choices = request.body.get("n").and_then(serde_json::Value::as_u64).unwrap_or(1).clamp(1, 128);
+    if request.needs.embeddings {
+        return prompt.min(limit.into());
+    }
+    let prompts = if let Input::Several(passages) = &request.input { passages.len() as u64 } else { 1 };
+    let choices = prompts * u64::from(request.choices.best_of.max(request.choices.n));
     if let Some(asked) = request.max_tokens {
         return prompt.saturating_add(choices.saturating_mul(asked.into()));
     }

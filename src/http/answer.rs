@@ -68,7 +68,8 @@ async fn landed(events: &mut Events) -> Result<(WholeAnswer, FlightReport), Gate
             FlightEvent::Whole(whole) => answer = Some(*whole),
             FlightEvent::Done(done) => report = Some(*done),
             FlightEvent::Failed(error) => return Err(error),
-            FlightEvent::Started(_) | FlightEvent::Delta(_) | FlightEvent::Finish { .. } => {}
+            FlightEvent::Started(_) | FlightEvent::Delta(_) | FlightEvent::Finish { .. } | FlightEvent::Embedded(_) => {
+            }
         }
     }
     answer.zip(report).ok_or_else(bug)
@@ -85,7 +86,7 @@ fn whole(voice: &dyn Voice, answer: WholeAnswer, report: &FlightReport, config: 
 }
 
 /// The facts of the `routing` object that fit into headers.
-fn label(headers: &mut HeaderMap, target: &str, complexity: &'static str, attempts: usize, simulated: bool) {
+pub(super) fn label(headers: &mut HeaderMap, target: &str, complexity: &'static str, attempts: usize, simulated: bool) {
     if let Ok(target) = HeaderValue::from_str(target) {
         headers.insert("x-spillway-target", target);
     }

@@ -103,7 +103,9 @@ pub(super) fn admit_name(request: &mut ChatRequest, config: &Config, fleet: &Fle
         return Ok(());
     }
     if !fleet.found_models().iter().any(|(found, _)| found == name) {
-        request.model = parse::model::stand_in(config).ok_or_else(|| parse::model::not_found(name.as_str()))?;
+        // Vectors of another model than the one named are of no use.
+        let stand_in = parse::model::stand_in(config).filter(|_| !request.needs.embeddings);
+        request.model = stand_in.ok_or_else(|| parse::model::not_found(name.as_str()))?;
         return Ok(());
     }
     if request.budget_sensitive {

@@ -26,7 +26,7 @@ pub(super) struct Arrived {
 
 /// The endpoints that are answered by a model's words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Endpoint {
+pub enum Endpoint {
     Chat,
     Completion,
     /// OpenAI's newer API.
@@ -62,6 +62,20 @@ impl Endpoint {
         };
         Ok(Asked { voice: Box::new(openai::Voice::of(&request, arrived)), request })
     }
+}
+
+/// The request in a body of this endpoint: what is behind the door, for whoever has only bytes.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn request_in(
+    endpoint: Endpoint,
+    body: &[u8],
+    headers: &HeaderMap,
+    config: &Config,
+) -> Result<ChatRequest, GatewayError> {
+    let arrived = Arrived { id: RequestId::from_bits(1), at: 0 };
+    endpoint.read(arrived, body, headers, config).map(|asked| asked.request)
 }
 
 /// Writes the answer to one request in the words its client asked in. Pure.

@@ -61,8 +61,8 @@ struct TextChoice<'a> {
 impl Frames {
     pub(super) fn new(stamp: &Stamp, model: &ModelName, include_usage: bool) -> Self {
         let object = match stamp.kind {
-            RequestKind::Chat => "chat.completion.chunk",
             RequestKind::Completion => "text_completion",
+            RequestKind::Chat | RequestKind::Embedding => "chat.completion.chunk",
         };
         let mut prefix = BytesMut::new();
         prefix.put_slice(b"data: {\"id\":");
@@ -91,8 +91,8 @@ impl Frames {
             return Next::More;
         }
         match self.kind {
-            RequestKind::Chat => self.chat_delta(delta, bit, out),
             RequestKind::Completion => self.text_delta(delta, out),
+            RequestKind::Chat | RequestKind::Embedding => self.chat_delta(delta, bit, out),
         }
         Next::More
     }
@@ -129,7 +129,7 @@ impl Frames {
         self.finished |= bit;
         let finish_reason = Some(reason);
         match self.kind {
-            RequestKind::Chat => {
+            RequestKind::Chat | RequestKind::Embedding => {
                 // An answer of no text still has a role.
                 let is_first = self.begun & bit == 0;
                 let delta = ChatDelta {
@@ -177,7 +177,7 @@ impl dialect::Frames for Frames {
             FlightEvent::Finish { choice, reason } => self.finish(choice, &reason, out),
             FlightEvent::Done(report) => self.done(&report, out),
             FlightEvent::Failed(error) => failed(&error, out),
-            FlightEvent::Whole(_) => failed(&bug(), out),
+            FlightEvent::Whole(_) | FlightEvent::Embedded(_) => failed(&bug(), out),
         }
     }
 }

@@ -9,6 +9,7 @@
 mod anthropic;
 mod chat;
 mod completion;
+mod embeddings;
 mod meta;
 mod paths;
 mod responses;

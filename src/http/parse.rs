@@ -2,6 +2,8 @@
 //!
 //! Ranges are those of the OpenAI API. What this gateway does not know is left in `body` for the cloud.
 
+mod choices;
+mod embeddings;
 pub(super) mod fields;
 pub(super) mod json;
 mod messages;
@@ -11,8 +13,9 @@ mod output;
 mod tests;
 mod wishes;
 
-pub(super) use fields::fault;
-use fields::{Fields, missing, wrong_type};
+pub use embeddings::embeddings;
+pub(super) use embeddings::{Format, format};
+pub(super) use fields::{Fields, fault};
 use http::HeaderMap;
 use serde_json::{Map, Value};
 use spillway_actors::{
@@ -53,7 +56,7 @@ pub fn completion(
     config: &Config,
 ) -> Result<ChatRequest, GatewayError> {
     let body = json::object(body)?;
-    let input = prompt(Fields(&body))?;
+    let input = choices::prompt(Fields(&body))?;
     request(id, RequestKind::Completion, input, Needs::default(), body, headers, config)
 }
 
@@ -70,6 +73,7 @@ fn request(
     let model = model::choice(fields, config)?;
     let output = output::output(fields, kind)?;
     wishes::needs(fields, kind, &output, &mut needs)?;
+    let choices = choices::choices(fields, kind, &input, &mut needs)?;
     let sampling = wishes::sampling(fields)?;
     let max_tokens = wishes::max_tokens(fields)?;
     let stop = wishes::stop(fields)?;
@@ -83,6 +87,7 @@ fn request(
         kind,
         model,
         input,
+        choices,
         needs,
         sampling,
         output,
@@ -97,38 +102,4 @@ fn request(
         caller: None,
         body,
     })
-}
-
-/// A string, an array of token ids, or an array of exactly one of those.
-fn prompt(body: Fields<'_>) -> Result<Input, GatewayError> {
-    match body.get("prompt") {
-        None => Err(missing("prompt")),
-        Some(Value::String(text)) => text_prompt(text),
-        Some(Value::Array(items)) => match items.as_slice() {
-            [] => Err(fault("prompt", "Invalid 'prompt': empty array.")),
-            [Value::String(text)] => text_prompt(text),
-            [Value::Array(tokens)] => token_prompt(tokens),
-            [Value::Number(_), ..] => token_prompt(items),
-            [Value::String(_) | Value::Array(_), ..] => {
-                Err(fault("prompt", "Invalid 'prompt': one prompt per request in this version; send several requests."))
-            }
-            [other, ..] => Err(wrong_type("prompt[0]", "a string, a token id or an array of token ids", other)),
-        },
-        Some(other) => Err(wrong_type("prompt", "a string or an array", other)),
-    }
-}
-
-fn text_prompt(text: &str) -> Result<Input, GatewayError> {
-    if text.is_empty() {
-        return Err(fault("prompt", "Invalid 'prompt': it is empty; at least one token is needed."));
-    }
-    Ok(Input::Text(text.to_owned()))
-}
-
-fn token_prompt(items: &[Value]) -> Result<Input, GatewayError> {
-    if items.is_empty() {
-        return Err(fault("prompt", "Invalid 'prompt': it is empty; at least one token is needed."));
-    }
-    let tokens = items.iter().map(wishes::token).collect::<Option<Vec<i32>>>();
-    tokens.map(Input::Tokens).ok_or_else(|| fault("prompt", "Invalid 'prompt': token ids must be integers from 0."))
 }

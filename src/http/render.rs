@@ -25,6 +25,7 @@ impl Stamp {
         let prefix = match kind {
             RequestKind::Chat => "chatcmpl",
             RequestKind::Completion => "cmpl",
+            RequestKind::Embedding => "embd",
         };
         Self { kind, id: format!("{prefix}-{digits}"), created }
     }
@@ -33,6 +34,7 @@ impl Stamp {
         match self.kind {
             RequestKind::Chat => "chat.completion",
             RequestKind::Completion => "text_completion",
+            RequestKind::Embedding => "list",
         }
     }
 }
@@ -93,7 +95,7 @@ pub fn whole(stamp: &Stamp, answer: WholeAnswer, report: &FlightReport) -> Value
     let choices = choices.into_iter().map(|choice| {
         let reason = choice.finish_reason;
         match stamp.kind {
-            RequestKind::Chat => json!({
+            RequestKind::Chat | RequestKind::Embedding => json!({
                 "index": choice.index,
                 "message": complete_message(choice.message),
                 "logprobs": choice.logprobs,

@@ -7,10 +7,11 @@ use super::{
     body::{self, Bounds, Budget},
     catalogue,
     dialect::{Arrived, Asked, Endpoint},
+    embeddings,
     error::{self, ErrorReply},
     frames, openapi,
     origin::{self, Page},
-    ready, route,
+    parse, ready, route,
 };
 use axum::{
     Json, Router,
@@ -100,6 +101,7 @@ pub(super) fn routes() -> Vec<(String, MethodRouter<Edge>)> {
         let served = [
             ("/chat/completions", post(chat)),
             ("/completions", post(completion)),
+            ("/embeddings", post(embed)),
             ("/responses", post(responses)),
             ("/messages", post(messages)),
             ("/messages/count_tokens", post(count_tokens)),
@@ -182,6 +184,10 @@ async fn count_tokens(State(state): State<EdgeState>, request: Request) -> Respo
     }
 }
 
+async fn embed(State(state): State<EdgeState>, request: Request) -> Response {
+    embedded(&state, request).await.unwrap_or_else(|error| error::respond(&error))
+}
+
 async fn explain(State(state): State<EdgeState>, request: Request) -> Response {
     let access = Access::of(&request);
     match asked(&state, Endpoint::Chat, request).await {
@@ -230,6 +236,18 @@ async fn serve(state: &EdgeState, endpoint: Endpoint, request: Request) -> Resul
     let wish = Wish { voice, stream: request.stream, keep_alive: config.server.keep_alive };
     let events = launch(state, &access, request).await?;
     Ok(answer::answer(events, wish, config, held).await)
+}
+
+async fn embedded(state: &EdgeState, request: Request) -> Result<Response, GatewayError> {
+    let config = &state.services.config;
+    let access = Access::of(&request);
+    let read = |arrived: Arrived, body: &[u8], headers: &HeaderMap, config: &Config| {
+        parse::embeddings(arrived.id, body, headers, config)
+    };
+    let (request, held) = received(state, request, read).await?;
+    let format = embeddings::format_of(&request.body);
+    let events = launch(state, &access, request).await?;
+    Ok(embeddings::answer(events, format, config, held).await)
 }
 
 /// The one way of a parsed request into the gateway: its key's policy and tokens, admission, flight.

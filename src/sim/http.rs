@@ -1,6 +1,7 @@
 //! The endpoints of the simulated provider.
 
 use super::SimOptions;
+use super::embeddings;
 use super::fault::{Fault, Refusal};
 use super::faults::Faults;
 use super::log::{Arrival, Log, Outcome, Served};
@@ -51,6 +52,7 @@ pub(super) fn router(options: SimOptions) -> Router {
             .route(&format!("{prefix}/chat/completions"), post(chat))
             .route(&format!("{prefix}/completions"), post(completion))
             .route(&format!("{prefix}/messages"), post(message))
+            .route(&format!("{prefix}/embeddings"), post(embed))
             .route(&format!("{prefix}/models"), get(models));
     }
     router
@@ -85,6 +87,15 @@ async fn message(
     body: Result<Bytes, BytesRejection>,
 ) -> Response<Body> {
     provider.answer(Endpoint::Messages, breaker, &headers, body).await
+}
+
+async fn embed(
+    State(provider): Shared,
+    Extension(breaker): Extension<Breaker>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response<Body> {
+    provider.answer(Endpoint::Embeddings, breaker, &headers, body).await
 }
 
 /// In the words of whom the client takes it for.
@@ -174,8 +185,18 @@ impl Provider {
                 useless(&served, "text/html", "<!doctype html><title>simulated</title><p>Welcome (simulated).")
             }
             Fault::Empty => useless(&served, if request.stream { EVENTS } else { JSON }, ""),
+            fault if endpoint == Endpoint::Embeddings => self.embed(&request, fault, started, &served).await,
             fault => self.play(&request, fault, call, started, served, breaker).await,
         }
+    }
+
+    /// All at once, after the time of a first token.
+    async fn embed(&self, request: &SimRequest, fault: Fault, started: Instant, served: &Served) -> Response<Body> {
+        let ttft = if let Fault::Slow(ttft) = fault { ttft } else { self.options.ttft };
+        Pace { first: started + ttft, between: None }.wait(0).await;
+        served.status(200);
+        served.end(Outcome::Completed);
+        response(200, JSON, embeddings::answer(request, fault).to_string())
     }
 
     async fn play(
@@ -192,6 +213,7 @@ impl Provider {
             Endpoint::Chat => format!("chatcmpl-sim-{call}"),
             Endpoint::Completion => format!("cmpl-sim-{call}"),
             Endpoint::Messages => format!("msg_sim_{call}"),
+            Endpoint::Embeddings => format!("embd-sim-{call}"),
         };
         let script = Script::new(request, fault, options.seed, options.tokens, id, unix_now().as_secs());
         let ttft = if let Fault::Slow(ttft) = fault { ttft } else { options.ttft };
@@ -237,7 +259,7 @@ fn key_of(endpoint: Endpoint, headers: &HeaderMap) -> &str {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     match endpoint {
         Endpoint::Messages => text("x-api-key"),
-        Endpoint::Chat | Endpoint::Completion => {
+        Endpoint::Chat | Endpoint::Completion | Endpoint::Embeddings => {
             text(header::AUTHORIZATION.as_str()).and_then(|value| value.strip_prefix("Bearer "))
         }
     }

@@ -1,6 +1,9 @@
 //! The part of an OpenAI request that the simulation looks at. Pure.
 
-use super::{instance, messages};
+use super::{
+    embeddings::{self, Texts},
+    instance, messages,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -44,6 +47,7 @@ pub(super) enum Endpoint {
     Completion,
     /// Anthropic's.
     Messages,
+    Embeddings,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,20 +65,44 @@ pub(super) struct SimRequest {
     pub choices: u32,
     /// The tool to call instead of answering.
     pub tool: Option<String>,
+    /// To be turned into vectors.
+    pub texts: Texts,
     /// JSON that the words stand in.
     pub around: Option<(String, String)>,
 }
 
 impl SimRequest {
+    pub(super) fn to_embed(model: String, prompt_tokens: u64, texts: Texts) -> Self {
+        Self {
+            endpoint: Endpoint::Embeddings,
+            model,
+            prompt: String::new(),
+            prefix: None,
+            prompt_tokens,
+            stream: false,
+            include_usage: false,
+            max_tokens: None,
+            choices: 1,
+            tool: None,
+            around: None,
+            texts,
+        }
+    }
+
     /// # Errors
     /// What is wrong with the body, for its sender.
     pub(super) fn parse(endpoint: Endpoint, body: &[u8]) -> Result<Self, String> {
         if endpoint == Endpoint::Messages {
             return messages::parse(body);
         }
+        if endpoint == Endpoint::Embeddings {
+            return embeddings::parse(body);
+        }
         let raw: Raw = serde_json::from_slice(body).map_err(|error| format!("invalid body: {error}"))?;
         let (prompt, prefix, prompt_tokens) = match endpoint {
-            Endpoint::Chat | Endpoint::Messages => read_messages(raw.messages.as_deref().unwrap_or_default())?,
+            Endpoint::Chat | Endpoint::Messages | Endpoint::Embeddings => {
+                read_messages(raw.messages.as_deref().unwrap_or_default())?
+            }
             Endpoint::Completion => {
                 let prompt = text_of(raw.prompt.as_ref().ok_or("prompt is missing")?);
                 let tokens = tokens_of(&prompt);
@@ -94,6 +122,7 @@ impl SimRequest {
             choices: raw.n.unwrap_or(1).clamp(1, MAX_CHOICES),
             tool,
             around,
+            texts: Texts::default(),
         })
     }
 }

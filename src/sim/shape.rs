@@ -47,7 +47,7 @@ impl Shape {
     /// What comes before the first token; text completions have nothing.
     pub(super) fn opening(&self, prompt_tokens: u64) -> Option<Bytes> {
         match self.endpoint {
-            Endpoint::Chat => {
+            Endpoint::Chat | Endpoint::Embeddings => {
                 let role = match &self.tool {
                     Some(name) => json!({"role": "assistant", "content": null, "tool_calls": [self.call(0, name, "")]}),
                     None => json!({"role": "assistant", "content": "", "refusal": null}),
@@ -66,7 +66,7 @@ impl Shape {
     pub(super) fn token_frames(&self) -> TokenFrames {
         const MARK: &str = "<token>";
         let event = match self.endpoint {
-            Endpoint::Chat => self.piece(MARK),
+            Endpoint::Chat | Endpoint::Embeddings => self.piece(MARK),
             Endpoint::Completion => self.each_choice(|_| (MARK.into(), Value::Null)),
             Endpoint::Messages => messages::piece(self, MARK),
         };
@@ -79,7 +79,7 @@ impl Shape {
     /// What comes after the last token: the reason, and usage if it was asked for.
     pub(super) fn closing(&self, reason: &str, usage: Usage) -> Vec<Bytes> {
         let finish = match self.endpoint {
-            Endpoint::Chat => {
+            Endpoint::Chat | Endpoint::Embeddings => {
                 let mut finish = match &self.around {
                     Some((_, after)) if reason != "length" => self.piece(after).to_vec(),
                     _ => Vec::new(),
@@ -121,7 +121,7 @@ impl Shape {
             None => text.to_owned(),
         };
         let choices = (0..self.choices).map(|index| match self.endpoint {
-            Endpoint::Chat | Endpoint::Messages => json!({
+            Endpoint::Chat | Endpoint::Messages | Endpoint::Embeddings => json!({
                 "index": index,
                 "message": self.message(index, &text),
                 "logprobs": null,

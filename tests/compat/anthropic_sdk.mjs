@@ -1,11 +1,11 @@
 // Anthropic's own Node client against the gateway.
 
 import Anthropic from "@anthropic-ai/sdk";
-import { assert, MODEL, run, URL } from "./checks.mjs";
+import { assert, CITY, MODEL, run, URL } from "./checks.mjs";
 
 const client = new Anthropic({ baseURL: URL, apiKey: "any", maxRetries: 0 });
 const messages = [{ role: "user", content: "Say hello." }];
-const input_schema = { type: "object", properties: { city: { type: "string" } }, required: ["city"] };
+const input_schema = { type: "object", properties: { city: CITY }, required: ["city"] };
 const tool = { name: "weather", input_schema };
 
 await run({

@@ -2,14 +2,14 @@
 
 import anthropic
 
-from checks import MODEL, URL, check, run
+from checks import CITY, MODEL, URL, check, run
 
 client = anthropic.Anthropic(base_url=URL, api_key="any", max_retries=0, _strict_response_validation=True)
 MESSAGES = [{"role": "user", "content": "Say hello."}]
 TOOL = {
     "name": "weather",
     "description": "The weather",
-    "input_schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    "input_schema": {"type": "object", "properties": {"city": CITY}, "required": ["city"]},
 }
 
 
@@ -32,8 +32,8 @@ def message_of_blocks():
         {"role": "user", "content": "Again."},
     ]
     answer = client.messages.create(
-        model=MODEL, max_tokens=4, system=system, messages=turns, temperature=0.5, stop_sequences=["STOP"],
-        metadata={"user_id": "somebody"},
+        model=MODEL, max_tokens=4, system=system, messages=turns, stop_sequences=["STOP"],
+        metadata={"user_id": "somebody"}, extra_body={"temperature": 0.5, "top_k": 5},
     )
     assert answer.usage.output_tokens <= 4, answer
 

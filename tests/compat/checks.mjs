@@ -2,6 +2,8 @@
 
 export const URL = process.env.SPILLWAY_URL;
 export const MODEL = process.env.SPILLWAY_MODEL;
+// A small model would fill a free text with whatever comes to it; it chooses.
+export const CITY = process.env.SPILLWAY_SMALL ? { type: "string", enum: ["Bern", "Oslo"] } : { type: "string" };
 
 export function assert(fact, what) {
   if (!fact) throw new Error(`not so: ${JSON.stringify(what)}`);

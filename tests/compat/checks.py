@@ -4,9 +4,13 @@ import os
 import sys
 import time
 import traceback
+from typing import Literal, get_args
 
 URL = os.environ["SPILLWAY_URL"]
 MODEL = os.environ["SPILLWAY_MODEL"]
+# A small model would fill a free text with whatever comes to it; it chooses.
+CITIES = Literal["Bern", "Oslo"] if os.environ.get("SPILLWAY_SMALL") else str
+CITY = {"type": "string"} | ({"enum": list(get_args(CITIES))} if get_args(CITIES) else {})
 CHECKS = []
 
 

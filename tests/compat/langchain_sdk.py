@@ -5,7 +5,7 @@ from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from pydantic import BaseModel
 
-from checks import MODEL, URL, check, run
+from checks import CITIES, MODEL, URL, check, run
 
 
 def model(**more):
@@ -13,7 +13,7 @@ def model(**more):
 
 
 @tool
-def weather(city: str) -> str:
+def weather(city: CITIES) -> str:
     """The weather in a city."""
     return f"sunny in {city}"
 
@@ -21,7 +21,7 @@ def weather(city: str) -> str:
 class City(BaseModel):
     """A city."""
 
-    city: str
+    city: CITIES
 
 
 @check

@@ -148,6 +148,45 @@ async fn f30_no_fault_of_a_provider_writes_key_or_prompt_anywhere() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f30_no_fault_of_an_engine_writes_key_or_prompt_anywhere() {
+    let folder = Folder::new().unwrap();
+    // The engine link and the actors say everything they can; the timers of tokio would drown it.
+    let log = "debug,spillway=trace,spillway_actors=trace".to_owned();
+    let setup = Setup { log, vars: ledger_in(&folder), ..Setup::default() };
+    let restarts = "[supervision.gpu]\nbackoff_min_ms = 50\nbackoff_max_ms = 100\nmax_deaths = 100\n";
+    let gateway = setup.cloud(SimOptions { tokens: 12, ..SimOptions::default() }).extra(restarts).warm().await;
+    let mut told = Told::default();
+    let local = || Ask::chat(PROMPT).model("local").max_tokens(150);
+    for how in ["sigkill", "sigabrt", "garbage", "half-frame"] {
+        gateway.until_serving().await;
+        let (client, api) = (gateway.client.clone(), gateway.api.clone());
+        let asked = [local().stream(), local()];
+        let mut asking = tokio::task::JoinSet::new();
+        for ask in asked {
+            let (client, api) = (client.clone(), api.clone());
+            asking.spawn(async move { client.ask(&api, ask).await });
+        }
+        gateway.until_status("both are at it", Duration::from_secs(10), |status| status.leases == 2).await;
+        gateway.kill("gpu/local", how).await;
+        for record in asking.join_all().await {
+            told.note(how, &record);
+        }
+    }
+    for actor in ["router", "classifier", "ledger", "health", "gpu/local"] {
+        gateway.kill(actor, "panic").await;
+        told.note(actor, &gateway.client.ask(&gateway.api, Ask::chat(PROMPT)).await);
+    }
+    gateway.until_serving().await;
+    // What the engine itself would have to refuse.
+    let schema = serde_json::json!({"type": "json_schema", "json_schema": {"name": "s", "strict": true,
+        "schema": {"type": "canary-secret-schema", "pattern": "^(canary-secret-schema"}}});
+    told.note("schema", &gateway.client.ask(&gateway.api, local().with("response_format", schema)).await);
+    told.note("long", &gateway.client.ask(&gateway.api, Ask::chat(&PROMPT.repeat(600)).model("local")).await);
+    search_everything(&gateway, &told, folder.path()).await;
+    gateway.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f30_no_refusal_of_a_request_repeats_its_prompt() {
     let folder = Folder::new().unwrap();
     let setup = Setup { log: "trace".to_owned(), vars: ledger_in(&folder), ..Setup::default() };

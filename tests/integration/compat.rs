@@ -38,6 +38,9 @@ fn command(script: &str) -> Command {
 
 async fn run(gateway: &Gateway, script: &'static str, model: &'static str) {
     let mut command = command(script);
+    if model == MODEL {
+        command.env("SPILLWAY_SMALL", "1");
+    }
     command.env("SPILLWAY_URL", &gateway.api).env("SPILLWAY_MODEL", model).env("PYTHONDONTWRITEBYTECODE", "1");
     let running = tokio::task::spawn_blocking(move || command.output());
     let Output { status, stdout, stderr } = running

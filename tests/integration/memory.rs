@@ -149,13 +149,13 @@ async fn every_load_option_reaches_the_engine() {
     let options = "batch_tokens = 128\nubatch_tokens = 64\nkv_type_k = \"q8_0\"\nkv_type_v = \"q8_0\"\n\
                    overrides = { \"llama.context_length\" = 1024 }\n[local.rope]\nfreq_scale = 0.5\nscaling = \"linear\"\n";
     let setup = Setup { local_extra: options.to_owned(), log: "debug".to_owned(), ..Setup::default() };
-    let (gateway, history) = (setup.warm().await, History::default());
+    let gateway = setup.warm().await;
+    // Stretched positions make a worse counter: it must answer, not count.
     let record = gateway.client.ask(&gateway.api, Ask::count().local_only()).await;
     assert_eq!(record.assert_complete().target(), "local");
-    history.add(record);
     for told in ["n_batch               = 128", "n_ubatch              = 64", "freq_scale            = 0.5"] {
         assert!(gateway.logged(told), "{told}\n{}", gateway.log_tail());
     }
     assert!(gateway.logged("K (q8_0)") && gateway.logged("V (q8_0)"), "{}", gateway.log_tail());
-    gateway.finish(&history).await;
+    gateway.shutdown().await;
 }

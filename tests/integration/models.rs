@@ -23,7 +23,7 @@ impl Place {
     /// `facts`: more lines of the model's table.
     fn new(source: &str, facts: &str) -> Self {
         let folder = Folder::new().unwrap();
-        let text = format!("local = []\n[models.test]\nsources = [\"{source}\"]\nfile = \"test.gguf\"\n{facts}");
+        let text = format!("[models.test]\nsources = [\"{source}\"]\nfile = \"test.gguf\"\n{facts}");
         folder.write("spillway.toml", text.as_bytes());
         Self { folder }
     }

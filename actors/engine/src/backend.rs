@@ -3,7 +3,7 @@
 //! An implementation owns model and context and is used by one thread. It guards the library below it against the
 //! calls that would abort the process; the loop above never has to know them.
 
-use crate::{logprobs::Likelihood, sampling::SamplingPlan};
+use crate::{embed::EmbedLimits, logprobs::Likelihood, sampling::SamplingPlan};
 use spillway_actors::gpu::frame::{JobFailure, Prompt};
 
 #[cfg(test)]
@@ -46,6 +46,17 @@ pub struct BatchToken {
     pub sequence: Sequence,
     /// Whether a token will be sampled from what comes out here.
     pub wants_logits: bool,
+}
+
+/// Tokens of one text that is turned into a vector: the whole text, or its next portion.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EmbedRun<'a> {
+    pub sequence: Sequence,
+    /// Index of the first token.
+    pub start: usize,
+    pub tokens: &'a [Token],
+    /// The text ends here: its vector is due.
+    pub last: bool,
 }
 
 /// Why a decode did not happen.
@@ -105,4 +116,14 @@ pub trait Backend {
     fn truncate(&mut self, sequence: Sequence, len: usize) -> bool;
     /// Frees all KV cells of a sequence.
     fn clear(&mut self, sequence: Sequence);
+    /// Whether the model writes text at all.
+    fn generates(&self) -> bool;
+    /// Makes the context for vectors if it is not there yet, and says what it holds. Its sequences have nothing to do with
+    /// those of the jobs.
+    fn embedder(&mut self) -> Result<EmbedLimits, JobFailure>;
+    /// One batch of texts. An answer for each run: a vector where the text ends. A text that has ended, or whose batch
+    /// failed, holds nothing any more.
+    fn embed(&mut self, runs: &[EmbedRun<'_>]) -> Result<Vec<Option<Vec<f32>>>, DecodeFault>;
+    /// Drops what a sequence of the context for vectors holds.
+    fn forget_text(&mut self, sequence: Sequence);
 }

@@ -3,6 +3,8 @@
 //! Owns the jobs and drives the [`Backend`] as the [`Scheduler`] says. Every job that was submitted ends in exactly one
 //! `Finished` or `Failed`, or in silence after its `Cancel`. Knows no sockets and no clock.
 
+mod batch;
+mod embed;
 mod prepare;
 
 use crate::{
@@ -12,9 +14,12 @@ use crate::{
     prefix::Change,
     scheduler::{Ask, Chunk, Scheduler},
 };
+use batch::Arriving;
+use embed::Embeddings;
 use prepare::Prepared;
 use spillway_actors::gpu::frame::{
-    Alternative, FromEngine, Heartbeat, JobEvent, JobFailure, JobFailureKind, JobId, JobOutput, JobSpec, TokenLogprob,
+    Alternative, EmbedSpec, FromEngine, Heartbeat, JobEvent, JobFailure, JobFailureKind, JobId, JobOutput, JobSpec,
+    TokenLogprob,
 };
 use std::{collections::HashMap, time::Duration};
 
@@ -24,6 +29,8 @@ struct Entry<S> {
     canary: bool,
     /// See [`Ask::exact`].
     exact: bool,
+    /// See [`Ask::group`].
+    group: u64,
 }
 
 /// One loaded model and its jobs.
@@ -34,6 +41,8 @@ pub struct Engine<B: Backend> {
     steps: u64,
     scheduler: Scheduler,
     jobs: HashMap<JobId, Entry<B::Sampler>>,
+    arriving: Arriving,
+    embeddings: Embeddings,
     /// Said since the last frame.
     outputs: Vec<JobOutput>,
     /// Why this engine must end.
@@ -43,46 +52,72 @@ pub struct Engine<B: Backend> {
 impl<B: Backend> Engine<B> {
     pub fn new(backend: B, epoch: u64) -> Self {
         let scheduler = Scheduler::new(backend.limits());
-        Self { backend, epoch, steps: 0, scheduler, jobs: HashMap::new(), outputs: Vec::new(), out_of_memory: None }
+        let (jobs, arriving, embeddings) = (HashMap::new(), Arriving::default(), Embeddings::default());
+        let outputs = Vec::new();
+        Self { backend, epoch, steps: 0, scheduler, jobs, arriving, embeddings, outputs, out_of_memory: None }
     }
 
     /// Takes a job into the queue, or fails it. A job id that is in work already is ignored: failing it would end the
     /// other one's stream.
     pub fn submit(&mut self, spec: &JobSpec) {
-        if self.jobs.contains_key(&spec.job) {
+        if self.is_known(spec.job) {
             return;
         }
-        match self.prepare(spec) {
+        if spec.canary && !self.backend.generates() {
+            // A model that writes nothing proves itself by what it is for.
+            return self.embed(EmbedSpec { job: spec.job, inputs: vec![spec.prompt.clone()] });
+        }
+        match self.backend.tokenize(&spec.prompt) {
+            Ok(prompt) => self.take(spec, prompt, spec.job, None),
+            Err(failure) => self.refuse(spec.job, failure),
+        }
+    }
+
+    fn take(&mut self, spec: &JobSpec, prompt: Vec<Token>, group: u64, echo: Option<String>) {
+        match self.prepare(spec, prompt, group, echo) {
             Ok(Prepared::Ready(entry)) => {
                 let (prompt, tokens) = (entry.job.prompt_len(), entry.job.tokens().len());
-                self.scheduler.enqueue(Ask { job: spec.job, prompt, tokens, exact: entry.exact }, spec.canary);
+                let ask = Ask { job: spec.job, group, prompt, tokens, exact: entry.exact };
+                self.scheduler.enqueue(ask, spec.canary);
                 self.jobs.insert(spec.job, entry);
             }
             Ok(Prepared::AlreadyEnded(mut job, reason)) => {
                 self.outputs.extend(job.accepted(0));
+                self.outputs.extend(job.echoed());
                 self.outputs.extend(job.finished(reason));
             }
-            Err(failure) => self.outputs.push(JobOutput { job: spec.job, seq: 0, event: JobEvent::Failed(failure) }),
+            Err(failure) => self.refuse(spec.job, failure),
         }
+    }
+
+    /// The only word on a job that never ran.
+    fn refuse(&mut self, job: JobId, failure: JobFailure) {
+        self.outputs.push(JobOutput { job, seq: 0, event: JobEvent::Failed(failure) });
+    }
+
+    fn is_known(&self, job: JobId) -> bool {
+        self.jobs.contains_key(&job) || self.arriving.contains(job) || self.embeddings.contains(job)
     }
 
     /// Frees the job's sequence at once; nothing more is said about it.
     pub fn cancel(&mut self, job: JobId) {
         self.outputs.retain(|output| output.job != job);
         self.forget(job, true);
+        self.arriving.forget(job);
+        self.cancel_embedding(job);
     }
 
     /// Nothing to do until the next command.
     pub fn is_idle(&self) -> bool {
-        self.scheduler.is_idle()
+        self.scheduler.is_idle() && self.arriving.is_empty() && self.embeddings.is_empty()
     }
 
     pub fn heartbeat(&self) -> Heartbeat {
         let limits = self.backend.limits();
         Heartbeat {
             steps: self.steps,
-            running: as_u32(self.scheduler.running_count()),
-            waiting: as_u32(self.scheduler.waiting()),
+            running: as_u32(self.scheduler.running_count() + self.embeddings.running()),
+            waiting: as_u32(self.scheduler.waiting() + self.arriving.len() + self.embeddings.waiting()),
             kv_used: as_u32(self.scheduler.used_cells()),
             kv_kept: as_u32(self.scheduler.kept_cells()),
             kv_total: as_u32(limits.pool_cells + limits.canary_cells),
@@ -96,6 +131,7 @@ impl<B: Backend> Engine<B> {
 
     /// Admits and plans. `None` when there is nothing to decode; otherwise announce it, then call [`Engine::run`].
     pub fn begin(&mut self) -> Option<(FromEngine, Vec<Chunk>)> {
+        self.take_in_some();
         self.admit();
         while self.scheduler.preempt_if_full().is_some() {}
         let jobs = &self.jobs;
@@ -140,6 +176,7 @@ impl<B: Backend> Engine<B> {
         for seat in self.scheduler.admit(&|job| tokens_of(jobs, job)) {
             if let Some(entry) = self.jobs.get_mut(&seat.job) {
                 self.outputs.extend(entry.job.accepted(seat.reused));
+                self.outputs.extend(entry.job.echoed());
             }
         }
     }

@@ -20,6 +20,8 @@ pub struct Job {
     unsent: Vec<Token>,
     /// Of `unsent`, when the job asked for them.
     unsent_logprobs: Vec<TokenLogprob>,
+    /// The prompt's text, to be said before anything else.
+    echo: Option<String>,
     /// Tokens that mark calls are part of the text.
     markers: bool,
     /// Prompt tokens that were not computed for this job.
@@ -30,7 +32,7 @@ pub struct Job {
 
 impl Job {
     /// A job before its replay.
-    pub fn new(spec: &JobSpec, prompt: Vec<Token>) -> Self {
+    pub fn new(spec: &JobSpec, prompt: Vec<Token>, echo: Option<String>) -> Self {
         Self {
             id: spec.job,
             prompt_len: prompt.len(),
@@ -39,6 +41,7 @@ impl Job {
             text: GeneratedText::new(&spec.stop, spec.sent_bytes),
             unsent: Vec::new(),
             unsent_logprobs: Vec::new(),
+            echo,
             markers: spec.markers,
             cached: 0,
             next_output: 0,
@@ -108,6 +111,12 @@ impl Job {
         self.cached = cached;
         let (prompt_tokens, cached_tokens) = (count(self.prompt_len), self.cached_tokens());
         Some(self.output(JobEvent::Accepted { prompt_tokens, cached_tokens }))
+    }
+
+    /// The prompt's text, once, if it is wanted. After [`accepted`](Self::accepted).
+    pub fn echoed(&mut self) -> Option<JobOutput> {
+        let text = self.echo.take()?;
+        Some(self.output(JobEvent::Piece { text, tokens: Vec::new(), logprobs: Vec::new() }))
     }
 
     /// More tokens were taken from another job's cells.
@@ -193,7 +202,7 @@ mod tests {
     }
 
     fn job(max_tokens: u32, stop: &[&str]) -> Job {
-        Job::new(&spec(max_tokens, stop), vec![1, 2])
+        Job::new(&spec(max_tokens, stop), vec![1, 2], None)
     }
 
     #[test]
@@ -229,6 +238,23 @@ mod tests {
         assert_eq!(outputs.iter().map(|output| output.seq).collect::<Vec<_>>(), [0, 1, 2, 3]);
         assert_eq!(outputs[1].event, JobEvent::Piece { text: "a".into(), tokens: vec![7], logprobs: vec![] });
         assert_eq!(outputs[2].event, JobEvent::Piece { text: "xy".into(), tokens: vec![], logprobs: vec![] });
+    }
+
+    #[test]
+    fn an_echo_is_said_once_before_everything_else() {
+        let mut job = Job::new(&spec(2, &[]), vec![1, 2], Some("ab".into()));
+        let mut outputs: Vec<JobOutput> = job.accepted(0).into_iter().chain(job.echoed()).collect();
+        assert_eq!(job.echoed(), None);
+        job.sampled(7, b"c", false, 100, None);
+        outputs.extend(job.piece());
+        let texts: Vec<&str> = outputs
+            .iter()
+            .filter_map(
+                |output| if let JobEvent::Piece { text, .. } = &output.event { Some(text.as_str()) } else { None },
+            )
+            .collect();
+        assert_eq!(texts, ["ab", "c"]);
+        assert_eq!(outputs.iter().map(|output| output.seq).collect::<Vec<_>>(), [0, 1, 2]);
     }
 
     #[test]

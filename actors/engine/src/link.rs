@@ -6,8 +6,8 @@
 
 use crate::process::{exit, kill_self};
 use spillway_actors::gpu::frame::{
-    self, CHAOS_POISON, EngineChaos, FrameError, FromEngine, HEARTBEAT_MS, Heartbeat, JobId, JobSpec, LoadSpec,
-    PREFIX_BYTES, Prompt, ToEngine,
+    self, Batch, CHAOS_POISON, EmbedSpec, EngineChaos, FrameError, FromEngine, HEARTBEAT_MS, Heartbeat, JobId, JobSpec,
+    LoadSpec, PREFIX_BYTES, Prompt, ToEngine,
 };
 use std::{
     io::{self, Read, Write},
@@ -32,7 +32,10 @@ const GRACE: Duration = Duration::from_secs(2);
 pub enum Command {
     Load(LoadSpec),
     Submit(Box<JobSpec>),
+    SubmitAll(Box<Batch>),
+    Embed(Box<EmbedSpec>),
     Cancel(JobId),
+    CancelAll(u64),
     /// Chaos: block for ever.
     Hang,
     /// Chaos: find no memory in the next decode.
@@ -151,6 +154,11 @@ pub fn read_commands(mut reader: impl Read, commands: &SyncSender<Command>, shar
             Ok(ToEngine::Load(spec)) => Command::Load(spec),
             Ok(ToEngine::Submit(spec)) if chaos && is_poison(&spec.prompt) => std::process::abort(),
             Ok(ToEngine::Submit(spec)) => Command::Submit(spec),
+            Ok(ToEngine::SubmitAll(batch)) if chaos && batch.prompts.iter().any(is_poison) => std::process::abort(),
+            Ok(ToEngine::SubmitAll(batch)) => Command::SubmitAll(batch),
+            Ok(ToEngine::CancelAll { group }) => Command::CancelAll(group),
+            Ok(ToEngine::Embed(spec)) if chaos && spec.inputs.iter().any(is_poison) => std::process::abort(),
+            Ok(ToEngine::Embed(spec)) => Command::Embed(spec),
             Ok(ToEngine::Cancel { job }) => Command::Cancel(job),
             Ok(ToEngine::Chaos(EngineChaos::HangDecode)) if chaos => Command::Hang,
             Ok(ToEngine::Chaos(EngineChaos::OutOfMemory)) if chaos => Command::OutOfMemory,
@@ -182,6 +190,7 @@ fn next_frame(reader: &mut impl Read) -> Result<ToEngine, ReadError> {
 fn is_poison(prompt: &Prompt) -> bool {
     match prompt {
         Prompt::Chat { messages_json: text, .. } | Prompt::Text(text) => text.contains(CHAOS_POISON),
+        Prompt::Between { prefix, suffix } => prefix.contains(CHAOS_POISON) || suffix.contains(CHAOS_POISON),
         Prompt::Tokens(_) => false,
     }
 }

@@ -5,6 +5,7 @@
 //! logits of a row that has none.
 
 pub mod device;
+mod embed;
 mod fit;
 mod grammar;
 mod load;
@@ -15,15 +16,17 @@ mod sampler;
 pub use load::load;
 
 use crate::{
-    backend::{Backend, BatchToken, DecodeFault, Limits, SampleFault, Sampled, Sequence, Token},
+    backend::{Backend, BatchToken, DecodeFault, EmbedRun, Limits, SampleFault, Sampled, Sequence, Token},
+    embed::EmbedLimits,
     job::failure,
     memory,
     sampling::SamplingPlan,
     template::ChatTemplate,
 };
+use embed::{EmbedPlan, Embedder};
 use llama_cpp_2::{
     DecodeError,
-    context::LlamaContext,
+    context::{LlamaContext, params::LlamaContextParams},
     llama_backend::LlamaBackend,
     llama_batch::LlamaBatch,
     model::LlamaModel,
@@ -42,6 +45,12 @@ const ALLOCATION_FAILED: i32 = -2;
 pub struct Llama {
     /// Dropped before the library it was made with.
     context: LlamaContext<'static>,
+    /// Made when the first vector is asked for.
+    embedder: Option<Embedder>,
+    /// `None`: no vectors here.
+    embed_plan: Option<EmbedPlan>,
+    /// As `context` was made.
+    params: LlamaContextParams,
     /// Leaked by `load`: a process has one model, for its whole life.
     model: &'static LlamaModel,
     batch: LlamaBatch<'static>,
@@ -55,25 +64,50 @@ pub struct Llama {
     markers: Vec<Token>,
     /// Reused for every sampled token: a vocabulary's worth of candidates.
     candidates: LlamaTokenDataArray,
-    _library: LlamaBackend,
+    library: LlamaBackend,
+}
+
+/// The tokens before the first text, before the second, and before what stands between them.
+fn fim_tokens(model: &LlamaModel) -> Option<[Token; 3]> {
+    let vocab = model.vocab();
+    let tokens = [vocab.fim_pre().0, vocab.fim_suf().0, vocab.fim_mid().0];
+    tokens.iter().all(|token| (0..model.n_vocab()).contains(token)).then_some(tokens)
 }
 
 impl Llama {
     /// With BOS if the model wants one, but not a second one: many templates write it themselves.
     fn text_tokens(&self, text: &str) -> Result<Vec<Token>, JobFailure> {
+        let has_bos = !self.bos.is_empty() && text.starts_with(&self.bos);
+        let tokens = self.model.vocab().tokenize(self.checked(text)?, !has_bos, true);
+        Ok(tokens.into_iter().map(|LlamaToken(token)| token).collect())
+    }
+
+    /// A text that may fit: others need not be tokenised.
+    fn checked<'a>(&self, text: &'a str) -> Result<&'a [u8], JobFailure> {
         let limit = self.limits.max_request_tokens;
         if text.len() / MAX_BYTES_PER_TOKEN > limit {
             let message = format!("a prompt of {} bytes does not fit the model's {limit} tokens", text.len());
             return Err(failure(JobFailureKind::ContextLength, message));
         }
-        let has_bos = !self.bos.is_empty() && text.starts_with(&self.bos);
-        let tokens = self.model.vocab().tokenize(text.as_bytes(), !has_bos, true);
-        Ok(tokens.into_iter().map(|LlamaToken(token)| token).collect())
+        Ok(text.as_bytes())
     }
 
     fn chat_tokens(&self, messages_json: &str, tools_json: Option<&str>) -> Result<Vec<Token>, JobFailure> {
         let template = self.template.as_ref().map_err(|reason| failure(JobFailureKind::Invalid, reason.clone()))?;
         self.text_tokens(&template.render(messages_json, tools_json)?)
+    }
+
+    /// As code models are trained: prefix and suffix, each after its own token, then the one that asks for the middle.
+    fn tokens_between(&self, prefix: &str, suffix: &str) -> Result<Vec<Token>, JobFailure> {
+        let none = || failure(JobFailureKind::Invalid, "this model has no tokens for a text between two others");
+        let [before, after, middle] = fim_tokens(self.model).ok_or_else(none)?;
+        // BOS, where the model wants one.
+        let bos = self.model.vocab().bos();
+        let start = self.model.vocab().tokenize(b"", true, false).into_iter().filter(|token| *token == bos).collect();
+        let prefix = self.model.vocab().tokenize(self.checked(prefix)?, false, false);
+        let suffix = self.model.vocab().tokenize(self.checked(suffix)?, false, false);
+        let ids = |tokens: Vec<LlamaToken>| tokens.into_iter().map(|LlamaToken(token)| token);
+        Ok(ids(start).chain([before]).chain(ids(prefix)).chain([after]).chain(ids(suffix)).chain([middle]).collect())
     }
 
     /// Whether the last cell of a sequence is that of its `len`-th token.
@@ -122,6 +156,7 @@ impl Backend for Llama {
             Prompt::Text(text) if text.is_empty() => Ok(Vec::new()),
             Prompt::Text(text) => self.text_tokens(text),
             Prompt::Tokens(tokens) => Ok(tokens.clone()),
+            Prompt::Between { prefix, suffix } => self.tokens_between(prefix, suffix),
         }
     }
 
@@ -186,6 +221,33 @@ impl Backend for Llama {
         if sequence <= self.limits.parallel {
             // The whole sequence: only removing a part of one can be refused.
             let _ = self.context.clear_kv_cache_seq(Some(sequence), None, None);
+        }
+    }
+
+    fn generates(&self) -> bool {
+        embed::writes_text(self.model)
+    }
+
+    fn embedder(&mut self) -> Result<EmbedLimits, JobFailure> {
+        if let Some(embedder) = &self.embedder {
+            return Ok(embedder.limits());
+        }
+        let none = || failure(JobFailureKind::Invalid, "this model makes no embeddings here");
+        let plan = self.embed_plan.ok_or_else(none)?;
+        let embedder = Embedder::new(self.model, &self.library, plan, self.params.clone())?;
+        Ok(self.embedder.insert(embedder).limits())
+    }
+
+    fn embed(&mut self, runs: &[EmbedRun<'_>]) -> Result<Vec<Option<Vec<f32>>>, DecodeFault> {
+        match &mut self.embedder {
+            Some(embedder) => embedder.embed(runs),
+            None => Err(DecodeFault::Failed("there is no context for vectors".into())),
+        }
+    }
+
+    fn forget_text(&mut self, sequence: Sequence) {
+        if let Some(embedder) = &mut self.embedder {
+            embedder.forget(sequence);
         }
     }
 }

@@ -1,11 +1,12 @@
 //! Who runs, who waits, and what the next batch holds.
 //!
-//! Pure bookkeeping over job ids, token ids and counts: no text, no clock, no llama.cpp. Jobs are served in the order they
-//! came; nothing overtakes the head of the queue, so nothing starves. When the running jobs' tokens no longer fit the KV
+//! Pure bookkeeping over job ids, token ids and counts: no text, no clock, no llama.cpp. Requests are served in the order
+//! they came, and one of several jobs takes more than one sequence only while nobody else waits (`groups.rs`). When the running jobs' tokens no longer fit the KV
 //! pool, the newest one returns to its old place in the queue. A job that leaves keeps its cells as long as nobody needs
 //! them; a later one that begins with the same tokens takes or shares them (see [`crate::prefix`]). The canary has a
 //! sequence and cells of its own and shares nothing.
 
+mod groups;
 mod reuse;
 mod shares;
 
@@ -23,11 +24,16 @@ use std::{
 
 /// Cells kept free per running job when another is admitted, so that it is not preempted at once.
 const HEADROOM_TOKENS: usize = 8;
+/// Other work moves on, however slow the machine.
+const LEAST_BESIDE: usize = 8;
 
 /// What a job brings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ask {
     pub job: JobId,
+    /// Jobs of one request; alone, its own id. Groups get what is free in equal parts: one that has several sequences
+    /// gives one up when another has none.
+    pub group: u64,
     /// Prompt tokens.
     pub prompt: usize,
     /// Tokens known: prompt, and replayed ones.
@@ -131,8 +137,17 @@ impl Scheduler {
     }
 
     fn admit_next(&mut self, tokens_of: TokensOf<'_>) -> Option<Seat> {
+        let groups::Next { order, ask, held } = groups::next(&self.waiting, &self.seats)?;
+        loop {
+            let seat = self.try_seat(order, ask, tokens_of);
+            if seat.is_some() || held > 0 || self.preempt_extra().is_none() {
+                return seat;
+            }
+        }
+    }
+
+    fn try_seat(&mut self, order: u64, ask: Ask, tokens_of: TokensOf<'_>) -> Option<Seat> {
         let running = self.seats.iter().flatten().count();
-        let (&order, &ask) = self.waiting.first_key_value()?;
         if running == self.seats.len() {
             return None;
         }
@@ -146,7 +161,7 @@ impl Scheduler {
         if running > 0 && self.committed() + ask.tokens - shared + reserve > self.limits.pool_cells {
             return None;
         }
-        self.waiting.pop_first();
+        self.waiting.remove(&order);
         let (sequence, reused) = self.prepare_row(found)?;
         let seat = self.seats.get_mut(usize::try_from(sequence).ok()?)?;
         *seat = Some(Running { ask, order, evaluated: reused, follows });
@@ -185,8 +200,22 @@ impl Scheduler {
         if self.seats.iter().flatten().count() < 2 {
             return None;
         }
+        let extra = self.preempt_extra();
+        if extra.is_some() {
+            return extra;
+        }
         let newest = self.seats.iter().flatten().max_by_key(|running| running.order)?.order;
-        let index = self.seats.iter().position(|seat| seat.is_some_and(|running| running.order == newest))?;
+        self.preempt(newest)
+    }
+
+    /// Takes the newest job of the group that holds most sequences back into the queue, if that is more than one.
+    fn preempt_extra(&mut self) -> Option<JobId> {
+        let order = groups::extra(&self.seats)?;
+        self.preempt(order)
+    }
+
+    fn preempt(&mut self, order: u64) -> Option<JobId> {
+        let index = self.seats.iter().position(|seat| seat.is_some_and(|running| running.order == order))?;
         let Running { ask, order, .. } = self.seats.get_mut(index)?.take()?;
         self.waiting.insert(order, ask);
         self.leave(u32::try_from(index).ok()?, true);
@@ -212,8 +241,9 @@ impl Scheduler {
             prompts.into_iter().partition(|(sequence, _)| *sequence == self.limits.parallel);
         jobs.sort_by_key(|(_, running)| running.order);
         for group in [canary, jobs] {
-            let needs: Vec<usize> = group.iter().map(|(_, running)| running.due()).collect();
-            for ((sequence, running), len) in group.into_iter().zip(shares::split(budget, &needs)) {
+            let needs: Vec<(u64, usize)> =
+                group.iter().map(|(_, running)| (running.ask.group, running.due())).collect();
+            for ((sequence, running), len) in group.into_iter().zip(shares::split_by_group(budget, &needs)) {
                 budget -= len;
                 if len > 0 {
                     chunks.push(self.chunk(sequence, &running, len));
@@ -222,6 +252,15 @@ impl Scheduler {
         }
         self.make_room(&chunks);
         chunks
+    }
+
+    /// Tokens of other work between two steps, so that those who decode keep their pace; `most` when nobody does.
+    pub fn beside(&self, most: usize) -> usize {
+        let decoding = self.running().filter(|(_, running)| running.due() == 1).count();
+        if self.running_count() == 0 {
+            return most;
+        }
+        self.pace.prompt_budget(decoding, most.min(self.limits.mixed_prompt_tokens)).max(LEAST_BESIDE).min(most)
     }
 
     fn chunk(&self, sequence: Sequence, running: &Running, len: usize) -> Chunk {

@@ -162,12 +162,8 @@ fn turn<B: Backend>(engine: &mut Engine<B>, shared: &Shared, ordered: Option<Ord
     if let Some((announcement, plan)) = engine.begin() {
         shared.set_gauges(engine.heartbeat());
         shared.send(&announcement)?;
-        match ordered {
-            Some(Ordered::Hang) => loop {
-                std::thread::park();
-            },
-            Some(Ordered::OutOfMemory) => return Ok(Some("SIMULATED by chaos, in a decode".to_owned())),
-            None => {}
+        if let Some(ended) = obeyed(ordered) {
+            return Ok(Some(ended));
         }
         let began = now();
         let frame = engine.run(&plan);
@@ -178,7 +174,33 @@ fn turn<B: Backend>(engine: &mut Engine<B>, shared: &Shared, ordered: Option<Ord
         shared.set_gauges(engine.heartbeat());
         shared.send(&frame)?;
     }
+    if let Some((announcement, runs)) = engine.begin_embedding() {
+        shared.send(&announcement)?;
+        if let Some(ended) = obeyed(ordered) {
+            return Ok(Some(ended));
+        }
+        let frame = engine.run_embedding(&runs);
+        if let Some(message) = engine.out_of_memory() {
+            return Ok(Some(message.to_owned()));
+        }
+        shared.set_gauges(engine.heartbeat());
+        shared.send(&frame)?;
+    }
+    // What was refused while nothing was computed: the next turn may be long in coming.
+    if let Some(said) = engine.flush() {
+        shared.send(&said)?;
+    }
     Ok(None)
+}
+
+/// What chaos makes of an announced step: it never ends, or memory runs out, of which the message is returned.
+fn obeyed(ordered: Option<Ordered>) -> Option<String> {
+    match ordered? {
+        Ordered::Hang => loop {
+            std::thread::park();
+        },
+        Ordered::OutOfMemory => Some("SIMULATED by chaos, in a decode".to_owned()),
+    }
 }
 
 #[expect(clippy::disallowed_methods, reason = "measures real decodes; this process has no tokio")]
@@ -190,6 +212,9 @@ fn now() -> Instant {
 fn obey<B: Backend>(engine: &mut Engine<B>, command: Command) -> Option<Ordered> {
     match command {
         Command::Submit(spec) => engine.submit(&spec),
+        Command::SubmitAll(batch) => engine.submit_all(*batch),
+        Command::CancelAll(group) => engine.cancel_all(group),
+        Command::Embed(spec) => engine.embed(*spec),
         Command::Cancel(job) => engine.cancel(job),
         Command::Hang => return Some(Ordered::Hang),
         Command::OutOfMemory => return Some(Ordered::OutOfMemory),

@@ -18,6 +18,9 @@ pub fn prompt_tokens(request: &ChatRequest) -> u64 {
 
 /// The most output that `output_cap` tokens a choice may become.
 pub fn output_tokens(request: &ChatRequest, output_cap: u32) -> u64 {
+    if request.needs.embeddings {
+        return 0;
+    }
     let choices = request.body.get("n").and_then(Value::as_u64).unwrap_or(1);
     u64::from(output_cap) * choices.clamp(1, MAX_CHOICES)
 }

@@ -4,7 +4,7 @@
 //! may hold one while the list is renewed.
 
 use crate::{
-    config::{CloudModel, PrefillStyle},
+    config::{CloudModel, ModelKind, PrefillStyle},
     domain::{ModelName, Price},
 };
 use std::{sync::Arc, time::Duration};
@@ -119,6 +119,7 @@ fn found_model(id: &str) -> CloudModel {
     CloudModel {
         name: ModelName::from(id),
         upstream: id.to_owned(),
+        kind: ModelKind::Chat,
         context_tokens: CONTEXT_TOKENS,
         prefill: PrefillStyle::None,
         price: Price::default(),

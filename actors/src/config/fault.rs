@@ -75,10 +75,17 @@ impl fmt::Display for Fault {
 }
 
 /// A place in the configuration, kept for what is found wrong only later.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub struct Place(Option<Fault>);
 
-/// Where a value was written is no part of what it means: two configurations that mean the same print the same.
+/// Where a value was written is no part of what it means: two configurations that mean the same are equal and print the
+/// same.
+impl PartialEq for Place {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
 impl fmt::Debug for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Place")

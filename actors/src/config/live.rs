@@ -43,7 +43,11 @@ pub fn in_force(started: &Config, running: &Config, mut wanted: Config) -> (Conf
     let (edge, old) = (&mut server.edge, &old.edge);
     kept.back("server.max_connections", &mut edge.max_connections, &old.max_connections);
     kept.back("server.max_bodies_bytes", &mut edge.max_bodies_bytes, &old.max_bodies_bytes);
+    kept.back("keys", &mut wanted.keys, &started.keys);
     kept.locals(&mut wanted.locals, &started.locals);
+    // What local targets were made from.
+    wanted.catalogue.clone_from(&started.catalogue);
+    wanted.cache_dir.clone_from(&started.cache_dir);
     wanted.clouds = kept.clouds(&wanted.clouds, &started.clouds, &running.clouds);
     kept.back("router.session", &mut wanted.router.session, &started.router.session);
     let (hedge, old) = (&mut wanted.router.hedge, &started.router.hedge);

@@ -18,6 +18,8 @@ use std::{sync::Arc, time::Duration};
 pub enum RequestKind {
     Chat,
     Completion,
+    /// Texts become vectors.
+    Embedding,
 }
 
 /// The `model` field, resolved against configuration.
@@ -46,6 +48,55 @@ pub enum Input {
     Messages(Vec<Message>),
     Text(String),
     Tokens(Vec<i32>),
+    /// A batch of prompts, or texts to embed: at least one.
+    Several(Vec<Passage>),
+}
+
+/// One of several inputs; never empty.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Passage {
+    Text(String),
+    Tokens(Vec<i32>),
+}
+
+impl Passage {
+    /// `None`: it is made of token ids.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Tokens(_) => None,
+        }
+    }
+
+    /// As [`ChatRequest::estimated_prompt_tokens`].
+    pub fn estimated_tokens(&self) -> u64 {
+        match self {
+            Self::Text(text) => TextCount::of(text).tokens() + 1,
+            Self::Tokens(tokens) => tokens.len() as u64,
+        }
+    }
+}
+
+/// How many answers are wanted, and what they have around them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Choices {
+    /// Answers to each prompt, 1 to [`MAX_CHOICES`] in all.
+    pub n: u32,
+    /// Generated for each prompt, of which the `n` most likely are shown; at least `n`.
+    pub best_of: u32,
+    /// The prompt comes before each answer.
+    pub echo: bool,
+    /// What follows the answer; never empty.
+    pub suffix: Option<String>,
+}
+
+/// Answers of one request, over all of its prompts.
+pub const MAX_CHOICES: u32 = 128;
+
+impl Default for Choices {
+    fn default() -> Self {
+        Self { n: 1, best_of: 1, echo: false, suffix: None }
+    }
 }
 
 /// What a target must be able to do to serve this request at all.
@@ -59,11 +110,33 @@ pub struct Needs {
     pub logit_bias: bool,
     /// `n` > 1.
     pub several_choices: bool,
+    /// Vectors instead of text.
+    pub embeddings: bool,
+    /// Vectors of a length that the client names.
+    pub dimensions: bool,
+    /// Several prompts.
+    pub batch: bool,
+    /// `best_of` above `n`.
+    pub best_of: bool,
+    /// The prompt before the answer.
+    pub echo: bool,
+    /// Text that follows the answer.
+    pub suffix: bool,
 }
 
 impl Needs {
     pub const NONE: Self = Self::each(false);
     pub const ALL: Self = Self::each(true);
+    /// What providers' chat endpoints know.
+    pub const OF_CHAT: Self = Self {
+        embeddings: false,
+        dimensions: false,
+        batch: false,
+        best_of: false,
+        echo: false,
+        suffix: false,
+        ..Self::ALL
+    };
 
     const fn each(on: bool) -> Self {
         Self {
@@ -74,6 +147,12 @@ impl Needs {
             logprobs: on,
             logit_bias: on,
             several_choices: on,
+            embeddings: on,
+            dimensions: on,
+            batch: on,
+            best_of: on,
+            echo: on,
+            suffix: on,
         }
     }
 
@@ -88,6 +167,12 @@ impl Needs {
             logprobs: self.logprobs && !offered.logprobs,
             logit_bias: self.logit_bias && !offered.logit_bias,
             several_choices: self.several_choices && !offered.several_choices,
+            embeddings: self.embeddings && !offered.embeddings,
+            dimensions: self.dimensions && !offered.dimensions,
+            batch: self.batch && !offered.batch,
+            best_of: self.best_of && !offered.best_of,
+            echo: self.echo && !offered.echo,
+            suffix: self.suffix && !offered.suffix,
         }
     }
 
@@ -101,6 +186,12 @@ impl Needs {
             (self.logprobs, "logprobs"),
             (self.logit_bias, "logit_bias"),
             (self.several_choices, "n > 1"),
+            (self.embeddings, "embeddings"),
+            (self.dimensions, "dimensions"),
+            (self.batch, "several prompts"),
+            (self.best_of, "best_of"),
+            (self.echo, "echo"),
+            (self.suffix, "suffix"),
         ]
         .into_iter()
         .filter_map(|(needed, name)| needed.then_some(name))
@@ -147,6 +238,7 @@ pub struct ChatRequest {
     pub kind: RequestKind,
     pub model: ModelChoice,
     pub input: Input,
+    pub choices: Choices,
     pub needs: Needs,
     pub sampling: SamplingWish,
     /// What the answer must be, for local targets.
@@ -184,6 +276,7 @@ impl ChatRequest {
             }
             Input::Text(text) => text,
             Input::Tokens(_) => "",
+            Input::Several(passages) => passages.iter().find_map(Passage::text).unwrap_or_default(),
         }
     }
 
@@ -195,7 +288,7 @@ impl ChatRequest {
                 let before = messages.get(..last_user).unwrap_or(messages);
                 before.iter().filter(|message| matches!(message.role.as_str(), "user" | "assistant")).count()
             }
-            Input::Text(_) | Input::Tokens(_) => 0,
+            Input::Text(_) | Input::Tokens(_) | Input::Several(_) => 0,
         }
     }
 
@@ -208,6 +301,24 @@ impl ChatRequest {
             }
             Input::Text(text) => TextCount::of(text).tokens() + 1,
             Input::Tokens(tokens) => tokens.len() as u64,
+            Input::Several(passages) => passages.iter().map(Passage::estimated_tokens).sum(),
+        }
+    }
+
+    /// Of the longest input: what must fit into one context.
+    pub fn estimated_longest_tokens(&self) -> u64 {
+        match &self.input {
+            Input::Several(passages) => passages.iter().map(Passage::estimated_tokens).max().unwrap_or(0),
+            _ => self.estimated_prompt_tokens(),
+        }
+    }
+
+    /// Whether some input is made of token ids, which mean something to one tokenizer only.
+    pub fn has_token_ids(&self) -> bool {
+        match &self.input {
+            Input::Messages(_) | Input::Text(_) => false,
+            Input::Tokens(_) => true,
+            Input::Several(passages) => passages.iter().any(|passage| passage.text().is_none()),
         }
     }
 }
@@ -221,6 +332,7 @@ impl ChatRequest {
             kind: RequestKind::Chat,
             model: ModelChoice::Auto,
             input: Input::Text(text.to_owned()),
+            choices: Choices::default(),
             needs: Needs::default(),
             sampling: SamplingWish::default(),
             output: OutputWish::default(),

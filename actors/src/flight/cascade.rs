@@ -41,6 +41,11 @@ pub(super) enum Shown {
 impl Shown {
     pub(super) fn whole(mut parts: Assembler, reason: &str) -> Self {
         parts.finish(0, reason.to_owned());
+        Self::all(parts)
+    }
+
+    /// Of an answer whose every choice has its end.
+    pub(super) fn all(parts: Assembler) -> Self {
         let mut answer = parts.into_answer();
         for choice in &mut answer.choices {
             // Nothing but a call stands for text.
@@ -108,7 +113,7 @@ impl Flight {
         if !is_eligible(self.request(), config) || self.kept.is_some() || is_begun {
             return Some(shown);
         }
-        let said = shown.said(reason == "length", self.sent.mean_logprob());
+        let said = shown.said(reason == "length", self.sent.mean_logprob(0));
         let Some(poor) = judge(self.request(), said, config.min_mean_logprob) else { return Some(shown) };
         let Some(complexity) = self.next_tier(decision) else {
             observe::cascade(poor.label(), "kept");

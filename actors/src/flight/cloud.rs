@@ -35,7 +35,7 @@ const PLAUSIBLE_TOKENS: u64 = 10_000_000;
 
 /// One attempt's running state.
 pub(super) struct Progress {
-    began: Instant,
+    pub(super) began: Instant,
     /// The provider said 200: from here on it may bill.
     pub(super) headed: bool,
     first_token: Option<Duration>,
@@ -51,6 +51,13 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// The whole answer is there, with what the provider says of its tokens.
+    pub(super) fn answered(&mut self, usage: Option<TokenUsage>) {
+        self.headed = true;
+        self.first_token = Some(self.began.elapsed());
+        self.usage = usage;
+    }
+
     /// What the attempt's end tells about its provider.
     pub(super) fn call_end(&self, result: &Result<(), Failure>) -> CallEnd {
         match result {
@@ -78,7 +85,11 @@ impl Flight {
         let grant = acquire(&provider, model, self.job.deadline).await.map_err(sent_away)?;
         let mut progress = self.begin(Instant::now());
         let reservation = self.reserve(decision, progress.prompt_tokens).await?;
-        let result = self.call(&grant, model, decision, &mut progress).await;
+        let result = if self.request().needs.embeddings {
+            self.embed_in_cloud(&grant, model, decision, &mut progress).await
+        } else {
+            self.call(&grant, model, decision, &mut progress).await
+        };
         grant.report(progress.call_end(&result), Instant::now());
         self.settle(decision, reservation, &progress, &result);
         result
@@ -272,7 +283,7 @@ impl Flight {
     }
 
     /// The provider's usage, or our own count marked as estimated, never more than was asked for.
-    fn counted(&self, progress: &Progress, decision: &Decision) -> TokenUsage {
+    pub(super) fn counted(&self, progress: &Progress, decision: &Decision) -> TokenUsage {
         let plausible = |usage: &TokenUsage| usage.prompt_tokens.max(usage.completion_tokens) <= PLAUSIBLE_TOKENS;
         progress.usage.filter(plausible).unwrap_or_else(|| TokenUsage {
             prompt_tokens: progress.prompt_tokens,

@@ -52,7 +52,9 @@ impl Flight {
 
     /// What the same tokens would have cost on the configured baseline model.
     pub(super) fn baseline(&self, usage: TokenUsage) -> NanoUsd {
-        let Some(name) = &self.services.config.ledger.baseline else { return NanoUsd::ZERO };
+        // No chat model stands against vectors.
+        let baseline = self.services.config.ledger.baseline.as_ref().filter(|_| !self.request().needs.embeddings);
+        let Some(name) = baseline else { return NanoUsd::ZERO };
         let mut models = self.services.config.clouds.iter().flat_map(|cloud| &cloud.models);
         let price = models.find(|model| model.name == *name).map(|model| model.price).unwrap_or_default();
         price.cost(usage.prompt_tokens, 0, usage.completion_tokens)

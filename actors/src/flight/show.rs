@@ -18,6 +18,14 @@ impl Flight {
         self.emit(FlightEvent::Delta(delta)).await;
     }
 
+    /// The prompt before an answer of a stream: no part of what a replay would have to make again.
+    pub(super) async fn show_echo(&mut self, delta: Delta, decision: &Decision) {
+        self.start_stream(decision).await;
+        self.note_resumed(decision);
+        self.sent.echoed(delta.choice);
+        self.emit(FlightEvent::Delta(delta)).await;
+    }
+
     /// The end of one choice of a stream.
     pub(super) async fn show_finish(&mut self, choice: u32, reason: String, decision: &Decision) {
         self.start_stream(decision).await;

@@ -91,7 +91,7 @@ impl Flight {
         if begun {
             return;
         }
-        let replay = (!self.sent.tokens().is_empty()).then(|| decision.candidate.model.clone());
+        let replay = self.sent.is_replayable().then(|| decision.candidate.model.clone());
         self.job.begin_take_over(TakeOver {
             model: decision.candidate.model.clone(),
             replay,

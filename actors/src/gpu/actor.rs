@@ -394,6 +394,9 @@ mod tests {
             layers: 1,
             gpu_layers: 0,
             load_ms: 1,
+            generates: true,
+            embeddings: None,
+            infills: false,
         };
         SlotView {
             state: GpuState::Warm,

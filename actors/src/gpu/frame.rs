@@ -5,11 +5,16 @@
 //! another version is refused before anything else is decoded. This file does no I/O on sockets: it turns values into
 //! bytes and bytes into values, and refuses what is too large.
 
+mod batch;
+mod embed;
+
 pub use crate::{
     domain::{OverrideValue, Rope, RopeScaling, Sampling},
     gguf::KvType,
     tools::ChatTraits,
 };
+pub use batch::{Batch, Member};
+pub use embed::{EmbedSpec, EmbeddingInfo};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Raised whenever a frame changes shape. Both binaries come from one workspace, so only equality is accepted.
@@ -39,6 +44,12 @@ pub enum ToEngine {
     Stop,
     /// Misbehave in the named way (chaos tests; the engine obeys only when started with `--chaos`).
     Chaos(EngineChaos),
+    /// Turn texts into vectors. Cancelled like any other job.
+    Embed(Box<EmbedSpec>),
+    /// Start the jobs of a request of several answers.
+    SubmitAll(Box<Batch>),
+    /// As `Cancel`, for all jobs of a batch that have not ended.
+    CancelAll { group: u64 },
 }
 
 /// What an engine child says to the gateway.
@@ -100,6 +111,9 @@ pub struct LoadSpec {
     pub threads: Option<u32>,
     pub use_mmap: bool,
     pub use_mlock: bool,
+    /// Most tokens of one text that is turned into a vector; `None` = the model makes no vectors here. What they need of
+    /// memory is taken when the first is asked for.
+    pub embedding_tokens: Option<u32>,
     /// Most tokens of one decode: `None` = by device.
     pub batch_tokens: Option<u32>,
     /// Most tokens computed at once.
@@ -133,6 +147,12 @@ pub struct LoadedInfo {
     pub gpu_layers: u32,
     /// Load time in milliseconds.
     pub load_ms: u64,
+    /// Whether it writes text at all: a model made for embeddings does not.
+    pub generates: bool,
+    /// `None`: it makes no vectors.
+    pub embeddings: Option<EmbeddingInfo>,
+    /// Whether it can write what stands between two texts.
+    pub infills: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -200,6 +220,11 @@ pub enum Prompt {
     /// Tokenised as it is, with BOS if the model wants it.
     Text(String),
     Tokens(Vec<i32>),
+    /// What is generated stands between these two. `Invalid` where the model has no tokens that say so.
+    Between {
+        prefix: String,
+        suffix: String,
+    },
 }
 
 /// What one step did for one job.
@@ -233,6 +258,11 @@ pub enum JobEvent {
         cached_tokens: u32,
     },
     Failed(JobFailure),
+    /// The vector of one input of an [`EmbedSpec`], of length 1.
+    Vector {
+        input: u32,
+        values: Vec<f32>,
+    },
 }
 
 /// How likely a sampled token was, before penalties, filters, biases and temperature (the softmax of the raw logits).

@@ -120,6 +120,8 @@ pub struct Ladder {
     /// A reduction was taken back, and whether that holds is not known yet.
     on_trial: bool,
     failed_climbs: u32,
+    /// The operator asked for everything back: no healthy time is waited for.
+    asked_back: bool,
 }
 
 impl Ladder {
@@ -133,6 +135,7 @@ impl Ladder {
             serving_since: None,
             on_trial: false,
             failed_climbs: 0,
+            asked_back: false,
         }
     }
 
@@ -153,6 +156,7 @@ impl Ladder {
             self.failed_climbs = if held { 0 } else { (self.failed_climbs + 1).min(MAX_DOUBLINGS) };
         }
         self.on_trial = false;
+        self.asked_back = false;
         self.serving_since = None;
         match self.next(known) {
             Some(rung) => {
@@ -186,7 +190,14 @@ impl Ladder {
     /// When the last reduction may be taken back. `None`: there is none, or no engine serves.
     pub fn climbs_at(&self) -> Option<Instant> {
         let since = self.serving_since.filter(|_| !self.rungs.is_empty())?;
-        Some(since + self.healthy.saturating_mul(1 << self.failed_climbs))
+        let wait = if self.asked_back { Duration::ZERO } else { self.healthy.saturating_mul(1 << self.failed_climbs) };
+        Some(since + wait)
+    }
+
+    /// The operator says that there is memory again (a reload): everything is taken back as soon as an engine serves.
+    pub fn ask_back(&mut self) {
+        self.asked_back = !self.rungs.is_empty();
+        self.failed_climbs = 0;
     }
 
     /// Takes the last reduction back, if it is time; says which. The engine must be started anew.
@@ -197,6 +208,7 @@ impl Ladder {
             self.failed_climbs = 0;
         }
         let rung = self.rungs.pop()?;
+        self.asked_back &= !self.rungs.is_empty();
         self.on_trial = true;
         self.serving_since = None;
         Some(rung.reduction)

@@ -136,13 +136,14 @@ fn inputs(model: &Gguf, shape: &Shape, pool_tokens: u32) -> u64 {
     tokens.saturating_mul(row).saturating_mul(F32)
 }
 
-/// The widest moment of a step: a feed-forward layer of a whole micro-batch, or the logits of every sequence.
+/// The widest moment of a step: a feed-forward layer, or the logits, of a whole micro-batch. llama.cpp reserves logits for
+/// every token of it, which with a large vocabulary is most of the buffer.
 fn compute(model: &Gguf, shape: &Shape, pool_tokens: u32) -> u64 {
     let tokens = u64::from(shape.ubatch_tokens.min(pool_tokens));
     let embedding = u64::from(model.embedding_length.unwrap_or(0));
     let wide = u64::from(model.feed_forward_length.unwrap_or(0));
     let layer = tokens.saturating_mul(embedding.saturating_mul(4).saturating_add(wide.saturating_mul(2)));
-    let logits = u64::from(model.vocabulary.unwrap_or(0)).saturating_mul(u64::from(shape.parallel) + 1);
+    let logits = u64::from(model.vocabulary.unwrap_or(0)).saturating_mul(tokens);
     layer.max(logits).saturating_mul(F32).saturating_add(inputs(model, shape, pool_tokens))
 }
 

@@ -14,7 +14,7 @@ pub use table::{DeathId, Mark, Table, Verdict};
 
 use super::life::Guilt;
 use crate::{
-    domain::{ChatRequest, Input, RequestKind},
+    domain::{ChatRequest, Input, Passage, RequestKind},
     observe,
 };
 use parking_lot::Mutex;
@@ -46,7 +46,12 @@ impl Poison {
     /// What a request is known by.
     pub fn mark(&self, request: &ChatRequest) -> Mark {
         let mut hasher = blake3::Hasher::new_keyed(&self.key);
-        feed(&mut hasher, &[u8::from(request.kind == RequestKind::Completion)]);
+        let kind = match request.kind {
+            RequestKind::Chat => 0,
+            RequestKind::Completion => 1,
+            RequestKind::Embedding => 2,
+        };
+        feed(&mut hasher, &[kind]);
         match &request.input {
             Input::Messages(messages) => {
                 for message in messages {
@@ -57,6 +62,10 @@ impl Poison {
             }
             Input::Text(text) => feed(&mut hasher, text.as_bytes()),
             Input::Tokens(tokens) => tokens.iter().for_each(|token| feed(&mut hasher, &token.to_le_bytes())),
+            Input::Several(passages) => passages.iter().for_each(|passage| match passage {
+                Passage::Text(text) => feed(&mut hasher, text.as_bytes()),
+                Passage::Tokens(tokens) => tokens.iter().for_each(|token| feed(&mut hasher, &token.to_le_bytes())),
+            }),
         }
         CONSTRAINTS.iter().for_each(|field| feed_json(&mut hasher, request.body.get(*field)));
         let mut mark = Mark::default();

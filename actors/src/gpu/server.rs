@@ -134,6 +134,9 @@ pub(super) fn info(target: &LocalConfig) -> LoadedInfo {
         layers: 0,
         gpu_layers: 0,
         load_ms: 0,
+        generates: true,
+        embeddings: None,
+        infills: false,
     }
 }
 

@@ -7,13 +7,14 @@ mod lease;
 mod memory;
 mod server;
 mod view;
+mod work;
 
 pub use health::Condemned;
 pub use lease::{JobStream, Lease};
 pub use view::{Answered, SlotStats, SlotView};
 
 use super::{
-    frame::{JobEvent, JobId, LoadedInfo, ToEngine},
+    frame::{JobId, LoadedInfo, ToEngine},
     ladder::Ladder,
     life::{Cause, GpuInput, GpuState, Guilt, Strain},
     link::Link,
@@ -33,10 +34,8 @@ use std::{
         atomic::{AtomicU64, Ordering},
     },
 };
-use tokio::{
-    sync::{mpsc, watch},
-    time::Instant,
-};
+use tokio::{sync::watch, time::Instant};
+use work::Sink;
 
 /// Deaths remembered.
 const DEATHS_SEEN: usize = 8;
@@ -51,15 +50,6 @@ pub struct Death {
     pub epoch: u64,
     pub cause: Cause,
     pub at: Instant,
-}
-
-/// Where the outputs of one job go.
-struct Sink {
-    events: mpsc::Sender<JobEvent>,
-    next_seq: u32,
-    /// Given back when the engine is done with the job, however slowly its client reads. `None` for a canary.
-    lease: Option<u64>,
-    since: Instant,
 }
 
 /// Who takes a lease.

@@ -6,7 +6,7 @@ use crate::{
     classify::Classification,
     cloud::CloudView,
     config::{PrefillStyle, RouterConfig, Wire},
-    domain::{ChatRequest, Input, ModelName, NanoUsd, Needs, Premises, Price, TargetName, Unmet},
+    domain::{ChatRequest, ModelName, NanoUsd, Needs, Premises, Price, TargetName, Unmet},
     gpu::{SlotView, poison::Verdict, slot::SlotStats},
     jobs::{Progress, TargetKey},
     ledger::Purchasing,
@@ -19,6 +19,8 @@ pub struct Abilities {
     pub offers: Needs,
     /// Token ids mean something to the local tokenizer only.
     pub token_prompts: bool,
+    /// Writes text.
+    pub generates: bool,
     /// Does not read again what it has read of a conversation.
     pub prefix_cache: bool,
     /// Schemas are obeyed by a grammar of ours, so those that no grammar stands for are not.
@@ -26,20 +28,41 @@ pub struct Abilities {
 }
 
 impl Abilities {
-    /// What our own engine does: one choice of text, or token ids of its own tokenizer; tools and schemas by grammar.
+    /// What our own engine does: as many answers of text as are wanted, or token ids of its own tokenizer; tools and schemas
+    /// by grammar.
     pub const LOCAL: Self = Self {
-        offers: Needs { tools: true, response_format: true, logprobs: true, logit_bias: true, ..Needs::NONE },
+        offers: Needs {
+            tools: true,
+            response_format: true,
+            logprobs: true,
+            logit_bias: true,
+            several_choices: true,
+            batch: true,
+            best_of: true,
+            echo: true,
+            ..Needs::NONE
+        },
         token_prompts: true,
+        generates: true,
         prefix_cache: false,
         own_grammar: true,
     };
     /// A server of the operator's, with what its configuration says it can do.
     pub const fn of_server(offers: Needs) -> Self {
-        Self { offers, token_prompts: false, prefix_cache: true, own_grammar: false }
+        Self { offers, token_prompts: false, generates: true, prefix_cache: true, own_grammar: false }
     }
 
-    /// Everything but token ids: what a model refuses, its provider says.
-    pub const CLOUD: Self = Self { offers: Needs::ALL, token_prompts: false, prefix_cache: true, own_grammar: false };
+    /// Everything that a chat may ask but token ids: what a model refuses, its provider says.
+    pub const CLOUD: Self =
+        Self { offers: Needs::OF_CHAT, token_prompts: false, generates: true, prefix_cache: true, own_grammar: false };
+    /// Vectors, of texts or of token ids of its own tokenizer.
+    pub const CLOUD_EMBEDDING: Self = Self {
+        offers: Needs { embeddings: true, dimensions: true, ..Needs::NONE },
+        token_prompts: true,
+        generates: false,
+        prefix_cache: false,
+        own_grammar: false,
+    };
 
     pub fn missing(self, needs: Needs) -> Needs {
         needs.without(self.offers)
@@ -51,8 +74,9 @@ impl Abilities {
     }
 
     pub fn serves(self, request: &ChatRequest) -> bool {
-        let reads = self.token_prompts || !matches!(request.input, Input::Tokens(_));
-        reads && !self.missing(request.needs).any() && self.unmet(request).is_none()
+        let reads = self.token_prompts || !request.has_token_ids();
+        let writes = self.generates || request.needs.embeddings;
+        reads && writes && !self.missing(request.needs).any() && self.unmet(request).is_none()
     }
 }
 
@@ -94,6 +118,8 @@ pub struct LocalFacts {
     pub queued: usize,
     /// Most tokens of one request, prompt and output.
     pub window: u64,
+    /// Most tokens of one text that becomes a vector.
+    pub embedding_window: u64,
     pub default_output: u32,
     pub max_output: u32,
     pub abilities: Abilities,
@@ -216,7 +242,9 @@ const EXPECTED_OUTPUT_MAX: u64 = 1024;
 #[derive(Debug, Clone, Copy)]
 pub struct Size {
     pub prompt: u64,
-    /// The least the prompt may be: an estimate from bytes may be twice the truth, token ids are exact.
+    /// Of several prompts the longest: what must fit into one context.
+    pub longest: u64,
+    /// The least that may be: an estimate from bytes may be twice the truth, token ids are exact.
     pub prompt_least: u64,
     /// Explicit max_tokens.
     pub asked: Option<u32>,
@@ -226,13 +254,14 @@ pub struct Size {
 
 impl Size {
     pub fn of(request: &ChatRequest) -> Self {
-        let prompt = request.estimated_prompt_tokens();
-        let is_exact = matches!(request.input, Input::Tokens(_));
+        let (prompt, longest) = (request.estimated_prompt_tokens(), request.estimated_longest_tokens());
+        let expected = request.max_tokens.map_or(EXPECTED_OUTPUT, u64::from).min(EXPECTED_OUTPUT_MAX);
         Self {
             prompt,
-            prompt_least: if is_exact { prompt } else { prompt / 2 },
+            longest,
+            prompt_least: if request.has_token_ids() { longest } else { longest / 2 },
             asked: request.max_tokens,
-            output: request.max_tokens.map_or(EXPECTED_OUTPUT, u64::from).min(EXPECTED_OUTPUT_MAX),
+            output: if request.needs.embeddings { 0 } else { expected },
         }
     }
 }

@@ -65,6 +65,7 @@ pub(super) fn local(state: GpuState, leases: usize) -> LocalFacts {
         view,
         queued: 0,
         window: 4096,
+        embedding_window: 2048,
         default_output: 1024,
         max_output: 2048,
         abilities: Abilities::LOCAL,

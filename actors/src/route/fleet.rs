@@ -7,9 +7,9 @@ use super::{
 };
 use crate::{
     cloud::Provider,
-    config::PrefillStyle,
-    domain::{ModelName, Premises, TargetName},
-    gpu::{EngineSlot, life::GpuState, poison::Poison},
+    config::{LocalConfig, ModelKind, PrefillStyle},
+    domain::{ModelName, Needs, Premises, TargetName},
+    gpu::{EngineSlot, SlotView, life::GpuState, poison::Poison},
     health::Vitals,
 };
 use std::{sync::Arc, time::Duration};
@@ -41,16 +41,17 @@ impl Fleet {
                 slot,
                 name: config.name.clone(),
                 model: config.model.clone(),
-                view,
                 believed,
                 queued,
                 window: loaded.min(config.max_request_tokens.map_or(u64::MAX, u64::from)),
+                embedding_window: embedding_window(config, &view),
                 default_output: config.defaults.max_tokens,
                 max_output: config.defaults.max_output_tokens,
-                abilities: config.server.as_ref().map_or(Abilities::LOCAL, |its| Abilities::of_server(its.offers)),
+                abilities: abilities(config, &view),
                 premises: config.server.as_ref().map_or(Premises::Own, |its| its.premises),
                 prefill: config.server.as_ref().map_or(PrefillStyle::None, |its| its.prefill),
                 health,
+                view,
             }
         };
         self.slots.iter().enumerate().map(facts).collect()
@@ -79,7 +80,10 @@ impl Fleet {
                     price: model.price,
                     prefill: model.prefill,
                     view: provider.view(model_index, now),
-                    abilities: Abilities::CLOUD,
+                    abilities: match model.kind {
+                        ModelKind::Chat => Abilities::CLOUD,
+                        ModelKind::Embedding => Abilities::CLOUD_EMBEDDING,
+                    },
                     health: self.cloud_health(index, model_index, now),
                 });
             }
@@ -106,4 +110,23 @@ impl Fleet {
         };
         usable.flat_map(found).collect()
     }
+}
+
+/// What a local target can do. Until its model is loaded it is given the benefit of the doubt: the engine will say.
+fn abilities(config: &LocalConfig, view: &SlotView) -> Abilities {
+    if let Some(server) = &config.server {
+        return Abilities::of_server(server.offers);
+    }
+    let info = view.info.as_deref();
+    let offers = Needs {
+        embeddings: config.embedding_tokens.is_some() && info.is_none_or(|info| info.embeddings.is_some()),
+        suffix: info.is_none_or(|info| info.infills),
+        ..Abilities::LOCAL.offers
+    };
+    Abilities { offers, generates: info.is_none_or(|info| info.generates), ..Abilities::LOCAL }
+}
+
+fn embedding_window(config: &LocalConfig, view: &SlotView) -> u64 {
+    let loaded = view.info.as_ref().and_then(|info| info.embeddings).map(|embeddings| embeddings.max_tokens);
+    u64::from(loaded.or(config.embedding_tokens).unwrap_or(0))
 }

@@ -4,7 +4,7 @@
 use super::facts::{Ask, CloudFacts, LocalFacts, Size, Surroundings};
 use crate::{
     config::PrefillStyle,
-    domain::{Input, ModelChoice, NanoUsd, Premises},
+    domain::{ModelChoice, NanoUsd, Premises},
     gpu::poison::Verdict,
 };
 use serde::Serialize;
@@ -77,6 +77,16 @@ fn room(window: u64) -> u64 {
     (window as f64 * WINDOW_SHARE) as u64
 }
 
+/// A vector needs no room for an answer.
+fn local_room(local: &LocalFacts, ask: Ask<'_>) -> u64 {
+    if ask.request.needs.embeddings { local.embedding_window } else { room(local.window) }
+}
+
+/// The provider counts better than we estimate.
+fn cloud_room(cloud: &CloudFacts, ask: Ask<'_>) -> u64 {
+    if ask.request.needs.embeddings { cloud.window.saturating_mul(2) } else { room(cloud.window) }
+}
+
 /// The prompt's exact length is counted by the engine, so a local target is given the benefit of the doubt.
 fn stops_local(local: &LocalFacts, ask: Ask<'_>, size: Size) -> Option<Gate> {
     let asked = size.asked.map_or(0, u64::from);
@@ -86,11 +96,11 @@ fn stops_local(local: &LocalFacts, ask: Ask<'_>, size: Size) -> Option<Gate> {
         (Gate::LocalOnly, local.premises == Premises::Own || !ask.request.is_local_only()),
         (Gate::KeyPolicy, ask.may_use_local(local)),
         (Gate::Abilities, local.abilities.serves(ask.request)),
-        (Gate::Context, size.prompt_least <= room(local.window)),
+        (Gate::Context, size.prompt_least <= local_room(local, ask)),
         (Gate::Tried, !ask.progress.tried.contains(&local.key())),
         (Gate::Barred, !matches!(ask.verdict, Verdict::Barred { .. })),
         (Gate::State, is_there),
-        (Gate::Output, size.prompt_least.saturating_add(asked) <= room(local.window)),
+        (Gate::Output, size.prompt_least.saturating_add(asked) <= local_room(local, ask)),
     ])
 }
 
@@ -104,7 +114,7 @@ fn stops_cloud(cloud: &CloudFacts, ask: Ask<'_>, size: Size, around: Surrounding
         (Gate::KeyPolicy, ask.may_use_cloud(cloud)),
         (Gate::Abilities, cloud.abilities.serves(ask.request)),
         (Gate::Wire, cloud.wire.unmet(ask.request).is_none()),
-        (Gate::Context, size.prompt.saturating_add(asked) <= room(cloud.window)),
+        (Gate::Context, size.longest.saturating_add(asked) <= cloud_room(cloud, ask)),
         (Gate::Ledger, (is_free || around.budget.recordable) && !ask.progress.unrecorded.contains(&cloud.key())),
         (Gate::Budget, is_affordable(cloud, cost, is_free, ask, around)),
         (Gate::Tried, !ask.progress.tried.contains(&cloud.key())),
@@ -123,7 +133,7 @@ fn first_stop<const N: usize>(tests: [(Gate, bool); N]) -> Option<Gate> {
 }
 
 pub(super) fn is_tokens(ask: Ask<'_>) -> bool {
-    matches!(ask.request.input, Input::Tokens(_))
+    ask.request.has_token_ids()
 }
 
 pub(super) fn local_is_meant(local: &LocalFacts, ask: Ask<'_>) -> bool {

@@ -1,7 +1,7 @@
 //! No target passed the gates: what the client is told, and when to come back. Pure.
 
 use super::{
-    facts::{Ask, CloudFacts, Size, Surroundings},
+    facts::{Ask, CloudFacts, LocalFacts, Size, Surroundings},
     gates::{Gate, Gated, is_tokens, local_is_meant},
 };
 use crate::{
@@ -26,7 +26,7 @@ pub(super) fn refusal(gated: &Gated, ask: Ask<'_>, size: Size, around: Surroundi
         let message = "the budget for paid targets is spent, and no local target can serve this request";
         GatewayError::gateway(ErrorKind::InsufficientQuota, message)
     } else if gated.stopped_any(Gate::Context) {
-        too_long(gated, size, around)
+        too_long(gated, ask, size, around)
     } else if gated.stopped_any(Gate::KeyPolicy) || (stays_by_key(ask) && gated.stopped_any(Gate::LocalOnly)) {
         GatewayError::gateway(ErrorKind::Forbidden, "this key may not use any target that can serve the request")
     } else {
@@ -56,14 +56,24 @@ fn stays_by_key(ask: Ask<'_>) -> bool {
     ask.request.caller.as_ref().is_some_and(|caller| caller.local_only)
 }
 
-fn too_long(gated: &Gated, size: Size, around: Surroundings<'_>) -> GatewayError {
+fn too_long(gated: &Gated, ask: Ask<'_>, size: Size, around: Surroundings<'_>) -> GatewayError {
+    let embeds = ask.request.needs.embeddings;
     let short = |stopped: &Option<Gate>| *stopped == Some(Gate::Context);
-    let local = gated.locals.iter().zip(around.locals).filter(|(stopped, _)| short(stopped)).map(|(_, l)| l.window);
+    let window = |local: &LocalFacts| if embeds { local.embedding_window } else { local.window };
+    let local = gated.locals.iter().zip(around.locals).filter(|(stopped, _)| short(stopped)).map(|(_, l)| window(l));
     let cloud = gated.clouds.iter().zip(around.clouds).filter(|(stopped, _)| short(stopped)).map(|(_, c)| c.window);
+    let largest = local.chain(cloud).max().unwrap_or(0);
+    let longest = size.longest;
+    if embeds {
+        let message =
+            format!("a text of about {longest} tokens fits no configured target; the longest is {largest} tokens");
+        let mut error = GatewayError::gateway(ErrorKind::ContextLengthExceeded, message);
+        error.param = Some("input".to_owned());
+        return error;
+    }
     let message = format!(
-        "the prompt (about {} tokens) and max_tokens fit no configured target; the largest context is {} tokens",
-        size.prompt,
-        local.chain(cloud).max().unwrap_or(0)
+        "the prompt (about {longest} tokens) and max_tokens fit no configured target; the largest context is {largest} \
+         tokens"
     );
     GatewayError::gateway(ErrorKind::ContextLengthExceeded, message)
 }
@@ -115,8 +125,22 @@ fn unable(gated: &Gated, ask: Ask<'_>, around: Surroundings<'_>) -> GatewayError
     if least.is_empty() && is_tokens(ask) {
         return GatewayError::invalid("prompt", "a prompt of token ids can only be served locally");
     }
+    if least.is_empty() {
+        return GatewayError::invalid("model", "no target that may serve this request writes text");
+    }
     let message = format!("no target that may serve this request supports {}", least.join(", "));
-    GatewayError::invalid(None, message)
+    GatewayError::invalid(least.first().and_then(|name| field(name)), message)
+}
+
+/// The field of the body behind the name of a need.
+fn field(need: &'static str) -> Option<&'static str> {
+    match need {
+        "n > 1" => Some("n"),
+        "several prompts" => Some("prompt"),
+        "embeddings" => Some("model"),
+        "image parts" | "audio parts" => None,
+        field => Some(field),
+    }
 }
 
 fn unavailable(request: &ChatRequest, why: &str, after: Duration) -> GatewayError {

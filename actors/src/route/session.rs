@@ -96,7 +96,7 @@ impl Sessions {
                 let goes_on = named.is_some() || messages.iter().any(|message| message.role == "assistant");
                 Conversation { id: named.or(began), goes_on, prefixes }
             }
-            Input::Text(_) | Input::Tokens(_) => {
+            Input::Text(_) | Input::Tokens(_) | Input::Several(_) => {
                 Conversation { id: named, goes_on: named.is_some(), prefixes: Vec::new() }
             }
         }

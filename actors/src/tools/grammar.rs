@@ -75,7 +75,7 @@ fn with_tools(wish: &ToolWish, format: &Format, dialect: Dialect) -> Result<Stri
             format!(r#"{calls} | "{{" ws "\"response\":" ws {response} ws "}}""#)
         }
         (ToolChoice::Auto, dialect) => match answer(format, &mut rules)? {
-            Some(value) => format!("{whole} | ws {value} ws"),
+            Some(value) => format!("{whole} | {value}"),
             None => text_or_calls(&calls, dialect, &mut rules),
         },
     };
@@ -203,5 +203,5 @@ fn llama_text(calls: &str, text: &str, marked: &str, rules: &mut Rules) -> Strin
     let quote = rules.rule(&format!(r#""" | [^n<] {text} | "<" {marked}"#));
     rules.define(&brace, &format!(r#""" | [ \t\r\n] {brace} | "\"" {quote} | "<" {marked} | [^" \t\r\n<] {text}"#));
     rules.define(&start, &format!(r#""" | [ \t\r\n] {start} | "{{" {brace} | "<" {marked} | [^{{ \t\r\n<] {text}"#));
-    format!("ws {calls} | {start}")
+    format!("{calls} | {start}")
 }

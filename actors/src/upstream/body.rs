@@ -72,6 +72,7 @@ fn encode(body: &Map<String, Value>) -> Result<Bytes, GatewayError> {
 fn completion_to_chat(body: &mut Map<String, Value>, input: &Input) -> Result<(), GatewayError> {
     let text = match input {
         Input::Text(text) => text,
+        Input::Several(_) => return Err(GatewayError::invalid("prompt", "several prompts can only be served locally")),
         Input::Tokens(_) => {
             return Err(GatewayError::invalid("prompt", "a prompt of token ids can only be served locally"));
         }

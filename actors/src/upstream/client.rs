@@ -15,6 +15,7 @@ use std::io;
 use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, timeout_at};
 
+mod embed;
 mod models;
 mod prefix;
 mod presence;

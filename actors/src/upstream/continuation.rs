@@ -48,7 +48,7 @@ pub fn is_continuable(request: &ChatRequest) -> bool {
     let ends_open = match &request.input {
         Input::Messages(messages) => messages.last().is_none_or(|last| last.role == "assistant"),
         Input::Text(_) => false,
-        Input::Tokens(_) => true,
+        Input::Tokens(_) | Input::Several(_) => true,
     };
     // Text before the answer, or after it, is not the answer's to repeat.
     let set =

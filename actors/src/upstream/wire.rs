@@ -61,6 +61,7 @@ impl Wire {
             logprobs: all,
             logit_bias: all,
             several_choices: all,
+            ..Needs::NONE
         }
     }
 

@@ -156,7 +156,7 @@ impl dialect::Frames for Frames {
             FlightEvent::Finish { choice, reason } => self.finish(choice, &reason, out),
             FlightEvent::Done(report) => self.done(&report, out),
             FlightEvent::Failed(error) => fail(&error, out),
-            FlightEvent::Whole(_) => fail(&bug(), out),
+            FlightEvent::Whole(_) | FlightEvent::Embedded(_) => fail(&bug(), out),
         }
     }
 

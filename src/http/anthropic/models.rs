@@ -40,7 +40,12 @@ impl Page {
 
 /// One model; `created` in Unix seconds.
 pub(in crate::http) fn one(name: &str, created: u64) -> Value {
-    json!({"type": "model", "id": name, "display_name": name, "created_at": rfc3339(created)})
+    json!({
+        "type": "model", "id": name, "display_name": name, "created_at": rfc3339(created), "lifecycle": "active",
+        // What nobody told the gateway; the keys are promised.
+        "capabilities": null, "deprecated_at": null, "line": null, "max_input_tokens": null, "max_tokens": null,
+        "retires_at": null
+    })
 }
 
 /// A page of them. A name that is not in the list begins no page.

@@ -226,6 +226,7 @@ pub(super) struct AnthropicModel {
     id: String,
     display_name: String,
     created_at: String,
+    lifecycle: String,
 }
 
 #[derive(ToSchema)]

@@ -34,6 +34,13 @@ pub(super) struct CompletionRequest {
     stream_options: Option<StreamOptions>,
     #[schema(minimum = 1, maximum = 128)]
     n: Option<i64>,
+    /// Answers generated for each prompt, of which the `n` most likely are given; at least `n`.
+    #[schema(minimum = 0, maximum = 128)]
+    best_of: Option<i64>,
+    /// Gives the prompt back before the answer.
+    echo: Option<bool>,
+    /// What follows the answer, for models that can write between two texts.
+    suffix: Option<String>,
     /// Alternatives of each token.
     #[schema(minimum = 0, maximum = 20)]
     logprobs: Option<i64>,

@@ -1,6 +1,6 @@
 //! Every path with its operations. What is served under `/v1` is served without it too.
 
-use super::{anthropic, chat, completion, meta, responses, shared};
+use super::{anthropic, chat, completion, embeddings, meta, responses, shared};
 use utoipa::{
     ToSchema,
     openapi::{
@@ -8,6 +8,7 @@ use utoipa::{
         Ref, RefOr, Required, Response, ResponseBuilder, Schema, Type,
         path::{Operation, OperationBuilder, ParameterBuilder, ParameterIn, PathItem},
         request_body::RequestBodyBuilder,
+        schema::SchemaType,
     },
 };
 
@@ -88,8 +89,9 @@ fn json(description: &str, schema: impl Into<RefOr<Schema>>) -> Response {
 
 /// An answer that comes whole, or as events when the request says `stream`.
 fn answer(description: &str, whole: Ref, event: &Ref) -> Response {
+    // Some readers take the text as the value, some each event: the words say what no type could for both.
     let text = ObjectBuilder::new()
-        .schema_type(Type::String)
+        .schema_type(SchemaType::AnyValue)
         .description(Some(format!("Server-sent events; the data of each is a {}.", event.ref_location)))
         .build();
     ResponseBuilder::new()
@@ -125,6 +127,7 @@ fn served(c: &mut Collector) -> Vec<(&'static str, HttpMethod, Operation)> {
     vec![
         ("/chat/completions", HttpMethod::Post, chat_completions(c)),
         ("/completions", HttpMethod::Post, completions(c)),
+        ("/embeddings", HttpMethod::Post, embeddings_(c)),
         ("/responses", HttpMethod::Post, responses_(c)),
         ("/messages", HttpMethod::Post, messages(c)),
         ("/messages/count_tokens", HttpMethod::Post, count_tokens(c)),
@@ -153,6 +156,14 @@ fn completions(c: &mut Collector) -> Operation {
     Draft::new(c, "createCompletion", "OpenAI", "A text to go on with")
         .takes(body)
         .gives("200", answer("How it goes on", whole, &event))
+        .refuses()
+}
+
+fn embeddings_(c: &mut Collector) -> Operation {
+    let (body, list) = (c.of::<embeddings::EmbeddingsRequest>(), c.of::<embeddings::Embeddings>());
+    Draft::new(c, "createEmbeddings", "OpenAI", "Texts as vectors")
+        .takes(body)
+        .gives("200", json("One vector for each input", list))
         .refuses()
 }
 

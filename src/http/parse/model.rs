@@ -9,9 +9,18 @@ use spillway_actors::{
 
 pub(super) fn choice(body: Fields<'_>, config: &Config) -> Result<ModelChoice, GatewayError> {
     let Some(name) = body.text("model")? else { return Ok(ModelChoice::Auto) };
+    given(name, config).or_else(|| stand_in(config)).ok_or_else(|| not_found(name))
+}
+
+/// As [`choice`], but nothing stands in for a name that is not known.
+pub(super) fn exactly(body: Fields<'_>, config: &Config) -> Result<ModelChoice, GatewayError> {
+    let Some(name) = body.text("model")? else { return Ok(ModelChoice::Auto) };
+    given(name, config).ok_or_else(|| not_found(name))
+}
+
+fn given(name: &str, config: &Config) -> Option<ModelChoice> {
     let alias = || config.router.aliases.get(name).and_then(|meant| known(meant, config));
-    let given = known(name, config).or_else(alias).or_else(|| perhaps_found(name, config));
-    given.or_else(|| stand_in(config)).ok_or_else(|| not_found(name))
+    known(name, config).or_else(alias).or_else(|| perhaps_found(name, config))
 }
 
 /// What an unknown name means, where it means anything.

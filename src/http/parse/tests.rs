@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::json;
 use spillway_actors::{
     config::{Sources, load},
-    domain::{ErrorKind, ModelChoice, SamplingWish},
+    domain::{Choices, ErrorKind, MAX_CHOICES, ModelChoice, Passage, SamplingWish},
 };
 use std::{io, path::PathBuf, sync::LazyLock, time::Duration};
 
@@ -309,18 +309,22 @@ fn headers_win_over_the_body() {
 }
 
 #[test]
-fn prompts_have_several_forms_and_one_prompt() {
+fn prompts_have_several_forms() {
     for (prompt, input) in [
         (json!("once"), Input::Text("once".into())),
         (json!(["once"]), Input::Text("once".into())),
         (json!([1, 2]), Input::Tokens(vec![1, 2])),
         (json!([[1, 2]]), Input::Tokens(vec![1, 2])),
+        (json!(["a", "b"]), Input::Several(vec![Passage::Text("a".into()), Passage::Text("b".into())])),
+        (json!([[1], "b"]), Input::Several(vec![Passage::Tokens(vec![1]), Passage::Text("b".into())])),
     ] {
         let request = completion_with(json!({"prompt": prompt})).unwrap();
         assert_eq!((request.kind, request.input), (RequestKind::Completion, input));
     }
-    for prompt in [json!(["a", "b"]), json!([[1], [2]])] {
-        assert!(completion_with(json!({"prompt": prompt})).unwrap_err().message.contains("one prompt per request"));
+    for (prompt, place) in
+        [(json!(["a", ""]), "prompt[1]"), (json!([[1], []]), "prompt[1]"), (json!(["a", 5]), "prompt[1]")]
+    {
+        assert_eq!(completion_with(json!({"prompt": prompt})).unwrap_err().param.as_deref(), Some(place), "{prompt}");
     }
     for prompt in [json!(null), json!(""), json!([]), json!([""]), json!([[]]), json!({}), json!(5), json!([1, "a"])] {
         let error = completion_with(json!({"prompt": prompt})).expect_err(&prompt.to_string());
@@ -334,18 +338,43 @@ fn prompts_have_several_forms_and_one_prompt() {
 #[test]
 fn what_only_completions_know() {
     let needs = |extra: Value| {
-        let mut body = json!({"prompt": "a", "echo": false, "suffix": "", "best_of": 1});
+        let mut body = json!({"prompt": "a", "echo": false, "suffix": "", "best_of": 0});
         body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         completion_with(body).unwrap().needs
     };
     assert_eq!(needs(json!({"logprobs": 0})), Needs { logprobs: true, ..Needs::default() });
     assert_eq!(needs(json!({"n": 3})), Needs { several_choices: true, ..Needs::default() });
-    for (name, value) in
-        [("echo", json!(true)), ("suffix", json!("x")), ("best_of", json!(2)), ("logprobs", json!(true))]
-    {
-        let error = completion_with(json!({"prompt": "a", name: value})).unwrap_err();
-        assert_eq!(error.param.as_deref(), Some(name));
+    assert_eq!(needs(json!({"echo": true})), Needs { echo: true, ..Needs::default() });
+    assert_eq!(needs(json!({"suffix": "x"})), Needs { suffix: true, ..Needs::default() });
+    assert_eq!(needs(json!({"best_of": 3})), Needs { best_of: true, ..Needs::default() });
+    let several = Needs { several_choices: true, batch: true, ..Needs::default() };
+    assert_eq!(needs(json!({"prompt": ["a", "b"], "n": 2, "best_of": 2})), several);
+    for (extra, param) in [
+        (json!({"logprobs": true}), "logprobs"),
+        (json!({"echo": true, "logprobs": 0}), "logprobs"),
+        (json!({"echo": 1}), "echo"),
+        (json!({"suffix": 1}), "suffix"),
+        (json!({"suffix": "x", "prompt": [1, 2]}), "suffix"),
+        (json!({"n": 3, "best_of": 2}), "best_of"),
+        (json!({"best_of": 2, "stream": true}), "best_of"),
+        (json!({"best_of": 129}), "best_of"),
+        (json!({"n": 0}), "n"),
+        (json!({"n": 129}), "n"),
+        (json!({"prompt": ["a", "b"], "n": 65}), "prompt"),
+        (json!({"prompt": ["a", "b"], "best_of": 65}), "prompt"),
+        (json!({"prompt": vec!["a"; 129]}), "prompt"),
+    ] {
+        let mut body = json!({"prompt": "a"});
+        body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        assert_eq!(completion_with(body).unwrap_err().param.as_deref(), Some(param), "{extra}");
     }
+    let most = completion_with(json!({"prompt": ["a", "b"], "n": 64})).unwrap();
+    assert_eq!((most.choices.n, most.choices.best_of), (64, 64));
+    assert_eq!(
+        accepted(json!({"best_of": 7, "echo": true, "suffix": "x"})).choices,
+        Choices::default(),
+        "a chat has none"
+    );
 }
 
 fn any_json() -> impl Strategy<Value = Value> {
@@ -366,7 +395,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-const FIELDS: &str = "(model|messages|prompt|temperature|top_p|top_k|min_p|presence_penalty|repeat_penalty|seed|n|stop|\
+const FIELDS: &str = "(model|messages|prompt|input|dimensions|encoding_format|temperature|top_p|top_k|min_p|presence_penalty|repeat_penalty|seed|n|stop|\
 max_tokens|max_completion_tokens|stream|stream_options|logprobs|top_logprobs|logit_bias|tools|tool_choice|functions|\
 response_format|modalities|echo|suffix|best_of|budget_sensitive|local_only|max_latency_ms|other)";
 
@@ -389,9 +418,11 @@ proptest! {
         for parsed in [
             chat(ID, body.as_bytes(), &HeaderMap::new(), &CONFIG),
             completion(ID, body.as_bytes(), &HeaderMap::new(), &CONFIG),
+            embeddings(ID, body.as_bytes(), &HeaderMap::new(), &CONFIG),
         ] {
             match parsed {
                 Ok(request) => {
+                    prop_assert!((1..=MAX_CHOICES).contains(&request.choices.n));
                     prop_assert!(request.max_tokens != Some(0));
                     prop_assert!(request.sampling.temperature.is_none_or(|t| (0.0..=2.0).contains(&t)));
                     prop_assert!(request.stop.is_none_or(|stop| stop.len() <= 16 && stop.iter().all(|s| !s.is_empty())));

@@ -93,31 +93,16 @@ pub(super) fn needs(
     output: &OutputWish,
     needs: &mut Needs,
 ) -> Result<(), GatewayError> {
-    needs.several_choices = body.integer("n", Bounds::new(1.0, 128.0))?.is_some_and(|n| n > 1);
     needs.logit_bias = !output.logit_bias.is_empty();
     needs.logprobs = output.logprobs.is_some();
     if kind == RequestKind::Completion {
-        return completion_only(body);
+        return Ok(());
     }
     // Also tools of kinds that only a provider knows.
     needs.tools = output.tools.is_some() || output.unmet.as_ref().is_some_and(|unmet| unmet.param.starts_with("tool"));
     needs.response_format = output.format != Format::Text;
     if let Some(modalities) = body.array("modalities")? {
         needs.audio |= modalities.iter().any(|modality| modality == "audio");
-    }
-    Ok(())
-}
-
-/// What the old endpoint knows and no target offers any more.
-fn completion_only(body: Fields<'_>) -> Result<(), GatewayError> {
-    if body.flag("echo")?.unwrap_or(false) {
-        return Err(fault("echo", "'echo' is not supported: prepend the prompt yourself."));
-    }
-    if body.text("suffix")?.is_some_and(|suffix| !suffix.is_empty()) {
-        return Err(fault("suffix", "'suffix' is not supported: no target can insert text."));
-    }
-    if body.integer("best_of", Bounds::new(0.0, 20.0))?.is_some_and(|best_of| best_of > 1) {
-        return Err(fault("best_of", "'best_of' above 1 is not supported: ask for 'n' and choose yourself."));
     }
     Ok(())
 }

@@ -314,7 +314,7 @@ impl dialect::Frames for Frames {
             FlightEvent::Finish { choice, reason } => self.finish(choice, reason, out),
             FlightEvent::Done(report) => self.done(&report, out),
             FlightEvent::Failed(error) => self.fail(&error, out),
-            FlightEvent::Whole(_) => self.fail(&bug(), out),
+            FlightEvent::Whole(_) | FlightEvent::Embedded(_) => self.fail(&bug(), out),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Anthropic's request, as strictly as Anthropic takes it: a gateway that sends what would be refused there must learn it
 //! here. Pure.
 
+use crate::sim::embeddings::Texts;
 use crate::sim::request::{Endpoint, SimRequest, text_of, tokens_of};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -84,6 +85,7 @@ pub(in crate::sim) fn parse(body: &[u8]) -> Result<SimRequest, String> {
         include_usage: true,
         max_tokens: Some(raw.max_tokens),
         choices: 1,
+        texts: Texts::default(),
         around: None,
     })
 }

@@ -1,7 +1,7 @@
 //! A model for tests that only counts.
 
-use super::{Backend, BatchToken, DecodeFault, Limits, SampleFault, Sampled, Sequence, Token};
-use crate::{job::failure, logprobs::Likelihood, sampling::SamplingPlan};
+use super::{Backend, BatchToken, DecodeFault, EmbedRun, Limits, SampleFault, Sampled, Sequence, Token};
+use crate::{embed::EmbedLimits, job::failure, logprobs::Likelihood, sampling::SamplingPlan};
 use spillway_actors::gpu::frame::{JobFailure, JobFailureKind, JobId, JobSpec, Prompt, Sampling};
 use std::collections::{HashMap, HashSet};
 
@@ -20,6 +20,13 @@ pub(crate) struct Counting {
     last_batch: Vec<BatchToken>,
     /// Faults for the next decodes, last one first.
     pub(crate) faults: Vec<DecodeFault>,
+    /// Whether it makes vectors, and how.
+    pub(crate) embedder: Option<EmbedLimits>,
+    pub(crate) generates: bool,
+    /// Tokens that sequences of the context for vectors hold.
+    pub(crate) texts: HashMap<Sequence, Vec<Token>>,
+    /// A text with this token cannot be computed.
+    pub(crate) poison: Option<Token>,
 }
 
 impl Counting {
@@ -43,6 +50,10 @@ impl Counting {
             pliable: true,
             last_batch: vec![],
             faults: vec![],
+            embedder: Some(EmbedLimits { batch_tokens: 12, sequences: 4, max_tokens: 40, whole: false }),
+            generates: true,
+            texts: HashMap::new(),
+            poison: None,
         }
     }
 
@@ -68,7 +79,7 @@ impl Backend for Counting {
         match prompt {
             Prompt::Tokens(tokens) => Ok(tokens.clone()),
             Prompt::Text(text) => Ok(text.bytes().map(|byte| i32::from(byte - b'a')).collect()),
-            Prompt::Chat { .. } => Err(failure(JobFailureKind::Invalid, "no template")),
+            Prompt::Chat { .. } | Prompt::Between { .. } => Err(failure(JobFailureKind::Invalid, "no template")),
         }
     }
 
@@ -145,6 +156,41 @@ impl Backend for Counting {
 
     fn clear(&mut self, sequence: Sequence) {
         self.cache.remove(&sequence);
+    }
+
+    fn generates(&self) -> bool {
+        self.generates
+    }
+
+    fn embedder(&mut self) -> Result<EmbedLimits, JobFailure> {
+        self.embedder.ok_or_else(|| failure(JobFailureKind::Invalid, "no vectors here"))
+    }
+
+    /// A text's vector is its tokens.
+    fn embed(&mut self, runs: &[EmbedRun<'_>]) -> Result<Vec<Option<Vec<f32>>>, DecodeFault> {
+        let limits = self.embedder.unwrap();
+        assert!(runs.iter().map(|run| run.tokens.len()).sum::<usize>() <= limits.batch_tokens);
+        if runs.iter().any(|run| run.tokens.iter().any(|token| Some(*token) == self.poison)) {
+            runs.iter().for_each(|run| self.forget_text(run.sequence));
+            return Err(DecodeFault::Failed("poison".into()));
+        }
+        let mut vectors = Vec::new();
+        for run in runs {
+            assert!(run.sequence < limits.sequences);
+            let held = self.texts.entry(run.sequence).or_default();
+            assert_eq!(held.len(), run.start);
+            held.extend(run.tokens);
+            let vector = run.last.then(|| held.iter().map(|token| *token as f32).collect());
+            if run.last {
+                self.texts.remove(&run.sequence);
+            }
+            vectors.push(vector);
+        }
+        Ok(vectors)
+    }
+
+    fn forget_text(&mut self, sequence: Sequence) {
+        self.texts.remove(&sequence);
     }
 }
 

@@ -6,23 +6,36 @@ use crate::{
     job::{Job, failure},
     sampling,
 };
-use spillway_actors::gpu::frame::{JobFailure, JobFailureKind, JobSpec, StopReason};
+use spillway_actors::{
+    domain::MAX_CHOICES,
+    gpu::frame::{JobFailure, JobFailureKind, JobSpec, StopReason},
+};
 
-/// Most jobs that may wait for a sequence. The gateway leases one per sequence, so more is its mistake.
-const MAX_WAITING: usize = 1024;
+/// Most jobs that may wait for a sequence: the gateway leases one request per sequence, each of so many answers at most.
+/// More is its mistake.
+const MAX_WAITING: usize = MAX_CHOICES as usize;
 
 impl<B: Backend> Engine<B> {
-    pub(super) fn prepare(&mut self, spec: &JobSpec) -> Result<Prepared<B::Sampler>, JobFailure> {
+    pub(super) fn prepare(
+        &mut self,
+        spec: &JobSpec,
+        prompt: Vec<Token>,
+        group: u64,
+        echo: Option<String>,
+    ) -> Result<Prepared<B::Sampler>, JobFailure> {
         let invalid = |message: String| failure(JobFailureKind::Invalid, message);
-        if self.scheduler.waiting() >= MAX_WAITING {
+        let sequences = usize::try_from(self.backend.limits().parallel).unwrap_or(usize::MAX);
+        if self.scheduler.waiting() >= MAX_WAITING.saturating_mul(sequences.max(8)) {
             return Err(failure(JobFailureKind::Decode, "the engine's queue is full"));
+        }
+        if !self.backend.generates() {
+            return Err(invalid("this model makes embeddings and writes no text".into()));
         }
         if spec.max_tokens == 0 {
             return Err(invalid("max_tokens must be at least 1".into()));
         }
         let plan = sampling::plan(spec, self.backend.limits().vocab)
             .map_err(|bad| JobFailure { param: bad.param().map(str::to_owned), ..invalid(bad.to_string()) })?;
-        let prompt = self.backend.tokenize(&spec.prompt)?;
         if prompt.is_empty() {
             return Err(invalid("the prompt is empty".into()));
         }
@@ -32,14 +45,14 @@ impl<B: Backend> Engine<B> {
         }
         let limit = request_limit(&self.backend, spec.canary);
         fits(prompt.len(), 0, limit)?;
-        let mut job = Job::new(spec, prompt);
+        let mut job = Job::new(spec, prompt, echo);
         if let Some(reason) = replay(&self.backend, &mut job, &spec.replay) {
             return Ok(Prepared::AlreadyEnded(job, reason));
         }
         fits(job.tokens().len() - job.generated(), job.generated(), limit)?;
         let max_tokens = usize::try_from(spec.max_tokens).unwrap_or(usize::MAX).min(limit);
         let sampler = self.backend.sampler(&plan, max_tokens, &spec.replay)?;
-        Ok(Prepared::Ready(Entry { job, sampler, canary: spec.canary, exact: plan.is_repeatable() }))
+        Ok(Prepared::Ready(Entry { job, sampler, canary: spec.canary, exact: plan.is_repeatable(), group }))
     }
 }
 

@@ -4,7 +4,9 @@
 //! try next.
 
 use super::{
-    Llama, device, fit, markers,
+    Llama, device,
+    embed::{self, EmbedPlan},
+    fim_tokens, fit, markers,
     params::{context_params, model_params},
 };
 use crate::{
@@ -69,18 +71,27 @@ pub fn load(spec: &LoadSpec, progress: Progress) -> Result<(Llama, LoadedInfo), 
     let model: &'static LlamaModel = Box::leak(Box::new(model));
     let trying = Trying { layers, ..trying };
     let pool = spec.context_tokens.min(model.n_ctx_train().max(1).saturating_mul(spec.parallel));
+    let params = context_params(spec, &device, pool);
     let context = model
-        .new_context(&library, context_params(spec, &device, pool))
+        .new_context(&library, params.clone())
         .map_err(|_| trying.failed(&format!("a context of {pool} tokens")))?;
     // A lock that was refused is no want of memory.
     memory::ran_out();
     let limits = limits(spec, &device, model, pool, context.n_batch());
-    let mut info = loaded_info(&trying, model, &limits, started);
+    let embed_plan = EmbedPlan::new(model, spec.embedding_tokens, limits.batch_tokens);
+    let mut info = LoadedInfo {
+        generates: embed::writes_text(model),
+        embeddings: embed_plan.map(|plan| plan.info()),
+        ..loaded_info(&trying, model, &limits, started)
+    };
     let (bos, eos) = (special_text(model, model.vocab().bos()), special_text(model, model.vocab().eos()));
     let template = ChatTemplate::new(file_template(model).as_deref(), &bos, &eos);
     info.chat = template.as_ref().map(traits::of).unwrap_or_default();
     let llama = Llama {
         context,
+        embedder: None,
+        embed_plan,
+        params,
         model,
         batch: LlamaBatch::new(limits.batch_tokens, 1),
         rows: Vec::with_capacity(limits.batch_tokens),
@@ -89,7 +100,7 @@ pub fn load(spec: &LoadSpec, progress: Progress) -> Result<(Llama, LoadedInfo), 
         bos,
         markers: markers::of(model),
         candidates: LlamaTokenDataArray::new(Vec::new(), false),
-        _library: library,
+        library,
     };
     Ok((llama, info))
 }
@@ -216,6 +227,9 @@ fn loaded_info(trying: &Trying<'_>, model: &LlamaModel, limits: &Limits, started
         layers: model.n_layer().saturating_add(1),
         gpu_layers: trying.layers,
         load_ms: u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        generates: true,
+        embeddings: None,
+        infills: fim_tokens(model).is_some(),
     }
 }
 

@@ -12,6 +12,30 @@ pub(super) fn split(budget: usize, needs: &[usize]) -> Vec<usize> {
     first.into_iter().zip(second).map(|(one, other)| one + other).collect()
 }
 
+/// As [`split`] among groups, and again among the jobs of each: a request of many prompts gets no more than one of one.
+/// `needs`: (group, tokens) of each job.
+pub(super) fn split_by_group(budget: usize, needs: &[(u64, usize)]) -> Vec<usize> {
+    let mut groups: Vec<(u64, Vec<usize>)> = Vec::new();
+    for (index, (group, _)) in needs.iter().enumerate() {
+        match groups.iter_mut().find(|(known, _)| known == group) {
+            Some((_, members)) => members.push(index),
+            None => groups.push((*group, vec![index])),
+        }
+    }
+    let need = |index: &usize| needs.get(*index).map_or(0, |(_, need)| *need);
+    let sums: Vec<usize> = groups.iter().map(|(_, members)| members.iter().map(need).sum()).collect();
+    let mut shares = vec![0; needs.len()];
+    for ((_, members), share) in groups.iter().zip(split(budget, &sums)) {
+        let inner: Vec<usize> = members.iter().map(need).collect();
+        for (index, part) in members.iter().zip(split(share, &inner)) {
+            if let Some(slot) = shares.get_mut(*index) {
+                *slot = part;
+            }
+        }
+    }
+    shares
+}
+
 fn shortest_first(budget: usize, needs: &[usize]) -> Vec<usize> {
     let mut order: Vec<(usize, usize)> = needs.iter().copied().enumerate().map(|(index, need)| (need, index)).collect();
     order.sort_unstable();
@@ -63,7 +87,23 @@ mod tests {
         assert_eq!(split(16, &[40, 40, 40]), [11, 3, 2]);
     }
 
+    #[test]
+    fn a_request_of_many_prompts_gets_no_more_than_one_of_one() {
+        let needs = [(1, 40), (1, 40), (1, 40), (2, 40)];
+        assert_eq!(split_by_group(16, &needs).iter().take(3).sum::<usize>(), 4);
+        assert_eq!(split_by_group(16, &[(1, 40), (2, 40), (3, 40)]), split(16, &[40, 40, 40]));
+    }
+
     proptest! {
+        #[test]
+        fn groups_spend_the_budget_too(
+            budget in 0usize..64, needs in proptest::collection::vec((0u64..4, 0usize..40), 0..10),
+        ) {
+            let shares = split_by_group(budget, &needs);
+            prop_assert_eq!(shares.iter().sum::<usize>(), budget.min(needs.iter().map(|(_, need)| need).sum()));
+            prop_assert!(shares.iter().zip(&needs).all(|(share, (_, need))| share <= need));
+        }
+
         #[test]
         fn a_split_spends_the_budget_and_the_first_always_gets_something(
             budget in 0usize..64, needs in proptest::collection::vec(0usize..40, 0..8),

@@ -24,7 +24,7 @@ fn tokens_of(job: JobId) -> &'static [Token] {
 }
 
 fn ask(job: JobId, tokens: usize) -> Ask {
-    Ask { job, prompt: tokens, tokens, exact: false }
+    Ask { job, group: job, prompt: tokens, tokens, exact: false }
 }
 
 fn admit(scheduler: &mut Scheduler) -> Vec<JobId> {
@@ -123,6 +123,41 @@ fn a_full_pool_preempts_the_newest_which_comes_back_before_later_ones() {
 }
 
 #[test]
+fn a_request_of_many_answers_fills_what_is_free_and_gives_it_up_to_whoever_comes() {
+    let mut scheduler = Scheduler::new(limits());
+    for job in 0..6 {
+        scheduler.enqueue(Ask { group: 50, ..ask(job, 5) }, false);
+    }
+    assert_eq!(admit(&mut scheduler), [0, 1, 2]);
+    scheduler.enqueue(ask(10, 5), false);
+    scheduler.enqueue(ask(11, 5), false);
+    assert_eq!(admit(&mut scheduler), [10, 11], "the newest of the six gave way");
+    assert_eq!(scheduler.find(0).map(|running| running.ask.job), Some(0));
+    scheduler.enqueue(ask(12, 5), false);
+    assert!(admit(&mut scheduler).is_empty(), "nobody has more than one now");
+    scheduler.remove(10, true);
+    assert_eq!(admit(&mut scheduler), [12], "before the five that still wait");
+    scheduler.remove(11, true);
+    assert_eq!(admit(&mut scheduler), [1]);
+}
+
+#[test]
+fn a_full_pool_takes_from_whoever_has_several_first() {
+    let mut scheduler = Scheduler::new(Limits { pool_cells: 60, max_request_tokens: 60, ..limits() });
+    scheduler.enqueue(Ask { group: 50, ..ask(0, 10) }, false);
+    scheduler.enqueue(Ask { group: 50, ..ask(1, 10) }, false);
+    scheduler.enqueue(ask(2, 10), false);
+    assert_eq!(admit(&mut scheduler), [0, 2, 1], "everybody's first before anybody's second");
+    for _ in 0..100 {
+        evaluate(&mut scheduler);
+        if let Some(job) = scheduler.preempt_if_full() {
+            return assert_eq!(job, 1);
+        }
+    }
+    panic!("the pool was never full");
+}
+
+#[test]
 fn a_job_alone_is_never_preempted() {
     let mut scheduler = Scheduler::new(Limits { pool_cells: 4, max_request_tokens: 4, ..limits() });
     scheduler.enqueue(ask(1, 9), false);
@@ -179,6 +214,50 @@ proptest! {
             }
             let canary = scheduler.canary.map_or(0, |running| running.evaluated);
             prop_assert!(scheduler.used_cells() - canary + scheduler.kept_cells() <= pool);
+        }
+        prop_assert!(scheduler.is_idle());
+    }
+
+    /// Requests of one and of many answers in any mixture: everybody ends, and nobody waits for a sequence while another
+    /// request has several, unless the pool has no room.
+    #[test]
+    fn no_request_waits_for_a_sequence_while_another_has_several(
+        requests in proptest::collection::vec((1usize..9, 1usize..20, 1usize..6, 0usize..4), 1..10),
+    ) {
+        let limits = Limits { pool_cells: 1000, max_request_tokens: 1000, ..limits() };
+        let mut scheduler = Scheduler::new(limits);
+        let mut left: std::collections::HashMap<JobId, usize> = std::collections::HashMap::new();
+        let mut next = 0;
+        let mut come = requests.into_iter();
+        let mut pause = 0;
+        for step in 0.. {
+            prop_assert!(step < 3_000, "jobs never end: {left:?}");
+            if pause == 0 && let Some((answers, prompt, output, wait)) = come.next() {
+                let group = 1000 + next;
+                for _ in 0..answers {
+                    scheduler.enqueue(Ask { group, ..ask(next, prompt) }, false);
+                    left.insert(next, output);
+                    next += 1;
+                }
+                pause = wait;
+            }
+            pause = pause.saturating_sub(1);
+            admit(&mut scheduler);
+            let held = |group: u64| scheduler.running().filter(|(_, running)| running.ask.group == group).count();
+            let starved = scheduler.waiting.values().any(|waiting| held(waiting.group) == 0);
+            let several = scheduler.running().any(|(_, running)| held(running.ask.group) > 1);
+            prop_assert!(!(starved && several));
+            if left.is_empty() && come.len() == 0 {
+                break;
+            }
+            for chunk in evaluate(&mut scheduler).iter().filter(|chunk| chunk.samples) {
+                let output = left.get_mut(&chunk.job).unwrap();
+                *output -= 1;
+                if *output == 0 {
+                    left.remove(&chunk.job);
+                    scheduler.remove(chunk.job, true);
+                }
+            }
         }
         prop_assert!(scheduler.is_idle());
     }

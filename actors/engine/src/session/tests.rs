@@ -2,7 +2,9 @@
 
 use super::*;
 use crate::backend::counting::{Counting, spec};
-use spillway_actors::gpu::frame::{self, FromEngine, JobEvent, KvType, LoadFailureKind, Rope, StopReason, ToEngine};
+use spillway_actors::gpu::frame::{
+    self, Batch, EmbedSpec, FromEngine, JobEvent, KvType, LoadFailureKind, Member, Prompt, Rope, StopReason, ToEngine,
+};
 use std::{io::Write, thread::JoinHandle, time::Duration};
 
 struct Peer {
@@ -20,6 +22,7 @@ fn load_spec() -> LoadSpec {
         threads: None,
         use_mmap: true,
         use_mlock: false,
+        embedding_tokens: None,
         batch_tokens: None,
         ubatch_tokens: 512,
         kv_type_k: KvType::F16,
@@ -44,6 +47,9 @@ fn info() -> LoadedInfo {
         layers: 1,
         gpu_layers: 0,
         load_ms: 1,
+        generates: true,
+        embeddings: None,
+        infills: false,
     }
 }
 
@@ -125,6 +131,21 @@ fn an_engine_without_memory_for_a_decode_says_so_fails_no_job_and_ends() {
     assert!(matches!(peer.hear(), FromEngine::StepBegin { .. }));
     assert_eq!(peer.hear(), FromEngine::OutOfMemory { message: "no more".into() });
     assert_eq!(peer.engine.join().unwrap(), exit::OUT_OF_MEMORY);
+}
+
+#[test]
+fn what_is_refused_is_told_although_nothing_is_computed() {
+    let mut peer = Peer::loaded();
+    let long = Prompt::Tokens(vec![1; 90]);
+    peer.say(&ToEngine::Embed(Box::new(EmbedSpec { job: 7, inputs: vec![long.clone()] })));
+    let member = Member { job: 8, prompt: 0, seed: None, replay: vec![], sent_bytes: 0, echo: false };
+    let batch = Batch { group: 1, like: spec(0, "", 2), prompts: vec![long], members: vec![member] };
+    for order in [None, Some(ToEngine::SubmitAll(Box::new(batch)))] {
+        order.iter().for_each(|order| peer.say(order));
+        let FromEngine::Step { outputs, .. } = peer.hear() else { panic!("no answer") };
+        let failed = outputs.iter().all(|output| matches!(output.event, JobEvent::Failed(_)));
+        assert!(failed && outputs.len() == 1, "{outputs:?}");
+    }
 }
 
 #[test]

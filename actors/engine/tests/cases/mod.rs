@@ -1,5 +1,7 @@
 //! Stories of the engine with a real model, by theme.
 
+mod batches;
 mod constraints;
 mod pace;
 mod reuse;
+mod vectors;

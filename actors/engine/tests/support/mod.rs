@@ -8,7 +8,7 @@ use spillway_actors::gpu::frame::{
     Prompt, Rope, Sampling, StopReason, ToEngine, TokenLogprob,
 };
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io::{Read, Write},
     os::{fd::OwnedFd, unix::net::UnixStream},
     path::PathBuf,
@@ -16,6 +16,8 @@ use std::{
     thread::JoinHandle,
     time::{Duration, Instant},
 };
+
+pub(crate) mod gguf;
 
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 pub(crate) const EPOCH: u64 = 7;
@@ -41,6 +43,7 @@ pub(crate) fn load_spec(parallel: u32, context_tokens: u32) -> LoadSpec {
         threads: None,
         use_mmap: true,
         use_mlock: false,
+        embedding_tokens: Some(1024),
         require_gpu: false,
         batch_tokens: None,
         ubatch_tokens: 512,
@@ -79,6 +82,7 @@ pub(crate) struct Heard {
     pub(crate) pieces: Vec<(String, Vec<i32>)>,
     pub(crate) logprobs: Vec<TokenLogprob>,
     pub(crate) end: Option<JobEvent>,
+    pub(crate) vectors: BTreeMap<u32, Vec<f32>>,
     outputs: u32,
 }
 
@@ -97,6 +101,9 @@ impl Heard {
                 self.tokens.extend(&tokens);
                 self.pieces.push((text, tokens));
                 self.logprobs.extend(logprobs);
+            }
+            JobEvent::Vector { input, values } => {
+                assert!(self.vectors.insert(input, values).is_none(), "a vector twice");
             }
             end => self.end = Some(end),
         }

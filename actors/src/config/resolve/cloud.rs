@@ -4,7 +4,7 @@
 use super::{Context, Names, models, names::RESERVED};
 use crate::{
     config::{
-        CloudConfig, CloudTimeouts, DemoCloud, LocalConfig, Wire,
+        CloudConfig, CloudTimeouts, DemoCloud, LocalConfig, ModelKind, Wire,
         section::{Placed, Report, Section},
     },
     domain::TargetName,
@@ -68,6 +68,14 @@ fn cloud(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Opti
     let max_concurrency = section.size("max_concurrency", 1..=10_000);
     let timeouts = timeouts(&section);
     let models = models::models(&section, context.report, names);
+    let embeds = models.iter().flatten().any(|model| model.kind == ModelKind::Embedding);
+    if let Some(Placed { value: Wire::Anthropic, origin }) = wire.as_ref().filter(|_| embeds) {
+        section.refuse(
+            "wire",
+            origin,
+            "= \"anthropic\" has no embeddings: a model of kind = \"embedding\" needs \"openai\"",
+        );
+    }
     let (warm_up, discover_models) = (section.flag("warm_up"), section.flag("discover_models"));
     section.finish();
     let (keys, key_sources) = keys?;

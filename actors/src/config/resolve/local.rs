@@ -42,6 +42,7 @@ fn local(section: Section<'_>, context: &Context<'_>, catalogue: &Catalogue, nam
     let threads = section.small_or("threads", "auto", 1..=1024);
     let use_mmap = section.flag("use_mmap");
     let use_mlock = section.flag("use_mlock");
+    let embedding_tokens = embedding_tokens(&section);
     let options = loading::options(&section);
     let defaults = section.section("defaults").and_then(defaults);
     check_pool(&section, context_tokens, max_request_tokens.flatten());
@@ -65,12 +66,20 @@ fn local(section: Section<'_>, context: &Context<'_>, catalogue: &Catalogue, nam
         threads: threads?,
         use_mmap: use_mmap?,
         use_mlock: use_mlock?,
+        embedding_tokens: embedding_tokens?,
         options: options?,
         smaller_models,
         pull,
         model_place,
         defaults: defaults?,
     })
+}
+
+/// `Some(None)` = no vectors.
+fn embedding_tokens(section: &Section<'_>) -> Option<Option<u32>> {
+    let wanted = section.flag("embeddings");
+    let tokens = section.small("embedding_tokens", 16..=MAX_TOKENS);
+    Some(Some(tokens?).filter(|_| wanted == Some(true))).filter(|_| wanted.is_some())
 }
 
 fn check_pool(section: &Section<'_>, context_tokens: Option<u32>, max_request_tokens: Option<u32>) {

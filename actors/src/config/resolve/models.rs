@@ -3,14 +3,15 @@
 use super::{Names, money::price};
 use crate::{
     config::{
-        CloudModel, PrefillStyle,
+        CloudModel, ModelKind, PrefillStyle,
         section::{Report, Section},
     },
-    domain::{ModelName, Price},
+    domain::{ModelName, NanoUsd, Price},
 };
 use std::time::Duration;
 
 const DEFAULT_CONTEXT_TOKENS: u32 = 131_072;
+const DEFAULT_EMBEDDING_TOKENS: u32 = 8192;
 const DEFAULT_LATENCY: Duration = Duration::from_millis(300);
 
 /// At least one model, or a fault.
@@ -28,12 +29,14 @@ pub(super) fn models(cloud: &Section<'_>, report: &Report<'_>, names: &mut Names
 fn model(section: Section<'_>, report: &Report<'_>, names: &mut Names) -> Option<CloudModel> {
     let name = section.text("name").filter(|name| names.add_model(name, report));
     let upstream = section.optional_text("upstream");
+    let kind = kind(&section);
     let context_tokens = match section.entry("context_tokens") {
         Some(_) => section.small("context_tokens", 64..=1 << 30),
+        None if kind == Some(ModelKind::Embedding) => Some(DEFAULT_EMBEDDING_TOKENS),
         None => Some(DEFAULT_CONTEXT_TOKENS),
     };
     let prefill = prefill(&section);
-    let price = whole_price(&section);
+    let price = whole_price(&section, kind);
     let price_source = section.optional_text("source");
     let price_as_of = section.optional_text("as_of");
     let typical_latency = match section.entry("typical_latency_ms") {
@@ -47,6 +50,7 @@ fn model(section: Section<'_>, report: &Report<'_>, names: &mut Names) -> Option
     Some(CloudModel {
         upstream: upstream?.map(|text| text.value).filter(|text| !text.is_empty()).unwrap_or_else(|| name.clone()),
         name: ModelName::from(name.as_str()),
+        kind: kind?,
         context_tokens: context_tokens?,
         prefill: prefill?,
         price: price?,
@@ -54,6 +58,14 @@ fn model(section: Section<'_>, report: &Report<'_>, names: &mut Names) -> Option
         price_as_of: stated(price_as_of?),
         typical_latency: typical_latency?,
     })
+}
+
+fn kind(section: &Section<'_>) -> Option<ModelKind> {
+    const WORDS: [(&str, ModelKind); 2] = [("chat", ModelKind::Chat), ("embedding", ModelKind::Embedding)];
+    match section.entry("kind") {
+        Some(_) => section.choice("kind", &WORDS).map(|kind| kind.value),
+        None => Some(ModelKind::Chat),
+    }
 }
 
 pub(super) fn prefill(section: &Section<'_>) -> Option<PrefillStyle> {
@@ -68,10 +80,13 @@ pub(super) fn prefill(section: &Section<'_>) -> Option<PrefillStyle> {
     }
 }
 
-/// Input and output must be stated: a forgotten price would be a free model.
-fn whole_price(section: &Section<'_>) -> Option<Price> {
+/// Input and output must be stated: a forgotten price would be a free model. Vectors have no output to pay for.
+fn whole_price(section: &Section<'_>, kind: Option<ModelKind>) -> Option<Price> {
     let input = price(section, "input_usd_per_mtok");
-    let output = price(section, "output_usd_per_mtok");
+    let output = match (kind, section.entry("output_usd_per_mtok")) {
+        (Some(ModelKind::Embedding), None) => Some(NanoUsd::ZERO),
+        _ => price(section, "output_usd_per_mtok"),
+    };
     let cached = match section.entry("cached_usd_per_mtok") {
         Some(_) => price(section, "cached_usd_per_mtok"),
         None => input,

@@ -108,6 +108,24 @@ async fn an_engine_that_dies_of_something_else_starts_its_healthy_time_anew() {
     assert_eq!((ladder.climb(start + HEALTHY * 2), ladder.rung()), (None, 1));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_reload_asks_for_everything_back_at_once_until_memory_runs_out_again() {
+    let (mut ladder, now) = (ladder(), Instant::now());
+    for _ in 0..3 {
+        ladder.out_of_memory(&known(0), now);
+    }
+    ladder.ask_back();
+    assert_eq!(ladder.climb(now), None, "first an engine must serve");
+    for rung in [2, 1] {
+        ladder.serves(now);
+        assert!(ladder.climb(now).is_some());
+        assert_eq!(ladder.rung(), rung);
+    }
+    ladder.out_of_memory(&known(0), now);
+    ladder.serves(now);
+    assert_eq!(ladder.climb(now), None);
+}
+
 #[derive(Debug, Clone)]
 enum Happening {
     OutOfMemory { layers: u32, quantised: bool, smaller: usize },

@@ -2,7 +2,7 @@
 
 use super::EngineSlot;
 use crate::gpu::{
-    frame::{JobEvent, JobId, JobSpec},
+    frame::{Batch, JobEvent, JobId, JobSpec, Prompt},
     server::Server,
 };
 use std::{fmt, sync::Arc};
@@ -55,6 +55,16 @@ impl Lease {
     pub fn submit(&self, spec: JobSpec) -> Option<JobStream> {
         self.slot.submit(self.epoch, Some(self.id), spec)
     }
+
+    /// Hands a request of several answers to the engine; the slot numbers its jobs. `None` as for [`submit`](Self::submit).
+    pub fn submit_all(&self, batch: Batch) -> Option<JobStream> {
+        self.slot.submit_all(self.epoch, self.id, batch)
+    }
+
+    /// Hands texts to the engine that shall become vectors. `None` as for [`submit`](Self::submit).
+    pub fn embed(&self, inputs: Vec<Prompt>) -> Option<JobStream> {
+        self.slot.embed(self.epoch, self.id, inputs)
+    }
 }
 
 impl Drop for Lease {
@@ -69,32 +79,53 @@ impl fmt::Debug for Lease {
     }
 }
 
-/// The outputs of one job. Dropped before the end: the engine is told to free the sequence.
+/// The outputs of the jobs of one request. Dropped before the end: the engine is told to free what they hold.
 pub struct JobStream {
     slot: Arc<EngineSlot>,
     epoch: u64,
-    job: JobId,
-    outputs: mpsc::Receiver<JobEvent>,
-    ended: bool,
+    /// By part; those that have not ended.
+    jobs: Vec<Option<JobId>>,
+    /// They are a batch: cancelled by one word.
+    group: Option<u64>,
+    outputs: mpsc::Receiver<(u32, JobEvent)>,
 }
 
 impl JobStream {
-    pub(super) fn new(slot: Arc<EngineSlot>, epoch: u64, job: JobId, outputs: mpsc::Receiver<JobEvent>) -> Self {
-        Self { slot, epoch, job, outputs, ended: false }
+    pub(super) fn new(
+        slot: Arc<EngineSlot>,
+        epoch: u64,
+        jobs: Vec<JobId>,
+        group: Option<u64>,
+        outputs: mpsc::Receiver<(u32, JobEvent)>,
+    ) -> Self {
+        Self { slot, epoch, jobs: jobs.into_iter().map(Some).collect(), group, outputs }
     }
 
-    /// The next output; `None` after the last one, or when the engine died.
+    /// The next output of a request of one job; `None` after the last one, or when the engine died.
     pub async fn next(&mut self) -> Option<JobEvent> {
-        let event = self.outputs.recv().await;
-        self.ended = matches!(event, None | Some(JobEvent::Finished { .. } | JobEvent::Failed(_)));
-        event
+        self.next_part().await.map(|(_, event)| event)
+    }
+
+    /// The next output and the number of its job; `None` after the last one of all, or when the engine died.
+    pub async fn next_part(&mut self) -> Option<(u32, JobEvent)> {
+        let Some((part, event)) = self.outputs.recv().await else {
+            self.jobs.clear();
+            return None;
+        };
+        if matches!(event, JobEvent::Finished { .. } | JobEvent::Failed(_))
+            && let Some(job) = self.jobs.get_mut(part as usize)
+        {
+            *job = None;
+        }
+        Some((part, event))
     }
 }
 
 impl Drop for JobStream {
     fn drop(&mut self) {
-        if !self.ended {
-            self.slot.cancel(self.epoch, self.job);
+        let running: Vec<JobId> = self.jobs.iter().flatten().copied().collect();
+        if !running.is_empty() {
+            self.slot.cancel(self.epoch, &running, self.group);
         }
     }
 }

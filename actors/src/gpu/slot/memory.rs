@@ -57,6 +57,7 @@ impl EngineSlot {
             threads: config.threads,
             use_mmap: config.use_mmap,
             use_mlock: config.use_mlock,
+            embedding_tokens: config.embedding_tokens,
             batch_tokens: config.options.batch_tokens,
             ubatch_tokens: plan.ubatch_tokens,
             kv_type_k: plan.kv_type_k,
@@ -160,6 +161,13 @@ impl EngineSlot {
         self.transition(&mut inner, GpuInput::Stopped);
         self.publish(&inner);
         link
+    }
+
+    /// The operator has reloaded: what was given up is tried again as soon as nobody uses the engine.
+    pub(crate) fn ask_memory_back(&self) {
+        let mut inner = self.inner.lock();
+        inner.ladder.ask_back();
+        self.publish(&inner);
     }
 
     /// What was given up and what the model is loaded with.

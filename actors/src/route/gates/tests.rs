@@ -1,6 +1,7 @@
 //! Each gate by an example: which target it stops, and what it lets pass.
 
 use super::*;
+use crate::domain::Input;
 use crate::{
     classify::by_keywords,
     domain::{Caller, ChatRequest, CloudBound, NanoUsd, Needs, OutputWish, Unmet},

@@ -29,6 +29,7 @@ pub(super) fn conversation(input: &Input, sent: Option<&str>) -> Result<Conversa
         }
         Input::Text(text) => writer.say("user", text_block(text, &Map::new())),
         Input::Tokens(_) => return Err(unsayable("prompt", "it is made of token ids")),
+        Input::Several(_) => return Err(unsayable("prompt", "there are several")),
     }
     writer.into_conversation(sent)
 }

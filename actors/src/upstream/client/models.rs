@@ -45,10 +45,15 @@ impl ProviderClient {
 
 /// Beside the endpoint for answers, whichever of the two wire formats that speaks.
 pub(super) fn models_url(answers: &Url) -> Url {
+    beside(answers, "models")
+}
+
+/// Another endpoint of the same provider.
+pub(super) fn beside(answers: &Url, name: &str) -> Url {
     let base = answers.path().trim_end_matches('/');
     let base = base.strip_suffix("/chat/completions").or_else(|| base.strip_suffix("/messages")).unwrap_or(base);
     let mut url = answers.clone();
-    url.set_path(&format!("{base}/models"));
+    url.set_path(&format!("{base}/{name}"));
     url
 }
 

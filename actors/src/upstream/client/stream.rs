@@ -42,6 +42,8 @@ pub struct EventStream {
     /// Start of the attempt, then the arrival of the latest event. Comments prove that somebody is there, not that an
     /// answer is coming: they stretch a limit [`PATIENT`] times, not for ever.
     eventless_since: Instant,
+    /// Since when nobody has asked for an event, because whoever reads them is slow: no silence of the provider's.
+    away_since: Option<Instant>,
     /// No byte of the body has come.
     untouched: bool,
     /// No event has come.
@@ -71,6 +73,7 @@ impl EventStream {
             timeouts,
             quiet_since: started,
             eventless_since: started,
+            away_since: None,
             untouched: true,
             eventless: true,
             over: false,
@@ -87,9 +90,11 @@ impl EventStream {
     /// # Errors
     /// The answer is incomplete and will stay so; the same error again after.
     pub async fn next(&mut self) -> Result<Option<GenerationEvent>, GatewayError> {
+        self.back();
         loop {
             if let Some(event) = self.pending.pop_front() {
                 self.first_token_by = None;
+                self.away_since = Some(Instant::now());
                 return Ok(Some(event));
             }
             match &self.state {
@@ -102,6 +107,14 @@ impl EventStream {
                 Err(_) if self.reader.is_complete() => self.complete(),
                 Err(error) => self.state = State::Failed(error),
             }
+        }
+    }
+
+    fn back(&mut self) {
+        if let Some(since) = self.away_since.take() {
+            let away = since.elapsed();
+            self.quiet_since += away;
+            self.eventless_since += away;
         }
     }
 

@@ -227,6 +227,35 @@ async fn silence_has_limits_and_the_deadline_is_another_kind() {
 }
 
 #[tokio::test]
+async fn a_reader_that_is_slow_is_not_the_providers_silence() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/v1/", listener.local_addr().unwrap());
+    let (go_on, mut told) = mpsc::channel::<()>(1);
+    let mut served = JoinSet::new();
+    served.spawn(async move {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        read_request(&mut socket).await.unwrap();
+        socket.write_all(&chunked(&[A], false)).await.unwrap();
+        told.recv().await.unwrap();
+        let rest = chunked(&[FINISH, DONE], true);
+        socket.write_all(&rest[STREAM.len()..]).await.unwrap();
+        let _ = socket.read(&mut [0]).await;
+    });
+    let limits = Timeouts { idle: SHORT * 5, ..Timeouts::default() };
+    let client = ProviderClient::new("up".into(), &url, limits).unwrap();
+    let key = SecretString::from("sk-1");
+    let asked = client.start(Bytes::from_static(b"{}"), RequestId::from_bits(5), &key, true, Instant::now() + LONG);
+    let Ok(Answer::Stream(mut stream)) = asked.await else { panic!("a stream") };
+    assert!(matches!(stream.next().await, Ok(Some(GenerationEvent::Delta(_)))));
+    tokio::time::sleep(SHORT * 6).await;
+    let (next, ()) = tokio::join!(stream.next(), async {
+        tokio::time::sleep(SHORT).await;
+        go_on.send(()).await.unwrap();
+    });
+    assert!(matches!(next, Ok(Some(GenerationEvent::Finish { .. }))), "{next:?}");
+}
+
+#[tokio::test]
 async fn f07_the_first_token_has_a_limit_of_its_own_that_comments_and_roles_do_not_stretch() {
     let role: &[u8] =
         b"data: {\"choices\": [{\"index\": 0, \"delta\": {\"role\": \"assistant\", \"content\": \"\"}}]}\n\n";

@@ -186,7 +186,7 @@ async fn f26_while_the_disk_is_full_rows_without_cost_are_bounded() {
         }
     };
     let waiting = || journal.shared.queue.lock().bytes.len();
-    free(60_000);
+    free(150_000);
     let full = waiting();
     assert!(full > BACKLOG && full < BACKLOG + 1024, "{full}");
     free(1000);

@@ -1,0 +1,139 @@
+//! One attempt at vectors: texts in, all of them back or none. Nothing is shown before the last is there, so whatever fails
+//! is repeated as a whole, and only where the same model is served: vectors of two models cannot be compared.
+
+use super::{Failure, Flight, FlightEvent, cloud, local};
+use crate::{
+    cloud::Grant,
+    domain::{ChatRequest, CloudBound, ErrorKind, GatewayError, Input, Passage, TokenUsage},
+    gpu::{
+        JobStream, Lease,
+        frame::{JobEvent, Prompt},
+    },
+    route::Decision,
+    upstream::embed,
+};
+use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
+
+/// One local attempt's running state.
+#[derive(Default)]
+struct Progress {
+    first: Option<Duration>,
+    usage: TokenUsage,
+}
+
+impl Flight {
+    pub(super) async fn embed_local(&mut self, decision: &Decision) -> Result<(), Failure> {
+        let (began, mut progress) = (Instant::now(), Progress::default());
+        let result = match self.job.take_lease() {
+            Some(lease) => self.embed_on(&lease, decision, began, &mut progress).await,
+            None => Err(local::engine_gone(decision).into()),
+        };
+        let outcome = match &result {
+            Ok(_) => "ok",
+            Err(failure) if failure.death.is_some() => "engine_died",
+            Err(failure) => failure.error.kind.label(),
+        };
+        self.record_attempt(decision, outcome, began, progress.first, progress.usage);
+        let vectors = result?;
+        self.usage = progress.usage;
+        self.finished = true;
+        self.emit(FlightEvent::Embedded(vectors)).await;
+        Ok(())
+    }
+
+    async fn embed_on(
+        &mut self,
+        lease: &Lease,
+        decision: &Decision,
+        began: Instant,
+        progress: &mut Progress,
+    ) -> Result<Vec<Vec<f32>>, Failure> {
+        let prompts = prompts(self.request());
+        let due = prompts.len();
+        self.note_dispatch(decision);
+        let Some(mut outputs) = lease.embed(prompts) else { return Err(local::died(lease, decision)) };
+        let mut vectors = vec![None; due];
+        self.gather(&mut outputs, lease, decision, began, progress, &mut vectors).await?;
+        let whole: Option<Vec<Vec<f32>>> = vectors.into_iter().collect();
+        let lacking = || GatewayError::target(&decision.candidate.target, ErrorKind::Upstream, "a vector is missing");
+        Ok(whole.ok_or_else(lacking)?)
+    }
+
+    async fn gather(
+        &mut self,
+        outputs: &mut JobStream,
+        lease: &Lease,
+        decision: &Decision,
+        began: Instant,
+        progress: &mut Progress,
+        vectors: &mut [Option<Vec<f32>>],
+    ) -> Result<(), Failure> {
+        loop {
+            match outputs.next().await {
+                Some(JobEvent::Accepted { prompt_tokens, .. }) => {
+                    progress.usage.prompt_tokens = u64::from(prompt_tokens);
+                }
+                Some(JobEvent::Vector { input, values }) => {
+                    if progress.first.is_none() {
+                        progress.first = Some(began.elapsed());
+                        self.note_first_token(decision, began);
+                    }
+                    if let Some(place) = vectors.get_mut(input as usize) {
+                        *place = Some(values);
+                    }
+                }
+                Some(JobEvent::Finished { prompt_tokens, .. }) => {
+                    progress.usage.prompt_tokens = u64::from(prompt_tokens);
+                    return Ok(());
+                }
+                Some(JobEvent::Failed(failure)) => {
+                    let mut error = local::refused(decision, failure);
+                    error.param = Some("input".into());
+                    return Err(error.into());
+                }
+                Some(JobEvent::Piece { .. }) => {}
+                None => return Err(local::died(lease, decision)),
+            }
+        }
+    }
+
+    /// As [`call`](Self::fly_cloud) does it for text.
+    pub(super) async fn embed_in_cloud(
+        &mut self,
+        grant: &Grant,
+        model: usize,
+        decision: &Decision,
+        progress: &mut cloud::Progress,
+    ) -> Result<(), Failure> {
+        let internal = |what| GatewayError::target(&decision.candidate.target, ErrorKind::Internal, what);
+        let job = Arc::clone(&self.job);
+        let bound = CloudBound::new(&job.request).ok_or_else(|| internal("a local-only request"))?;
+        let provider = Arc::clone(grant.provider());
+        let model = provider.model(model).ok_or_else(|| internal("no such model"))?;
+        let key = grant.key().ok_or_else(|| internal("no such key"))?;
+        let body = embed::body(bound, &model.upstream).map_err(GatewayError::unworked)?;
+        self.note_dispatch(decision);
+        let due = inputs(&job.request);
+        let answer = provider.client().embed(body, job.id(), key, due, job.deadline).await?;
+        progress.answered(answer.usage);
+        self.note_first_token(decision, progress.began);
+        self.usage = self.counted(progress, decision);
+        self.finished = true;
+        self.emit(FlightEvent::Embedded(answer.vectors)).await;
+        Ok(())
+    }
+}
+
+fn inputs(request: &ChatRequest) -> usize {
+    if let Input::Several(passages) = &request.input { passages.len() } else { 1 }
+}
+
+fn prompts(request: &ChatRequest) -> Vec<Prompt> {
+    match &request.input {
+        Input::Several(passages) => passages.iter().map(local::passage).collect(),
+        Input::Text(text) => vec![Prompt::Text(text.clone())],
+        Input::Tokens(tokens) => vec![local::passage(&Passage::Tokens(tokens.clone()))],
+        Input::Messages(_) => Vec::new(),
+    }
+}
