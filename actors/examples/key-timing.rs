@@ -48,10 +48,14 @@ async fn main() {
     let real = secrets[0].expose().to_owned();
     let mut order: Vec<bool> = (0..2 * SAMPLES).map(|at| at % 2 == 0).collect();
     order.shuffle(&mut rand::rng());
+    // Made beforehand: making them takes different times, which would show in what is measured right after.
+    let guesses: Vec<(bool, Secret)> = order
+        .into_iter()
+        .map(|near| (near, guess(if near { &real[..SHARED] } else { SECRET_PREFIX }, real.len())))
+        .collect();
     let now = unix_now();
-    let mut samples = Vec::with_capacity(order.len());
-    for near in order {
-        let secret = guess(if near { &real[..SHARED] } else { SECRET_PREFIX }, real.len());
+    let mut samples = Vec::with_capacity(guesses.len());
+    for (near, secret) in guesses {
         let began = Instant::now();
         let found = black_box(keys.recognise(black_box(&secret), now));
         let took = began.elapsed().as_nanos() as f64;
