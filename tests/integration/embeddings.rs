@@ -203,5 +203,6 @@ async fn vectors_and_streams_share_an_engine_and_a_killed_one_loses_neither() {
     }
     gateway.until_status("the death is declared", Duration::from_secs(20), |s| s.gpu().epoch > before.epoch).await;
     gateway.until_serving().await;
-    gateway.finish(&history).await;
+    history.assert_rules();
+    gateway.shutdown().await;
 }

@@ -297,7 +297,7 @@ async fn likelihoods_come_in_both_forms_and_say_what_was_chosen() {
 async fn a_bias_bans_or_forces_and_a_seed_repeats_itself() {
     let gateway = Setup::default().without_cloud().parallel(1).warm().await;
     let base = json!({"temperature": 0, "logprobs": true, "top_logprobs": 2});
-    // Ids are found by trying: banning one changes the answer, forcing it repeats it.
+    // What an id stands for is found by forcing it: it repeats. Banned, it does not come.
     let forced = asks("Name a colour.", json!({"temperature": 0, "logit_bias": {"339": 100}})).max_tokens(4);
     let record = ask(&gateway, forced.clone()).await;
     let (head, _) = record.text.split_at(record.text.len() / 4);
@@ -305,7 +305,8 @@ async fn a_bias_bans_or_forces_and_a_seed_repeats_itself() {
     let free = ask(&gateway, asks("Name a colour.", base).max_tokens(4)).await;
     assert_ne!(free.text, record.text);
     let banned = asks("Name a colour.", json!({"temperature": 0, "logit_bias": {"339": -100}})).max_tokens(4);
-    assert_eq!(ask(&gateway, banned).await.text, free.text, "what was not chosen is not missed");
+    let banned = ask(&gateway, banned).await.text;
+    assert!(!banned.contains(head), "{head:?} in {banned:?}");
     for path in ["/v1/chat/completions", "/v1/completions"] {
         let seeded = |seed: i64| {
             let ask = if path.contains("chat") { Ask::chat("Tell me a story") } else { Ask::completion("Once upon") };
