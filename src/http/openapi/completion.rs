@@ -13,7 +13,7 @@ use utoipa::{
 /// A text to go on with.
 #[derive(ToSchema)]
 pub(super) struct CompletionRequest {
-    #[schema(schema_with = prompt)]
+    #[schema(schema_with = texts_or_tokens)]
     prompt: String,
     /// `auto` (the default), `local`, or a name from `GET /v1/models`.
     model: Option<String>,
@@ -50,8 +50,8 @@ pub(super) struct CompletionRequest {
     ours: Ours,
 }
 
-/// A text, token ids, or an array of either.
-fn prompt() -> Schema {
+/// A text, token ids, or an array of either: what is completed, and what becomes vectors.
+pub(super) fn texts_or_tokens() -> Schema {
     let text = || ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).build();
     let token =
         || ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(i64::from(i32::MAX))).build();

@@ -1,6 +1,9 @@
 //! `POST /v1/embeddings`.
 
-use super::shared::{Ours, Routing, array_of};
+use super::{
+    completion::texts_or_tokens,
+    shared::{Ours, Routing, array_of},
+};
 use serde_json::Value;
 use utoipa::{
     ToSchema,
@@ -10,7 +13,7 @@ use utoipa::{
 /// Texts that become vectors.
 #[derive(ToSchema)]
 pub(super) struct EmbeddingsRequest {
-    #[schema(schema_with = input)]
+    #[schema(schema_with = texts_or_tokens)]
     input: String,
     /// `auto` (the default) and `local` mean one fixed model of the configuration; or a name from `GET /v1/models`.
     model: Option<String>,
@@ -28,22 +31,6 @@ pub(super) struct EmbeddingsRequest {
 pub(super) enum EncodingFormat {
     Float,
     Base64,
-}
-
-/// A text, token ids, or an array of up to 2048 of either.
-fn input() -> Schema {
-    let text = || ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).build();
-    let token =
-        || ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(i64::from(i32::MAX))).build();
-    let tokens = || array_of(token(), 1);
-    Schema::OneOf(
-        OneOfBuilder::new()
-            .item(text())
-            .item(array_of(text(), 1))
-            .item(tokens())
-            .item(array_of(Schema::Array(tokens()), 1))
-            .build(),
-    )
 }
 
 /// One vector for each input, in their order.
