@@ -131,6 +131,9 @@ impl<B: Backend> Engine<B> {
 
     /// Admits and plans. `None` when there is nothing to decode; otherwise announce it, then call [`Engine::run`].
     pub fn begin(&mut self) -> Option<(FromEngine, Vec<Chunk>)> {
+        if self.scheduler.running_count() > 0 {
+            self.backend.look_round();
+        }
         self.take_in_some();
         self.admit();
         while self.scheduler.preempt_if_full().is_some() {}

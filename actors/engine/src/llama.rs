@@ -12,6 +12,7 @@ mod load;
 mod markers;
 mod params;
 mod sampler;
+mod threads;
 
 pub use load::load;
 
@@ -22,6 +23,7 @@ use crate::{
     memory,
     sampling::SamplingPlan,
     template::ChatTemplate,
+    threads::Crew,
 };
 use embed::{EmbedPlan, Embedder};
 use llama_cpp_2::{
@@ -51,6 +53,10 @@ pub struct Llama {
     embed_plan: Option<EmbedPlan>,
     /// As `context` was made.
     params: LlamaContextParams,
+    /// `None`: the number of threads stays as it is.
+    crew: Option<Crew>,
+    /// Memory of a context like this one, in bytes, by our own estimate.
+    context_bytes: u64,
     /// Leaked by `load`: a process has one model, for its whole life.
     model: &'static LlamaModel,
     batch: LlamaBatch<'static>,
@@ -148,6 +154,10 @@ impl Backend for Llama {
 
     fn limits(&self) -> Limits {
         self.limits
+    }
+
+    fn look_round(&mut self) {
+        self.follow_neighbours();
     }
 
     fn tokenize(&mut self, prompt: &Prompt) -> Result<Vec<Token>, JobFailure> {

@@ -15,6 +15,7 @@ use crate::{
     gguf, memory,
     session::Progress,
     template::{ChatTemplate, traits},
+    threads::{Crew, physical_cores},
 };
 use llama_cpp_2::{
     llama_backend::LlamaBackend,
@@ -26,7 +27,7 @@ use spillway_actors::{
     gguf::Gguf,
     gpu::{
         frame::{ChatTraits, LoadFailure, LoadFailureKind, LoadSpec, LoadedInfo},
-        memory::{CANARY_CELLS, Shape, estimate},
+        memory::{CANARY_CELLS, Estimate, Shape, estimate},
     },
 };
 use std::{path::Path, time::Instant};
@@ -87,11 +88,14 @@ pub fn load(spec: &LoadSpec, progress: Progress) -> Result<(Llama, LoadedInfo), 
     let (bos, eos) = (special_text(model, model.vocab().bos()), special_text(model, model.vocab().eos()));
     let template = ChatTemplate::new(file_template(model).as_deref(), &bos, &eos);
     info.chat = template.as_ref().map(traits::of).unwrap_or_default();
+    let held = trying.estimate(&file).host;
     let llama = Llama {
         context,
         embedder: None,
         embed_plan,
         params,
+        crew: adapts(spec, &device).then(|| Crew::new(physical_cores())),
+        context_bytes: held.kv.saturating_add(held.compute),
         model,
         batch: LlamaBatch::new(limits.batch_tokens, 1),
         rows: Vec::with_capacity(limits.batch_tokens),
@@ -103,6 +107,12 @@ pub fn load(spec: &LoadSpec, progress: Progress) -> Result<(Llama, LoadedInfo), 
         library,
     };
     Ok((llama, info))
+}
+
+/// Whether the number of threads may change: where the work is the CPU's, nobody chose a number, and no text was promised
+/// to be the same every time (attention is summed up in as many parts as there are threads).
+fn adapts(spec: &LoadSpec, device: &Device) -> bool {
+    spec.threads.is_none() && spec.parallel > 1 && !device.is_gpu()
 }
 
 /// One load under way.
@@ -130,8 +140,7 @@ impl Trying<'_> {
         Ok((loaded.map_err(|_| Trying { layers, ..*self }.failed("its weights"))?, layers))
     }
 
-    /// What no machine like this one could hold is refused before the attempt, which the kernel might end by a kill.
-    fn refuse_the_impossible(&self, file: &Gguf) -> Result<(), LoadFailure> {
+    fn estimate(&self, file: &Gguf) -> Estimate {
         let spec = self.spec;
         let shape = Shape {
             context_tokens: spec.context_tokens,
@@ -141,7 +150,12 @@ impl Trying<'_> {
             kv_type_v: spec.kv_type_v,
             gpu_layers: self.layers,
         };
-        let estimate = estimate(file, &shape);
+        estimate(file, &shape)
+    }
+
+    /// What no machine like this one could hold is refused before the attempt, which the kernel might end by a kill.
+    fn refuse_the_impossible(&self, file: &Gguf) -> Result<(), LoadFailure> {
+        let estimate = self.estimate(file);
         let (needed, limit) = match self.device {
             Device::Simulated { bytes } => (estimate.gpu.total(), Some(*bytes)),
             // The weights are mapped: they need not be in memory all at once.
@@ -181,9 +195,7 @@ impl Trying<'_> {
 
 /// All memory of this machine, in bytes.
 fn system_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    memory::kib_line(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")
 }
 
 fn limits(spec: &LoadSpec, device: &Device, model: &LlamaModel, pool: u32, batch: u32) -> Limits {
