@@ -22,7 +22,7 @@ use crate::{
     job::failure,
     memory,
     sampling::SamplingPlan,
-    template::ChatTemplate,
+    template::{ChatTemplate, fence::Part},
     threads::Crew,
 };
 use embed::{EmbedPlan, Embedder};
@@ -82,10 +82,9 @@ fn fim_tokens(model: &LlamaModel) -> Option<[Token; 3]> {
 
 impl Llama {
     /// With BOS if the model wants one, but not a second one: many templates write it themselves.
-    fn text_tokens(&self, text: &str) -> Result<Vec<Token>, JobFailure> {
+    fn text_tokens(&self, text: &str) -> Result<Vec<LlamaToken>, JobFailure> {
         let has_bos = !self.bos.is_empty() && text.starts_with(&self.bos);
-        let tokens = self.model.vocab().tokenize(self.checked(text)?, !has_bos, true);
-        Ok(tokens.into_iter().map(|LlamaToken(token)| token).collect())
+        Ok(self.model.vocab().tokenize(self.checked(text)?, !has_bos, true))
     }
 
     /// A text that may fit: others need not be tokenised.
@@ -100,7 +99,17 @@ impl Llama {
 
     fn chat_tokens(&self, messages_json: &str, tools_json: Option<&str>) -> Result<Vec<Token>, JobFailure> {
         let template = self.template.as_ref().map_err(|reason| failure(JobFailureKind::Invalid, reason.clone()))?;
-        self.text_tokens(&template.render(messages_json, tools_json)?)
+        let rendered = template.render(messages_json, tools_json)?;
+        self.checked(&rendered)?;
+        let mut tokens = Vec::new();
+        for part in template.parts(&rendered) {
+            match part {
+                Part::Template(text) if tokens.is_empty() => tokens = self.text_tokens(text)?,
+                Part::Template(text) => tokens.extend(self.model.vocab().tokenize(text.as_bytes(), false, true)),
+                Part::Word(text) => tokens.extend(self.model.vocab().tokenize(text.as_bytes(), false, false)),
+            }
+        }
+        Ok(tokens.into_iter().map(|LlamaToken(token)| token).collect())
     }
 
     /// As code models are trained: prefix and suffix, each after its own token, then the one that asks for the middle.
@@ -164,7 +173,7 @@ impl Backend for Llama {
         match prompt {
             Prompt::Chat { messages_json, tools_json } => self.chat_tokens(messages_json, tools_json.as_deref()),
             Prompt::Text(text) if text.is_empty() => Ok(Vec::new()),
-            Prompt::Text(text) => self.text_tokens(text),
+            Prompt::Text(text) => Ok(self.text_tokens(text)?.into_iter().map(|LlamaToken(token)| token).collect()),
             Prompt::Tokens(tokens) => Ok(tokens.clone()),
             Prompt::Between { prefix, suffix } => self.tokens_between(prefix, suffix),
         }

@@ -14,7 +14,7 @@ use crate::{
     devices::Device,
     gguf, memory,
     session::Progress,
-    template::{ChatTemplate, traits},
+    template::{ChatTemplate, fence::Fence, traits},
     threads::{Crew, physical_cores},
 };
 use llama_cpp_2::{
@@ -86,7 +86,8 @@ pub fn load(spec: &LoadSpec, progress: Progress) -> Result<(Llama, LoadedInfo), 
         ..loaded_info(&trying, model, &limits, started)
     };
     let (bos, eos) = (special_text(model, model.vocab().bos()), special_text(model, model.vocab().eos()));
-    let template = ChatTemplate::new(file_template(model).as_deref(), &bos, &eos);
+    let template = ChatTemplate::new(file_template(model).as_deref(), &bos, &eos)
+        .map(|template| template.fenced(Fence::new(markers::control_words(model))));
     info.chat = template.as_ref().map(traits::of).unwrap_or_default();
     let held = trying.estimate(&file).host;
     let llama = Llama {

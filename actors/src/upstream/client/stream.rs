@@ -62,7 +62,7 @@ pub struct EventStream {
 impl EventStream {
     pub(super) fn new(
         patience: Patience,
-        wire: Wire,
+        reader: StreamReader,
         response: Response,
         timeouts: Timeouts,
         started: Instant,
@@ -80,7 +80,7 @@ impl EventStream {
             first_token_by: timeouts.first_token.map(|limit| started + limit),
             unparsed: Bytes::new(),
             parser: SseParser::new(),
-            reader: wire.stream_reader(),
+            reader,
             pending: VecDeque::new(),
         }
     }
@@ -202,7 +202,7 @@ impl EventStream {
     }
 
     async fn declared_end(&mut self) -> Result<(), GatewayError> {
-        if !self.reader.is_complete() {
+        if !self.reader.may_end() {
             return Err(self.patience.failed("ended its stream without a finish_reason"));
         }
         if let State::Reading(response) = &mut self.state {
