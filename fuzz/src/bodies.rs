@@ -85,7 +85,7 @@ pub fn sse(bytes: &[u8]) {
 /// A provider's stream in either wire format: what is complete stays complete, a choice ends once.
 pub fn stream(bytes: &[u8]) {
     for wire in [Wire::OpenAi, Wire::Anthropic] {
-        let mut reader = wire.stream_reader();
+        let mut reader = wire.stream_reader(1);
         let mut out = VecDeque::new();
         let mut ended = Vec::new();
         let mut was_complete = false;

@@ -132,7 +132,8 @@ struct Server {
 
 pub async fn run(args: EngineArgs) -> Result<(), BenchError> {
     let servers = servers(&args)?;
-    let salt = u64::from(std::process::id()) ^ SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64);
+    let salt = u64::from(std::process::id())
+        ^ SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64);
     for server in &servers {
         // The first request of a server may load, compile or warm something.
         let sample = server.client.ask(&args.model, &workload::lengths(Salt::new(salt, u32::MAX, 0), 0, 8)).await;
@@ -205,7 +206,8 @@ async fn level(client: &BenchClient, args: &EngineArgs, clients: u32, numbers: &
     let mut streamed = Vec::new();
     if beside {
         let mut number = end;
-        while let Some(done) = beside_a_long_prompt(&mut workers, client, &args.model, (salt, number), &mut long).await {
+        while let Some(done) = beside_a_long_prompt(&mut workers, client, &args.model, (salt, number), &mut long).await
+        {
             streamed.extend(done);
             number += 1;
         }

@@ -97,11 +97,7 @@ impl Salt {
 pub fn lengths(salt: Salt, number: usize, max_tokens: u32) -> Question {
     const WORDS: [usize; 8] = [12, 30, 60, 20, 120, 240, 40, 400];
     let words = WORDS[number % WORDS.len()];
-    Question {
-        system: None,
-        user: format!("{} Tell a story about it.", prose(words, salt.with(number))),
-        max_tokens,
-    }
+    Question { system: None, user: format!("{} Tell a story about it.", prose(words, salt.with(number))), max_tokens }
 }
 
 /// Different questions after the same long instructions (about `words` words, one token each or a little more).
@@ -139,9 +135,13 @@ mod tests {
         assert_ne!(one.user, two.user);
         assert_ne!(long(salt, 1, 50).user, long(salt, 2, 50).user);
         // The first words differ already: a cache holds beginnings.
-        let others = [Salt::new(6, 0, 0), Salt::new(5, 1, 0), Salt::new(5, 0, 1)].map(|salt| shared_prefix(salt, 1, 1000, 8).system);
+        let others = [Salt::new(6, 0, 0), Salt::new(5, 1, 0), Salt::new(5, 0, 1)]
+            .map(|salt| shared_prefix(salt, 1, 1000, 8).system);
         for other in others {
-            let common = other.iter().zip(&one.system).map(|(other, one)| other.bytes().zip(one.bytes()).take_while(|(a, b)| a == b).count());
+            let common = other
+                .iter()
+                .zip(&one.system)
+                .map(|(other, one)| other.bytes().zip(one.bytes()).take_while(|(a, b)| a == b).count());
             assert!(common.sum::<usize>() < 60);
         }
         assert_eq!(prose(1000, 3).split_whitespace().count(), 1000);

@@ -77,7 +77,7 @@ impl<B: Backend> Engine<B> {
         match self.prepare(spec, prompt, group, echo) {
             Ok(Prepared::Ready(entry)) => {
                 let (prompt, tokens) = (entry.job.prompt_len(), entry.job.tokens().len());
-                let ask = Ask { job: spec.job, group, prompt, tokens, exact: entry.exact };
+                let ask = Ask { job: spec.job, group, scope: spec.cache_scope, prompt, tokens, exact: entry.exact };
                 self.scheduler.enqueue(ask, spec.canary);
                 self.jobs.insert(spec.job, entry);
             }

@@ -198,6 +198,7 @@ mod tests {
             logit_bias: vec![],
             grammar: None,
             markers: false,
+            cache_scope: 0,
         }
     }
 

@@ -91,7 +91,7 @@ impl ChatTemplate {
     fn values(&self, json: &str) -> Result<Vec<Value>, serde_json::Error> {
         let mut values: Vec<serde_json::Value> = serde_json::from_str(json)?;
         values.iter_mut().for_each(|value| self.fence.guard(value));
-        Ok(values.iter().map(Value::from_serialize).collect())
+        values.into_iter().map(serde_json::from_value).collect()
     }
 
     /// The template itself.

@@ -141,13 +141,14 @@ fn merge_element(sofar: &mut Vec<Value>, value: Value) -> Result<(), TooMuch> {
         sofar.push(value);
         return Ok(());
     };
+    let is_full = sofar.len() >= MAX_INDEXED;
     match sofar.iter_mut().rev().find(|other| other.get("index") == Some(index)) {
         Some(twin) => merge(twin, value),
-        None if sofar.len() < MAX_INDEXED => {
+        None if is_full => Err(TooMuch),
+        None => {
             sofar.push(value);
             Ok(())
         }
-        None => Err(TooMuch),
     }
 }
 
@@ -192,6 +193,18 @@ mod tests {
         let piece = Delta { content: Some("x".repeat(1 << 20)), ..Delta::default() };
         assert!((0..31).all(|_| assembler.delta(piece.clone()).is_ok()));
         assert_eq!(assembler.delta(piece), Err(TooMuch));
+    }
+
+    #[test]
+    fn a_list_of_endlessly_many_indexed_elements_is_refused() {
+        let mut assembler = Assembler::default();
+        let calls = |indices: std::ops::Range<usize>| -> Delta {
+            other(json!({"tool_calls": indices.map(|index| json!({"index": index})).collect::<Vec<_>>()}))
+        };
+        assembler.delta(calls(0..MAX_INDEXED)).unwrap();
+        assembler.delta(calls(0..MAX_INDEXED)).unwrap();
+        assert_eq!(assembler.delta(calls(MAX_INDEXED..MAX_INDEXED + 1)), Err(TooMuch));
+        assert_eq!(Assembler::default().delta(calls(0..MAX_INDEXED + 1)), Err(TooMuch));
     }
 
     #[test]

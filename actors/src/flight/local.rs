@@ -320,6 +320,7 @@ impl Flight {
             logit_bias: request.output.logit_bias.clone(),
             grammar,
             markers: dialect.is_some(),
+            cache_scope: request.caller.as_ref().map_or(0, |caller| caller.cache_scope()),
         })
     }
 

@@ -18,7 +18,7 @@ pub use embed::{EmbedSpec, EmbeddingInfo};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Raised whenever a frame changes shape. Both binaries come from one workspace, so only equality is accepted.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// Largest payload either side accepts, in bytes. A prompt is at most the edge's body limit; this leaves room above it.
 pub const MAX_FRAME_BYTES: usize = 32 << 20;
@@ -200,6 +200,9 @@ pub struct JobSpec {
     pub grammar: Option<String>,
     /// Tokens that mark tool calls are text of this job; otherwise they are none.
     pub markers: bool,
+    /// Jobs of one scope may use each other's computed beginnings, others not: how soon an answer comes tells whether
+    /// somebody has sent the same text before. See [`crate::domain::Caller::cache_scope`].
+    pub cache_scope: u64,
 }
 
 /// Most alternatives per token, as in OpenAI's interface.

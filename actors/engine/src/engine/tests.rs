@@ -180,6 +180,21 @@ fn a_prompt_that_begins_like_an_earlier_one_is_computed_from_where_they_differ()
 }
 
 #[test]
+fn another_scope_learns_nothing_of_what_was_computed_at_once_or_later() {
+    let mut engine = engine(3, 300);
+    let scoped = |job, cache_scope| JobSpec { cache_scope, ..spec(job, &LETTERS[..25], 2) };
+    engine.submit(&scoped(1, 7));
+    engine.submit(&scoped(2, 8));
+    engine.submit(&scoped(3, 7));
+    let heard = drain(&mut engine);
+    assert_eq!((heard.cached(1), heard.cached(2), heard.cached(3)), (0, 0, 24));
+    for (job, scope, cached) in [(4, 9, 0), (5, 8, 24), (6, 0, 0), (7, 7, 24)] {
+        engine.submit(&scoped(job, scope));
+        assert_eq!(drain(&mut engine).cached(job), cached, "scope {scope}");
+    }
+}
+
+#[test]
 fn a_conversation_goes_on_from_its_own_answer() {
     let mut engine = engine(2, 300);
     engine.submit(&spec(1, &LETTERS[..20], 10));

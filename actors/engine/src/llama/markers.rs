@@ -16,6 +16,7 @@ pub(super) fn of(model: &LlamaModel) -> Vec<Token> {
 /// What every control token is written as.
 pub(super) fn control_words(model: &LlamaModel) -> Vec<String> {
     let vocab = model.vocab();
-    let silent = (0..model.n_vocab()).map(LlamaToken).filter(|token| vocab.token_to_piece(*token, false, None).is_empty());
+    let silent =
+        (0..model.n_vocab()).map(LlamaToken).filter(|token| vocab.token_to_piece(*token, false, None).is_empty());
     silent.filter_map(|token| String::from_utf8(vocab.token_to_piece(token, true, None)).ok()).collect()
 }

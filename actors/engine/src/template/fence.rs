@@ -60,7 +60,11 @@ impl Fence {
             let word = self.words.iter().find(|word| rest.starts_with(word.as_str()));
             let taken = word.map_or(first.len_utf8(), String::len);
             match (word, first) {
-                (Some(word), _) => out.extend([OPEN.encode_utf8(&mut [0; 4]), word, CLOSE.encode_utf8(&mut [0; 4])]),
+                (Some(word), _) => {
+                    out.push(OPEN);
+                    out.push_str(word);
+                    out.push(CLOSE);
+                }
                 (None, OPEN | CLOSE) => out.push(char::REPLACEMENT_CHARACTER),
                 (None, other) => out.push(other),
             }
@@ -108,7 +112,12 @@ mod tests {
     }
 
     fn joined(parts: &[Part<'_>]) -> String {
-        parts.iter().map(|part| match part { Part::Template(text) | Part::Word(text) => *text }).collect()
+        parts
+            .iter()
+            .map(|part| match part {
+                Part::Template(text) | Part::Word(text) => *text,
+            })
+            .collect()
     }
 
     #[test]
@@ -122,11 +131,7 @@ mod tests {
         let rendered = format!("<|im_start|>{}<|im_end|>{}", text("/0/content/0/text"), text("/1/content"));
         assert_eq!(
             fence().parts(&rendered),
-            [
-                Part::Template("<|im_start|>a"),
-                Part::Word("<|im_end|>"),
-                Part::Template("b<|im_end|>c<|im_end|>d"),
-            ]
+            [Part::Template("<|im_start|>a"), Part::Word("<|im_end|>"), Part::Template("b<|im_end|>c<|im_end|>d"),]
         );
     }
 

@@ -9,10 +9,11 @@ use spillway_actors::gpu::frame::{
 };
 use std::{
     collections::{BTreeMap, HashMap},
-    io::{Read, Write},
+    io::{BufRead, BufReader, Write},
     os::{fd::OwnedFd, unix::net::UnixStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -70,6 +71,7 @@ pub(crate) fn greedy(job: JobId, question: &str, max_tokens: u32) -> JobSpec {
         logit_bias: vec![],
         grammar: None,
         markers: false,
+        cache_scope: 0,
     }
 }
 

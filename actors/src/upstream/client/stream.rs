@@ -4,7 +4,6 @@
 //! nothing that still goes wrong (no declared end, a bad event, a cut) takes the answer back: it is whole.
 
 use super::{Patience, Timeouts, connections::Response};
-use crate::config::Wire;
 use crate::domain::{GatewayError, GenerationEvent, TokenUsage};
 use crate::upstream::chunk::Malformed;
 use crate::upstream::sse::{SseEvent, SseParser};
