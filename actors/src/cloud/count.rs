@@ -1,11 +1,11 @@
 //! What a paid attempt may count, before the provider has: prompt tokens with everything that goes into the prompt, and
 //! output tokens over all choices. Pure.
 
-use crate::domain::{ChatRequest, TextCount};
+use crate::domain::{ChatRequest, Input, TextCount};
 use serde_json::Value;
 
 /// Fields that providers put into the prompt beside the messages.
-const PROMPT_FIELDS: [&str; 3] = ["tools", "functions", "response_format"];
+const PROMPT_FIELDS: [&str; 4] = ["tools", "functions", "response_format", "suffix"];
 /// More is refused by every API.
 const MAX_CHOICES: u64 = 128;
 
@@ -21,8 +21,11 @@ pub fn output_tokens(request: &ChatRequest, output_cap: u32) -> u64 {
     if request.needs.embeddings {
         return 0;
     }
-    let choices = request.body.get("n").and_then(Value::as_u64).unwrap_or(1);
-    u64::from(output_cap) * choices.clamp(1, MAX_CHOICES)
+    let given = |field| request.body.get(field).and_then(Value::as_u64).unwrap_or(1);
+    // Only completions have candidates that are made and not shown; a chat cannot ask for them.
+    let each = if request.needs.best_of { given("n").max(given("best_of")) } else { given("n") };
+    let prompts = if let Input::Several(passages) = &request.input { passages.len() as u64 } else { 1 };
+    u64::from(output_cap) * each.saturating_mul(prompts).clamp(1, MAX_CHOICES)
 }
 
 #[cfg(test)]

@@ -70,11 +70,20 @@ pub struct CloudModel {
     pub typical_latency: Duration,
 }
 
+impl CloudModel {
+    /// How it is spoken to, at a provider that speaks `provider` otherwise.
+    pub fn wire(&self, provider: Wire) -> Wire {
+        if self.kind == ModelKind::Completion { Wire::Text } else { provider }
+    }
+}
+
 /// What a cloud model answers with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ModelKind {
     #[default]
     Chat,
+    /// Text that goes on where a prompt ends, at `POST /completions`; no chats.
+    Completion,
     /// Vectors, at `POST /embeddings`.
     Embedding,
 }
@@ -87,6 +96,8 @@ pub enum Wire {
     OpenAi,
     /// `POST /messages`.
     Anthropic,
+    /// `POST /completions`, OpenAI's older endpoint: that of single models, never of a whole provider.
+    Text,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
