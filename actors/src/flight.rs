@@ -139,6 +139,8 @@ struct Flight {
     /// The client has text and its target failed.
     cut: Option<Cut>,
     resumed: Option<Resumed>,
+    /// See [`FlightReport::met_stop`].
+    met_stop: Option<String>,
     /// A poor answer, shown if nothing better comes.
     kept: Option<Kept>,
     /// A hedge was made.
@@ -202,6 +204,7 @@ impl Flight {
             finished: false,
             cut: None,
             resumed: None,
+            met_stop: None,
             kept: None,
             hedged: false,
             retried_only_target: false,

@@ -226,6 +226,11 @@ impl Flight {
         progress: &mut Progress,
     ) -> &'static str {
         let reason = match reason {
+            StopReason::StopText(which) => {
+                let stops = self.request().stop.as_deref().unwrap_or_default();
+                self.met_stop = usize::try_from(which).ok().and_then(|which| stops.get(which)).cloned();
+                "stop"
+            }
             StopReason::Stop => "stop",
             StopReason::Length => "length",
         };

@@ -310,8 +310,10 @@ pub struct Alternative {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StopReason {
-    /// End-of-generation token or a stop string.
+    /// End-of-generation token.
     Stop,
+    /// One of the job's stop strings; its place in their list.
+    StopText(u32),
     /// `max_tokens` or the context is full.
     Length,
 }

@@ -158,6 +158,7 @@ pub(super) enum MessageType {
 pub(super) enum StopReason {
     EndTurn,
     MaxTokens,
+    StopSequence,
     ToolUse,
     Refusal,
 }

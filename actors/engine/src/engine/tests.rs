@@ -105,7 +105,7 @@ fn a_stop_string_ends_the_job_before_its_text() {
     let mut engine = engine(2, 100);
     engine.submit(&JobSpec { stop: vec!["fg".into()], ..spec(1, "abc", 30) });
     let heard = drain(&mut engine);
-    assert_eq!((heard.text(1).as_str(), heard.end(1)), ("de", &finished(StopReason::Stop, 3, 4)));
+    assert_eq!((heard.text(1).as_str(), heard.end(1)), ("de", &finished(StopReason::StopText(0), 3, 4)));
 }
 
 #[test]
@@ -359,7 +359,7 @@ fn a_replay_that_already_holds_the_end_finishes_at_once() {
     let heard = drain(&mut engine);
     assert_eq!(engine.steps, 0);
     assert_eq!((heard.text(1).as_str(), heard.end(1)), ("de", &finished(StopReason::Length, 3, 2)));
-    assert_eq!((heard.text(2).as_str(), heard.end(2)), ("d", &finished(StopReason::Stop, 3, 3)));
+    assert_eq!((heard.text(2).as_str(), heard.end(2)), ("d", &finished(StopReason::StopText(0), 3, 3)));
     assert_eq!((heard.text(3).as_str(), heard.end(3)), ("", &finished(StopReason::Stop, 3, 1)));
 }
 
