@@ -128,7 +128,7 @@ pub fn schema(bytes: &[u8]) {
 fn read_calls(dialect: Dialect, pieces: impl Iterator<Item = String>) -> (String, Vec<(String, String)>) {
     let mut reader = Reader::new(dialect, ["look".to_owned(), "f".to_owned()]);
     let mut all: Vec<Piece> = pieces.flat_map(|piece| reader.push(&piece)).collect();
-    all.extend(reader.finish());
+    all.extend(reader.finish(false));
     let (mut text, mut calls) = (String::new(), Vec::<(String, String)>::new());
     for piece in all {
         match piece {

@@ -181,7 +181,7 @@ fn a_prompt_that_begins_like_an_earlier_one_is_computed_from_where_they_differ()
 
 #[test]
 fn another_scope_learns_nothing_of_what_was_computed_at_once_or_later() {
-    let mut engine = engine(3, 300);
+    let mut engine = engine(6, 300);
     let scoped = |job, cache_scope| JobSpec { cache_scope, ..spec(job, &LETTERS[..25], 2) };
     engine.submit(&scoped(1, 7));
     engine.submit(&scoped(2, 8));
