@@ -10,6 +10,22 @@ use serde_json::{Map, Value, json};
 
 /// What only `/v1/completions` knows.
 const COMPLETION_ONLY: [&str; 4] = ["prompt", "suffix", "echo", "best_of"];
+/// Other servers' names for what is decided here: they would make an answer longer than was set aside for it, or several
+/// of one.
+const OUTSIZING: [&str; 12] = [
+    "best_of",
+    "max_output_tokens",
+    "max_new_tokens",
+    "max_length",
+    "max_gen_toks",
+    "n_predict",
+    "num_predict",
+    "num_return_sequences",
+    "num_completions",
+    "candidate_count",
+    "use_beam_search",
+    "num_beams",
+];
 /// More is refused by chat endpoints.
 const MAX_TOP_LOGPROBS: u64 = 20;
 
@@ -55,6 +71,13 @@ fn upstream(
     let mut body = request.body.clone();
     if request.kind == RequestKind::Completion {
         completion_to_chat(&mut body, &request.input)?;
+    }
+    for field in OUTSIZING {
+        body.shift_remove(field);
+    }
+    // As it was understood: `2.0` is two to some and a fault to others.
+    if let Some(n) = body.get_mut("n") {
+        *n = request.choices.n.into();
     }
     body.insert("model".into(), upstream_model.into());
     body.insert("stream".into(), stream.into());
@@ -156,6 +179,25 @@ mod tests {
                 "stream": true, "stream_options": {"include_usage": true}, "max_tokens": 256
             })
         );
+    }
+
+    #[test]
+    fn what_makes_answers_longer_or_more_is_sent_as_it_was_understood() {
+        let asked =
+            json!({"n": 2.0, "best_of": 20, "max_output_tokens": 9999, "max_new_tokens": 9999, "max_tokens": 5});
+        for (kind, input) in
+            [(RequestKind::Chat, Input::Messages(vec![])), (RequestKind::Completion, Input::Text("once".into()))]
+        {
+            let mut request = request(kind, input, asked.clone());
+            request.choices.n = 2;
+            let bytes = upstream_body(CloudBound::new(&request).unwrap(), "m", 5, false).unwrap();
+            let sent: Value = serde_json::from_slice(&bytes).unwrap();
+            assert_eq!((&sent["n"], &sent["max_tokens"]), (&json!(2), &json!(5)), "{sent}");
+            assert!(
+                !["best_of", "max_output_tokens", "max_new_tokens"].iter().any(|name| sent.get(name).is_some()),
+                "{sent}"
+            );
+        }
     }
 
     #[test]
