@@ -88,21 +88,43 @@ for _ in $(seq 300); do
 done
 
 curl -sf "$api/openapi.json" >"$work/openapi.json"
-operations=$(python3 -c '
+# How many operations there are, and how many of them take a body.
+read -r operations bodies < <(python3 -c '
 import json, sys
 paths = json.load(open(sys.argv[1]))["paths"]
 methods = {"get", "post", "put", "delete", "patch"}
-print(sum(1 for path in paths.values() for method in path if method in methods))' "$work/openapi.json")
-# A long run also walks through every boundary of the document: some thousands of cases more.
-phases=fuzzing
-((cases > 1000)) && phases=examples,coverage,fuzzing
+all = [path[method] for path in paths.values() for method in path if method in methods]
+print(len(all), sum("requestBody" in operation for operation in all))' "$work/openapi.json")
+
+# round EXAMPLES SEED PHASES: at most so many examples of each operation.
+round() {
+	(cd "$work" && "$venv/bin/schemathesis" run "$api/openapi.json" \
+		--checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
+		--phases "$3" --max-examples "$1" \
+		--request-timeout 60 --workers 2 --seed "$2" --generation-database none --continue-on-failure \
+		--suppress-health-check all --warnings off) | tee "$work/summary"
+}
+
 echo "schemathesis: $cases cases over $operations operations" >&2
 status=0
-(cd "$work" && "$venv/bin/schemathesis" run "$api/openapi.json" \
-	--checks not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance \
-	--phases "$phases" --max-examples $(((cases + operations - 1) / operations)) \
-	--request-timeout 60 --workers 2 --seed "${SEED:-1}" --generation-database none --continue-on-failure \
-	--suppress-health-check all --warnings off) || status=$?
+seed=${SEED:-1}
+if ((cases <= 1000)); then
+	round $(((cases + operations - 1) / operations)) "$seed" fuzzing || status=$?
+else
+	# A long run also walks through every boundary of the document, once. What has no body is soon exhausted, so that a round
+	# falls short of what it was asked for: rounds follow, each with a seed of its own.
+	phases=examples,coverage,fuzzing
+	sent=0
+	while ((sent < cases)); do
+		round $(((cases - sent + bodies - 1) / bodies)) "$seed" "$phases" || status=$?
+		fresh=$(grep -oE '[0-9]+ generated' "$work/summary" | grep -oE '[0-9]+' || echo 0)
+		((fresh > 0)) || break
+		((sent += fresh, seed += 1))
+		phases=fuzzing
+	done
+	echo "schemathesis: $sent cases were sent" >&2
+	((sent >= cases)) || status=1
+fi
 if ! kill -0 "$gateway" 2>/dev/null; then
 	echo "schemathesis: the gateway has died" >&2
 	status=1

@@ -26,11 +26,13 @@ name: --url ours=http://127.0.0.1:8080/v1 --url llama-server=http://127.0.0.1:90
 
 const EDGE_HELP: &str = "\
 Ordinary requests are measured without and with bad company, in alternation: connections that drip a header, and clients
-that ask for a long stream and read nothing of it. Then many more requests than are admitted are sent at once, and the
-refusals are measured. The gateway should have nothing else to do, and answers should cost nothing:
+that ask for a long stream and read nothing of it. Then many more requests than are admitted are sent, and the refusals
+are measured. The gateway should have nothing else to do, and answers should come at once, so that clients that read
+nothing are soon all that there is; with a provider of its own process that costs nothing:
 
-  spillway serve --demo &
-  spillway bench edge --pid $! --model deepseek-v3.2";
+  spillway sim --listen 127.0.0.1:9100 --tokens 4000 &
+  spillway serve --config FILE &    # [[cloud]]: base_url http://127.0.0.1:9100/v1, simulated, max_concurrency 600
+  spillway bench edge --pid $! --model MODEL";
 
 #[derive(Debug, Args)]
 pub struct BenchArgs {

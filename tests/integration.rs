@@ -23,6 +23,8 @@ mod api;
 mod cascade;
 #[path = "integration/compat.rs"]
 mod compat;
+#[path = "integration/counts.rs"]
+mod counts;
 #[path = "integration/doctor.rs"]
 mod doctor;
 #[path = "integration/edge.rs"]

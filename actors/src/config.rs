@@ -2,38 +2,37 @@
 //! reports every fault at once with its place. Nothing here reads a file or the environment: the caller passes text in.
 
 mod catalogue;
+mod cloud;
 mod edge;
 mod fault;
 mod live;
 mod raw;
 mod resolve;
+mod router;
 mod section;
 mod source;
 mod sources;
+mod supervision;
 #[cfg(test)]
 mod tests;
 
 pub use catalogue::{Capability, Catalogue, CatalogueModel};
+pub use cloud::{CloudConfig, CloudModel, CloudTimeouts, ModelKind, PrefillStyle, Wire};
 pub use edge::{CorsOrigins, EdgeConfig, TlsIdentity};
 pub use fault::{ConfigFaults, Fault, Place, Warning};
 pub use live::{LiveConfig, in_force};
 pub use resolve::load;
+pub use router::{
+    CascadeConfig, ClassifierKind, HedgeConfig, RouterConfig, Rule, RuleTarget, SessionConfig, UnknownModels,
+};
 pub use source::{BadSource, Source, is_loopback};
 pub use sources::{BUILT_IN, DemoCloud, ReadFile, Sources, default_cache_dir};
+pub use supervision::{ActorRestart, EngineRestart, SupervisionConfig};
 
-use crate::classify::Cuts;
-use crate::domain::{
-    BudgetLimits, Complexity, ModelName, NanoUsd, Needs, OverrideValue, Premises, Price, Rope, Sampling, TargetName,
-};
+use crate::domain::{BudgetLimits, ModelName, NanoUsd, Needs, OverrideValue, Premises, Rope, Sampling, TargetName};
 use crate::gguf::KvType;
 use secrecy::{ExposeSecret, SecretString};
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 /// Everything a run of the gateway needs to know.
 #[derive(Debug, Clone)]
@@ -279,214 +278,6 @@ impl Default for LocalDefaults {
     }
 }
 
-/// One `[[cloud]]` entry. Present even without a key: then `keys` is empty and the provider takes no traffic.
-#[derive(Debug, Clone)]
-pub struct CloudConfig {
-    pub name: TargetName,
-    /// Without a trailing slash, e.g. `https://api.holysheep.ai/v1`.
-    pub base_url: String,
-    pub wire: Wire,
-    pub keys: Vec<SecretString>,
-    /// Names of the environment variables looked at, for messages.
-    pub key_sources: Vec<String>,
-    /// CloudActors in the pool, 1 to 64.
-    pub actors: usize,
-    /// Calls at once over the whole pool.
-    pub max_concurrency: usize,
-    pub timeouts: CloudTimeouts,
-    pub models: Vec<CloudModel>,
-    /// Open a connection before the first request needs it.
-    pub warm_up: bool,
-    /// Serve, by explicit name, what the provider's own list names.
-    pub discover_models: bool,
-    /// Answers come from a simulated provider and are labelled so.
-    pub simulated: bool,
-}
-
-impl CloudConfig {
-    pub fn is_usable(&self) -> bool {
-        !self.keys.is_empty()
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-pub struct CloudTimeouts {
-    pub connect: Duration,
-    pub first_byte: Duration,
-    /// `None` = off.
-    pub first_token: Option<Duration>,
-    pub idle: Duration,
-}
-
-impl Default for CloudTimeouts {
-    fn default() -> Self {
-        Self {
-            connect: Duration::from_secs(3),
-            first_byte: Duration::from_secs(10),
-            first_token: Some(Duration::from_secs(10)),
-            idle: Duration::from_secs(20),
-        }
-    }
-}
-
-#[derive(Debug, Clone)]
-pub struct CloudModel {
-    pub name: ModelName,
-    /// The provider's own id.
-    pub upstream: String,
-    pub kind: ModelKind,
-    pub context_tokens: u32,
-    pub prefill: PrefillStyle,
-    pub price: Price,
-    /// Where the price was read and when.
-    pub price_source: String,
-    pub price_as_of: String,
-    /// Expected time to the first token before any measurement.
-    pub typical_latency: Duration,
-}
-
-/// What a cloud model answers with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ModelKind {
-    #[default]
-    Chat,
-    /// Vectors, at `POST /embeddings`.
-    Embedding,
-}
-
-/// The API a provider speaks; `upstream/wire.rs` says what follows from it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Wire {
-    /// `POST /chat/completions`.
-    #[default]
-    OpenAi,
-    /// `POST /messages`.
-    Anthropic,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum PrefillStyle {
-    #[default]
-    None,
-    Assistant,
-    DeepseekPrefix,
-}
-
-/// What becomes of a request that names a model nobody configured.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum UnknownModels {
-    #[default]
-    Refuse,
-    /// It is served as if it had said `auto`.
-    Auto,
-}
-
-#[derive(Debug, Clone)]
-pub struct RouterConfig {
-    pub classifier: ClassifierKind,
-    pub unknown_models: UnknownModels,
-    pub session: SessionConfig,
-    pub hedge: HedgeConfig,
-    pub cascade: CascadeConfig,
-    /// Other names for configured models or `auto`/`local`.
-    pub aliases: BTreeMap<String, String>,
-    rules: [Rule; 4],
-}
-
-impl RouterConfig {
-    pub fn new(classifier: ClassifierKind, aliases: BTreeMap<String, String>, rules: [Rule; 4]) -> Self {
-        let (unknown_models, session, hedge, cascade) = Default::default();
-        Self { classifier, unknown_models, session, hedge, cascade, aliases, rules }
-    }
-
-    pub fn rule(&self, complexity: Complexity) -> &Rule {
-        let [trivial, moderate, complex, premium] = &self.rules;
-        match complexity {
-            Complexity::Trivial => trivial,
-            Complexity::Moderate => moderate,
-            Complexity::Complex => complex,
-            Complexity::Premium => premium,
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum ClassifierKind {
-    /// The published rule.
-    Keywords,
-    /// Trained weights, graded at these cut points.
-    Learned(Cuts),
-}
-
-/// `[router.session]`: what is remembered of conversations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SessionConfig {
-    /// Silence after which a conversation is forgotten.
-    pub ttl: Duration,
-    /// Conversations remembered at once; 0 = none.
-    pub max_sessions: usize,
-    /// How much longer a conversation may wait for the target that holds its cache.
-    pub max_queue_gap: Duration,
-}
-
-impl Default for SessionConfig {
-    fn default() -> Self {
-        Self { ttl: Duration::from_secs(600), max_sessions: 10_000, max_queue_gap: Duration::from_millis(500) }
-    }
-}
-
-/// `[router.hedge]`: a second attempt in the cloud beside a local one whose first token is late.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct HedgeConfig {
-    pub enabled: bool,
-    /// How late.
-    pub after: Duration,
-    /// What all of them together may cost.
-    pub max_per_hour: NanoUsd,
-}
-
-impl Default for HedgeConfig {
-    fn default() -> Self {
-        Self { enabled: false, after: Duration::from_millis(500), max_per_hour: NanoUsd::new(100_000_000) }
-    }
-}
-
-/// `[router.cascade]`: a poor local answer that nobody has seen goes one tier up.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct CascadeConfig {
-    pub enabled: bool,
-    /// A local answer whose tokens' mean log-probability is lower is poor; `None` = not looked at.
-    pub min_mean_logprob: Option<f32>,
-    /// Tokens of a stream that wait until its beginning has been judged.
-    pub hold_back_tokens: u32,
-}
-
-impl Default for CascadeConfig {
-    fn default() -> Self {
-        Self { enabled: false, min_mean_logprob: None, hold_back_tokens: 24 }
-    }
-}
-
-/// One `[router.rules.*]` table. Names are resolved: every one is a local target, `local` (any of them) or a cloud model.
-#[derive(Debug, Clone)]
-pub struct Rule {
-    pub prefer: Vec<RuleTarget>,
-    pub fallback: Vec<RuleTarget>,
-    pub max_latency: Duration,
-    /// Whether the operator set `max_latency_ms`; if not, a local target on the CPU uses `max_latency_cpu`.
-    pub max_latency_is_default: bool,
-    pub max_latency_cpu: Duration,
-    /// Load of a local target from which a cloud one is better; 1 = all its places taken.
-    pub spill_load: f64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RuleTarget {
-    AnyLocal,
-    Local(TargetName),
-    Model(ModelName),
-}
-
 #[derive(Debug, Clone)]
 pub struct LedgerConfig {
     pub place: LedgerPlace,
@@ -572,66 +363,5 @@ pub struct StrainLimits {
 impl Default for StrainLimits {
     fn default() -> Self {
         Self { heat_enter: 88, heat_leave: 83, memory_enter: 97, memory_leave: 93 }
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct SupervisionConfig {
-    pub gpu: EngineRestart,
-    pub actors: ActorRestart,
-}
-
-/// `[supervision.gpu]`: deaths of engine children.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct EngineRestart {
-    pub backoff_min: Duration,
-    pub backoff_max: Duration,
-    /// Healthy time after which the backoff starts over.
-    pub reset_after: Duration,
-    /// Deaths before the first passed canary, inside `failed_starts_window`, that quarantine.
-    pub max_failed_starts: u32,
-    pub failed_starts_window: Duration,
-    /// Deaths of any kind inside `deaths_window` that quarantine.
-    pub max_deaths: u32,
-    pub deaths_window: Duration,
-    /// First probe of a quarantined GPU, doubling to `probe_max`.
-    pub probe_min: Duration,
-    pub probe_max: Duration,
-}
-
-impl Default for EngineRestart {
-    fn default() -> Self {
-        Self {
-            backoff_min: Duration::from_millis(500),
-            backoff_max: Duration::from_secs(10),
-            reset_after: Duration::from_secs(300),
-            max_failed_starts: 5,
-            failed_starts_window: Duration::from_secs(60),
-            max_deaths: 20,
-            deaths_window: Duration::from_secs(600),
-            probe_min: Duration::from_secs(15),
-            probe_max: Duration::from_secs(300),
-        }
-    }
-}
-
-/// `[supervision.actors]`: deaths of actors, each child counted by its supervisor.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct ActorRestart {
-    /// More deaths than this inside `window` spend the supervisor's budget.
-    pub max_deaths: u32,
-    pub window: Duration,
-    pub backoff_min: Duration,
-    pub backoff_max: Duration,
-}
-
-impl Default for ActorRestart {
-    fn default() -> Self {
-        Self {
-            max_deaths: 5,
-            window: Duration::from_secs(10),
-            backoff_min: Duration::from_millis(50),
-            backoff_max: Duration::from_secs(1),
-        }
     }
 }

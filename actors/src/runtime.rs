@@ -1,28 +1,24 @@
 //! The running gateway without its HTTP edge: what lives outside actors, the tree of actors, chaos, and shutdown.
 
 mod kill;
+mod tree;
 
 pub use kill::{ChaosError, KillWay};
 
 use crate::{
     chaos::Fault,
-    cloud::{CloudActor, CloudMsg, Provider, RetryBudget},
+    cloud::{CloudMsg, Provider, RetryBudget},
     config::{Config, LiveConfig, LocalConfig, in_force},
     domain::GatewayError,
     flight::{HedgeBudget, Services},
-    gpu::{EngineKind, EngineSlot, GpuModelActor, GpuMsg, poison::Poison, process::Spawner, server::Server},
-    health::{HealthActor, HealthMsg, NvmlProbe, Scores, Vitals},
+    gpu::{EngineSlot, GpuMsg, poison::Poison, process::Spawner, server::Server},
+    health::{HealthMsg, NvmlProbe, Scores, Vitals},
     jobs::JobTable,
     keys::{Keys, KeysError},
-    ledger::{Ledger, LedgerActor, LedgerMsg, OpenError, unix_now},
+    ledger::{Ledger, LedgerMsg, OpenError, unix_now},
     observe,
-    route::{ClassifierActor, ClassifierMsg, Fleet, RouterActor, RouterMsg, actor::queued, session::Sessions},
-    supervise::{
-        Address, Supervisor, SupervisorMsg, Tree,
-        children::ChildSpec,
-        supervisor::{child, leaf},
-        tree::ActorState,
-    },
+    route::{ClassifierMsg, Fleet, RouterMsg, actor::queued, session::Sessions},
+    supervise::{Address, SupervisorMsg, Tree, tree::ActorState},
     task::{self, Owned},
 };
 use kill::EngineOrder;
@@ -30,6 +26,7 @@ use ractor::{Actor, ActorCell, ActorRef, Message, SpawnErr};
 use std::{collections::HashMap, io, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
+use tree::Parts;
 
 /// How long an engine may take to stop in good order before it is killed.
 const ENGINE_STOP: Duration = Duration::from_secs(2);
@@ -296,241 +293,5 @@ fn handle<M: Message>(address: &Address<M>, make: fn(Fault) -> M) -> Option<Hand
     Some(Handle { cell, fault: Box::new(move |fault| drop(actor.cast(make(fault)))) })
 }
 
-/// What the tree is built from.
-struct Parts<'a> {
-    services: &'a Services,
-    live: &'a LiveConfig,
-    directory: &'a Directory,
-    tree: &'a Tree,
-    vitals: &'a Vitals,
-    spawner: Spawner,
-    probe: NvmlProbe,
-    engine: Result<PathBuf, String>,
-    /// Local targets that are servers, by name.
-    servers: HashMap<String, Arc<Server>>,
-}
-
-impl Parts<'_> {
-    fn supervisor(&self, name: &str, children: Vec<ChildSpec>) -> Supervisor {
-        Supervisor {
-            name: name.to_owned(),
-            tree: self.tree.clone(),
-            limits: self.services.config.supervision.actors,
-            children: children.into(),
-        }
-    }
-
-    /// Root's children, in start order: the ledger is first up and last down.
-    fn children(&self) -> Vec<ChildSpec> {
-        let (services, directory) = (self.services, self.directory);
-        let config = &services.config;
-        let ledger = LedgerActor { ledger: services.ledger.clone() };
-        let health = HealthActor {
-            config: config.health.clone(),
-            probe: self.probe.clone(),
-            vitals: self.vitals.clone(),
-            scores: services.scores.clone(),
-            slots: Arc::clone(&services.fleet.slots),
-            providers: Arc::clone(&services.fleet.providers),
-        };
-        let classifier = ClassifierActor { router: directory.router.clone() };
-        let router = RouterActor {
-            fleet: services.fleet.clone(),
-            ledger: services.ledger.clone(),
-            gpus: Arc::clone(&directory.gpus),
-        };
-        vec![
-            leaf(names::LEDGER, ledger, &directory.ledger),
-            self.cloud_supervisor(),
-            self.gpu_supervisor(),
-            leaf(names::HEALTH, health, &directory.health),
-            leaf(names::CLASSIFIER, classifier, &directory.classifier),
-            leaf(names::ROUTER, router, &directory.router),
-        ]
-    }
-
-    fn cloud_supervisor(&self) -> ChildSpec {
-        let mut members = Vec::new();
-        for provider in self.services.fleet.providers.iter().filter(|provider| provider.config().is_usable()) {
-            for (at, seat) in provider.seats().iter().enumerate() {
-                let (provider, seat, live) = (Arc::clone(provider), Arc::clone(seat), self.live.clone());
-                let actor = CloudActor { provider, seat, live };
-                let address = actor.seat.address.clone();
-                members.push(leaf(format!("cloud/{}/{at}", actor.provider.config().name), actor, &address));
-            }
-        }
-        self.middle(names::CLOUD_SUPERVISOR, members, &self.directory.cloud_supervisor)
-    }
-
-    fn gpu_supervisor(&self) -> ChildSpec {
-        let slots = self.services.fleet.slots.iter().zip(self.directory.gpus.iter());
-        let members = slots.map(|(slot, address)| {
-            let program = slot.config().engine_path.clone().map_or_else(|| self.engine.clone(), Ok);
-            let child = || EngineKind::Child {
-                spawner: self.spawner.clone(),
-                program,
-                chaos_enabled: self.services.config.chaos_enabled,
-            };
-            let server = self.servers.get(slot.name());
-            let actor = GpuModelActor {
-                slot: Arc::clone(slot),
-                engine: server.map_or_else(child, |server| EngineKind::Server(Arc::clone(server))),
-                canary_interval: self.services.config.health.canary_interval,
-            };
-            leaf(format!("gpu/{}", slot.name()), actor, address)
-        });
-        self.middle(names::GPU_SUPERVISOR, members.collect(), &self.directory.gpu_supervisor)
-    }
-
-    /// A supervisor below Root: its death clears its children's addresses, because they die with it.
-    fn middle(&self, name: &str, members: Vec<ChildSpec>, address: &Address<SupervisorMsg>) -> ChildSpec {
-        let supervisor = self.supervisor(name, members);
-        let below = Arc::clone(&supervisor.children);
-        let tree = self.tree.clone();
-        let clear = move || {
-            for member in below.iter() {
-                (member.on_death)();
-                tree.ended(&member.name, "its supervisor died", ActorState::Restarting);
-                observe::actor_died(&member.name, "its supervisor died");
-            }
-        };
-        child(name, supervisor, address, Arc::new(clear))
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{self, DemoCloud, Sources};
-
-    async fn started() -> Runtime {
-        let demo = Some(DemoCloud { base_url: "http://127.0.0.1:9/v1".into() });
-        let sources = Sources { demo, ..Sources::default() };
-        let (config, _) = config::load(&sources, &|_| Err(io::ErrorKind::NotFound.into())).unwrap();
-        Runtime::start(Arc::new(config), Err("no engine in this test".into())).await.unwrap()
-    }
-
-    async fn until(mut holds: impl FnMut() -> bool) {
-        let poll = async {
-            while !holds() {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(10), poll).await.expect("in time");
-    }
-
-    /// The names of the drawn tree, with members replaced by their pattern.
-    fn pattern(line: &str) -> String {
-        let name = line.trim_start();
-        let indent = &line[..line.len() - name.len()];
-        let name = match name.split('/').next() {
-            Some("cloud") => "cloud/<provider>/<n>",
-            Some("gpu") => "gpu/<name>",
-            _ => name,
-        };
-        format!("{indent}{name}")
-    }
-
-    #[tokio::test]
-    async fn the_tree_in_the_documentation_is_the_tree_that_runs() {
-        let runtime = started().await;
-        let mut running: Vec<String> = runtime.tree.drawing().lines().map(pattern).collect();
-        running.dedup();
-        let documented: Vec<String> = include_str!("lib.rs")
-            .lines()
-            .skip_while(|line| *line != "//! ```text")
-            .skip(1)
-            .take_while(|line| *line != "//! ```")
-            .map(|line| line.trim_start_matches("//! ").to_owned())
-            .collect();
-        assert_eq!(running, documented);
-        runtime.stop().await;
-    }
-
-    #[tokio::test]
-    async fn every_way_to_die_is_followed_by_a_restart_and_the_cause_is_told() {
-        let runtime = started().await;
-        let ways = [
-            (KillWay::Kill, "killed"),
-            (KillWay::Panic, "chaos panic"),
-            (KillWay::Error, "chaos error"),
-            (KillWay::Stop, "chaos stop"),
-        ];
-        let actors = [
-            "router",
-            "classifier",
-            "health",
-            "ledger",
-            "gpu/local",
-            "cloud/simulated/0",
-            "gpu-supervisor",
-            "cloud-supervisor",
-        ];
-        for actor in actors {
-            let record = || runtime.tree.snapshot().into_iter().find(|record| record.name == actor).unwrap();
-            for (count, (way, cause)) in (1..).zip(ways) {
-                runtime.kill(actor, way).unwrap();
-                until(|| record().restarts == count && record().state == ActorState::Running).await;
-                let told = record().last_exit_cause.unwrap();
-                assert!(told.contains(cause), "{actor} {way}: {told}");
-                until(|| runtime.find(actor).unwrap().is_some()).await;
-            }
-        }
-        runtime.stop().await;
-    }
-
-    #[tokio::test]
-    async fn an_actor_that_dies_too_often_takes_its_supervisor_along_and_at_last_root() {
-        let runtime = started().await;
-        for _ in 0..6 {
-            until(|| runtime.find("health").unwrap().is_some()).await;
-            runtime.kill("health", KillWay::Kill).unwrap();
-            until(|| runtime.find("health").unwrap().is_none()).await;
-        }
-        tokio::time::timeout(Duration::from_secs(10), runtime.root_ended()).await.expect("root dies loudly");
-    }
-
-    #[tokio::test]
-    async fn chaos_orders_that_make_no_sense_are_refused() {
-        let runtime = started().await;
-        assert!(matches!(runtime.kill("gpu/none", KillWay::Kill), Err(ChaosError::UnknownActor(_))));
-        assert!(matches!(runtime.kill("router", KillWay::Sigkill), Err(ChaosError::NoEngine(_))));
-        assert!(matches!("nuke".parse::<KillWay>(), Err(ChaosError::UnknownWay(_))));
-        runtime.stop().await;
-    }
-
-    /// How long the successor of each CloudActor took, in order of length. Every seat dies once, so every restart is a
-    /// first one.
-    async fn replacements(rounds: usize) -> Vec<Duration> {
-        let mut took = Vec::new();
-        for how in [KillWay::Kill, KillWay::Panic, KillWay::Error, KillWay::Stop].into_iter().cycle().take(rounds) {
-            let runtime = started().await;
-            for (at, seat) in runtime.services.fleet.providers[0].seats().iter().enumerate() {
-                let old = seat.address.wait(Instant::now() + Duration::from_secs(10)).await.unwrap().get_id();
-                let died = Instant::now();
-                runtime.kill(&format!("cloud/simulated/{at}"), how).unwrap();
-                until(|| seat.address.get().is_some_and(|actor| actor.get_id() != old)).await;
-                took.push(died.elapsed());
-            }
-            runtime.stop().await;
-        }
-        took.sort();
-        took
-    }
-
-    /// Time stands still here as long as anybody has something to do: the successor waits for nothing but the processor.
-    #[tokio::test(start_paused = true)]
-    async fn no_timer_stands_between_a_cloud_actors_first_death_and_its_successor() {
-        let took = replacements(4).await;
-        assert_eq!(took, vec![Duration::ZERO; took.len()]);
-    }
-
-    /// The promise is p99 < 50 ms on a machine that has a processor to spare.
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    #[ignore = "a measurement: it needs the machine for itself"]
-    async fn a_cloud_actor_is_replaced_within_50_ms() {
-        let took = replacements(24).await;
-        let (p50, p99) = (took[took.len() / 2], took[took.len() * 99 / 100 - 1]);
-        assert!(p99 < Duration::from_millis(50), "p50 {p50:?}, p99 {p99:?}: {took:?}");
-    }
-}
+mod tests;

@@ -15,12 +15,13 @@ use spillway_actors::{
     constrain::schema_grammar,
     domain::{ChatRequest, CloudBound, GatewayError, GenerationEvent},
     gpu::frame::{self, FromEngine, ToEngine},
+    ledger::journal::{self, Entry, Folder, FolderError, Position, replay},
     tools::{Dialect, Piece, Reader},
 };
 use std::{
     collections::VecDeque,
-    io,
-    path::PathBuf,
+    fs, io,
+    path::{Path, PathBuf},
     sync::OnceLock,
     time::{Duration, SystemTime},
 };
@@ -39,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     ("messages", messages),
     ("gguf", gguf),
     ("frames", frames),
+    ("journal", journal),
     ("config", configuration),
     ("retry_after", waits),
     ("refusal", refusal),
@@ -241,6 +243,64 @@ pub fn frames(bytes: &[u8]) {
     if let Ok(value) = frame::decode::<ToEngine>(bytes) {
         again(&value);
     }
+}
+
+/// A whole segment of the ledger's journal, and the number it was begun with.
+const SEGMENT: &[u8] = include_bytes!("../seeds/journal/whole");
+const SEGMENT_NUMBER: u64 = 1;
+
+/// A folder of this thread's own.
+fn journal_folder() -> PathBuf {
+    let thread = format!("{:?}", std::thread::current().id()).replace(|c: char| !c.is_ascii_digit(), "");
+    std::env::temp_dir().join(format!("spillway-journal-{}-{thread}", std::process::id()))
+}
+
+/// What a start reads of these segments, numbered from [`SEGMENT_NUMBER`] on; what is filled into the database is part
+/// of it. `None` = written by another version.
+fn replayed(path: &Path, segments: &[&[u8]]) -> Option<Vec<Entry>> {
+    let _ = fs::remove_dir_all(path);
+    let folder = Folder::hold(path).expect("a folder of our own");
+    let mut position = Position::default();
+    for (number, bytes) in (SEGMENT_NUMBER..).zip(segments) {
+        fs::write(path.join(format!("{number:012}.journal")), bytes).expect("room for a segment");
+        position = Position { segment: number, bytes: bytes.len() as u64 };
+    }
+    let mut heard = Vec::new();
+    let summary = match replay(&folder, |entry| heard.push(entry.clone())) {
+        Ok(summary) => summary,
+        Err(FolderError::OtherVersion { .. }) => return None,
+        Err(error) => panic!("the folder can be read: {error}"),
+    };
+    assert!(heard.iter().all(|entry| entry.seq < summary.next_seq));
+    assert!(summary.next_segment > position.segment);
+    // A run that follows begins a new segment: everything before it is read as complete.
+    let mut reader = journal::Reader::new(path.to_owned(), SEGMENT_NUMBER, 0);
+    loop {
+        reader.read(Position { segment: position.segment + 1, bytes: 0 }).expect("the folder can be read");
+        let entries = reader.entries(usize::MAX);
+        if entries.is_empty() {
+            break;
+        }
+        assert!(entries.iter().all(|entry| heard.contains(entry)), "the database gets what a start has seen");
+        let count = entries.len();
+        reader.take(count);
+    }
+    Some(heard)
+}
+
+/// Segments of the journal, torn, changed or invented: they are read, and take no whole record with them.
+pub fn journal(bytes: &[u8]) {
+    let path = journal_folder();
+    let whole = replayed(&path, &[SEGMENT]).expect("our own version");
+    assert!(!whole.is_empty());
+    replayed(&path, &[bytes]);
+    // Behind a segment's last record stands what was being written when the machine stopped.
+    let torn = replayed(&path, &[&[SEGMENT, bytes].concat()]).expect("our own version");
+    assert!(torn.starts_with(&whole), "what is behind a record takes it away");
+    if let Some(beside) = replayed(&path, &[SEGMENT, bytes]) {
+        assert!(beside.starts_with(&whole), "a bad segment takes a good one away");
+    }
+    let _ = fs::remove_dir_all(&path);
 }
 
 /// Compared as bytes, because a NaN equals nothing.

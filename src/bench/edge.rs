@@ -12,17 +12,12 @@ use company::Company;
 use serde::Serialize;
 use std::{
     fs,
+    future::Future,
     io::{self, Write},
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 use tokio::{task::JoinSet, time::Instant};
-
-/// How long bad company may take to fill every buffer.
-const SETTLED: Duration = Duration::from_secs(3);
 
 #[derive(Debug, clap::Args)]
 pub struct EdgeArgs {
@@ -43,13 +38,15 @@ pub struct EdgeArgs {
     /// Tokens that each of those asks for: enough to fill what buffers there are.
     #[arg(long, default_value_t = 4000)]
     stalled_tokens: u32,
-    /// Ordinary requests of each half of a round.
-    #[arg(long, default_value_t = 400, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    /// Ordinary requests of each part of a round. With company the parts should end before the gateway cuts those that do
+    /// not read, 20 s after they came: they come back, and that is another arrival.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     requests: u32,
-    /// Ordinary clients at once.
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=512))]
-    clients: u32,
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    /// Ordinary requests a second: few, and sent whether or not those before were answered, so that waiting shows and the
+    /// measurement itself is no load.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: u32,
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
     /// Requests of the overload, each for a long stream that nobody reads: ten times what is admitted, over the time they hold a place.
     #[arg(long, default_value_t = 5120)]
@@ -65,21 +62,24 @@ pub struct EdgeArgs {
     json: bool,
 }
 
-/// Ordinary requests in one half of a round.
+/// Ordinary requests in one part of a round.
 #[derive(Debug, Clone, Default, Serialize)]
-struct Half {
+struct Part {
     failures: usize,
+    /// The first one's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
     took_ms: Percentiles,
     memory_mib: f64,
 }
 
 #[derive(Debug, Serialize)]
 struct Report {
-    alone: Half,
+    alone: Part,
     /// While bad company arrives and fills what buffers there are.
-    arriving: Half,
+    arriving: Part,
     /// Once it only waits.
-    in_company: Half,
+    in_company: Part,
     /// Of the 99th percentile, in percent of `alone`.
     p99_grows_by_percent: f64,
     memory_grows_by_mib: f64,
@@ -101,18 +101,18 @@ struct Overload {
 /// # Errors
 /// The gateway cannot be reached.
 pub async fn run(args: EdgeArgs) -> Result<(), BenchError> {
-    let args = Arc::new(args);
     let client = BenchClient::new(&format!("http://{}/v1", args.address), &args.key)?;
     client.models().await?;
     let (mut alone, mut arriving, mut in_company) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=args.rounds {
         progress(&format!("round {round} of {}: alone", args.rounds));
-        alone.push(half(&args, &client).await);
+        alone.push(part(&args, &client).await);
         progress(&format!("round {round} of {}: beside {} + {}", args.rounds, args.slowloris, args.stalled));
-        let company = Company::gather(&args.address, args.slowloris, &stalled(&args), args.stalled).await;
-        arriving.push(half(&args, &client).await);
-        tokio::time::sleep(SETTLED).await;
-        in_company.push(half(&args, &client).await);
+        let request = stalled(&args);
+        let gathering = Company::gather(&args.address, args.slowloris, &request, args.stalled);
+        let (company, part_of_arrival) = tokio::join!(gathering, part(&args, &client));
+        arriving.push(part_of_arrival);
+        in_company.push(part(&args, &client).await);
         company.leave().await;
     }
     let overload = if args.overload > 0 { Some(overload(&args).await) } else { None };
@@ -139,42 +139,51 @@ fn stalled(args: &EdgeArgs) -> String {
     company::post(&args.key, &body)
 }
 
-/// Closed loop: each client asks again when it has its answer.
-async fn half(args: &Arc<EdgeArgs>, client: &BenchClient) -> Half {
-    let asked = Arc::new(AtomicU32::new(0));
-    let mut clients = JoinSet::new();
-    for _ in 0..args.clients {
-        let (args, client, asked) = (Arc::clone(args), client.clone(), Arc::clone(&asked));
-        clients.spawn(async move {
-            let mut samples = Vec::new();
-            while asked.fetch_add(1, Ordering::Relaxed) < args.requests {
-                let question = Question { system: None, user: "Say hello".to_owned(), max_tokens: 8 };
-                samples.push(client.ask(&args.model, &question).await);
-            }
-            samples
-        });
-    }
-    let samples: Vec<_> = clients.join_all().await.into_iter().flatten().collect();
-    Half {
+/// An open loop, each request on time.
+async fn part(args: &EdgeArgs, client: &BenchClient) -> Part {
+    let question = Question { system: None, user: "Say hello".to_owned(), max_tokens: 8 };
+    let samples = paced(args.requests, Duration::from_secs(1) / args.rate, |_| {
+        let (client, model, question) = (client.clone(), args.model.clone(), question.clone());
+        async move { client.ask(&model, &question).await }
+    });
+    let samples = samples.await;
+    Part {
         failures: samples.iter().filter(|sample| sample.failure.is_some()).count(),
+        failure: samples.iter().find_map(|sample| sample.failure.clone()),
         took_ms: Percentiles::of(samples.iter().filter(|s| s.failure.is_none()).map(|sample| sample.took)),
         memory_mib: args.pid.and_then(resident_mib).unwrap_or_default(),
     }
 }
 
+/// `count` of them, begun `apart`, whether or not those before have ended.
+async fn paced<F, T>(count: u32, apart: Duration, each: impl Fn(u32) -> F) -> Vec<T>
+where
+    F: Future<Output = T> + Send + 'static,
+    T: Send + 'static,
+{
+    let began = Instant::now();
+    let mut running = JoinSet::new();
+    for number in 0..count {
+        tokio::time::sleep_until(began + apart * number).await;
+        running.spawn(each(number));
+    }
+    running.join_all().await
+}
+
 /// The medians over rounds.
-fn middle(halves: &[Half]) -> Half {
-    let of = |value: fn(&Half) -> f64| median(halves.iter().map(value).collect());
-    Half {
-        failures: halves.iter().map(|half| half.failures).sum(),
+fn middle(parts: &[Part]) -> Part {
+    let of = |value: fn(&Part) -> f64| median(parts.iter().map(value).collect());
+    Part {
+        failures: parts.iter().map(|part| part.failures).sum(),
+        failure: parts.iter().find_map(|part| part.failure.clone()),
         took_ms: Percentiles {
-            samples: halves.iter().map(|half| half.took_ms.samples).sum(),
-            p50: of(|half| half.took_ms.p50),
-            p95: of(|half| half.took_ms.p95),
-            p99: of(|half| half.took_ms.p99),
-            max: of(|half| half.took_ms.max),
+            samples: parts.iter().map(|part| part.took_ms.samples).sum(),
+            p50: of(|part| part.took_ms.p50),
+            p95: of(|part| part.took_ms.p95),
+            p99: of(|part| part.took_ms.p99),
+            max: of(|part| part.took_ms.max),
         },
-        memory_mib: of(|half| half.memory_mib),
+        memory_mib: of(|part| part.memory_mib),
     }
 }
 
@@ -183,14 +192,11 @@ async fn overload(args: &EdgeArgs) -> Overload {
     progress(&format!("overload: {} requests in {} s", args.overload, args.overload_seconds));
     let request: Arc<str> = stalled(args).into();
     let apart = Duration::from_secs(args.overload_seconds) / args.overload.max(1);
-    let began = Instant::now();
-    let mut asking = JoinSet::new();
-    for number in 0..args.overload {
-        tokio::time::sleep_until(began + apart * number).await;
+    let answers = paced(args.overload, apart, |_| {
         let (address, request) = (args.address.clone(), Arc::clone(&request));
-        asking.spawn(async move { company::ask(&address, &request).await });
-    }
-    let answers = asking.join_all().await;
+        async move { company::ask(&address, &request).await }
+    });
+    let answers = answers.await;
     let refusals = || answers.iter().flatten().filter(|(answer, _)| answer.status == 429);
     let answered = answers.iter().flatten().filter(|(answer, _)| answer.status == 200).count();
     Overload {
@@ -213,15 +219,15 @@ fn resident_mib(pid: u32) -> Option<f64> {
 
 impl Report {
     fn table(&self) -> String {
-        let row = |name: &str, half: &Half| {
-            let p = half.took_ms;
+        let row = |name: &str, part: &Part| {
+            let p = part.took_ms;
             vec![
                 name.to_owned(),
                 p.samples.to_string(),
-                half.failures.to_string(),
+                part.failures.to_string(),
                 format!("{:.1}", p.p50),
                 format!("{:.1}", p.p99),
-                format!("{:.1}", half.memory_mib),
+                format!("{:.1}", part.memory_mib),
             ]
         };
         let head = ["", "answers", "failures", "p50 ms", "p99 ms", "MiB"].map(str::to_owned).to_vec();
@@ -233,6 +239,9 @@ impl Report {
         ];
         let mut text = columns(&rows);
         text += &format!("\np99 {:+.1} %, memory {:+.1} MiB\n", self.p99_grows_by_percent, self.memory_grows_by_mib);
+        for part in [&self.alone, &self.arriving, &self.in_company] {
+            text += &part.failure.iter().map(|why| format!("a request failed: {why}\n")).collect::<String>();
+        }
         if let Some(overload) = &self.overload {
             text += &format!(
                 "overload: {} sent, {} answered, {} refused in p50 {:.1} ms, p99 {:.1} ms ({} without Retry-After), {} failed",

@@ -13,7 +13,7 @@ use serde_json::json;
 use spillway_actors::{
     cloud::{Answer, Continuation, EventStream, Provider, ProviderClient},
     config::{CloudConfig, CloudModel, Config, ModelKind, PrefillStyle, Wire},
-    domain::{ChatRequest, CloudBound, GatewayError, GenerationEvent, NanoUsd, RequestId},
+    domain::{ChatRequest, CloudBound, GatewayError, GenerationEvent, Input, NanoUsd, RequestId, RequestKind},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -73,6 +73,14 @@ fn question(config: &Config) -> Result<ChatRequest, GatewayError> {
     parse::chat(RequestId::random(), body.to_string().as_bytes(), &HeaderMap::new(), config)
 }
 
+/// The same question where only texts are taken.
+fn text_of(question: &ChatRequest) -> ChatRequest {
+    let mut text = question.clone();
+    text.body.shift_remove("messages");
+    text.body.insert("prompt".to_owned(), prefill::PROMPT.into());
+    ChatRequest { kind: RequestKind::Completion, input: Input::Text(prefill::PROMPT.to_owned()), ..text }
+}
+
 async fn ask_provider(
     cloud: &CloudConfig,
     key: &SecretString,
@@ -80,9 +88,12 @@ async fn ask_provider(
 ) -> Result<Vec<ModelReport>, GatewayError> {
     let provider = Provider::new(Arc::new(cloud.clone()))?;
     let list = provider.client().models(key).await;
+    let text = text_of(request);
     let mut reports = Vec::with_capacity(cloud.models.len());
     for model in &cloud.models {
-        let asked = Asked { client: provider.client(), wire: cloud.wire, key, model, request };
+        let wire = model.wire(cloud.wire);
+        let request = if wire == Wire::Text { &text } else { request };
+        let asked = Asked { client: &provider.client().clone().speaking(wire), wire, key, model, request };
         let mut report = asked.report(cloud).await;
         match &list {
             Ok(ids) => report.listed = Some(ids.contains(&model.upstream)),
@@ -140,6 +151,9 @@ impl Asked<'_> {
     }
 
     async fn try_prefill(&self, answer: &str, report: &mut ModelReport) {
+        if self.wire == Wire::Text {
+            return self.judge_configured(report, &[]);
+        }
         let Some((given, due)) = prefill::halves(answer) else {
             report.notes.push("its answer was too short to try a prefix".to_owned());
             return self.judge_configured(report, &[]);
@@ -147,6 +161,7 @@ impl Asked<'_> {
         let styles: &[PrefillStyle] = match self.wire {
             Wire::OpenAi => &[PrefillStyle::Assistant, PrefillStyle::DeepseekPrefix],
             Wire::Anthropic => &[PrefillStyle::Assistant],
+            Wire::Text => &[],
         };
         let mut found = Vec::new();
         for style in styles {

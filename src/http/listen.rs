@@ -1,6 +1,7 @@
 //! The accept loop of both listeners. Bounds what a peer may cost before it is a request and while it is answered:
 //! connections, time and bytes for a header, time without reading, memory of what it has not read. Speaks TLS if told to.
 
+mod head;
 mod places;
 mod watched;
 
@@ -98,7 +99,8 @@ pub async fn serve(
             continue;
         };
         set_up(&socket);
-        let connection = connection(socket, router.clone(), graceful.watcher(), door);
+        let guest = Guest { router: router.clone(), watcher: graceful.watcher(), limits: door.limits };
+        let connection = guest.welcome(socket, door.tls, shutdown.clone());
         let (cut, held) = (cut.clone(), (place, taken));
         task::detached(async move {
             tokio::select! {
@@ -158,45 +160,72 @@ fn set_up(socket: &TcpStream) {
     }
 }
 
-async fn connection(socket: TcpStream, router: Router, watcher: Watcher, door: Door) {
-    let limits = door.limits;
-    let Some(tls) = door.tls else { return converse(socket, router, watcher, limits).await };
-    match tokio::time::timeout(limits.header, TlsAcceptor::from(tls).accept(socket)).await {
-        Ok(Ok(stream)) => converse(stream, router, watcher, limits).await,
-        Ok(Err(error)) => {
-            observe::connection_cut("tls");
-            tracing::debug!(%error, "a TLS handshake failed");
-        }
-        Err(_) => observe::connection_cut("tls"),
-    }
+/// A connection that was let in.
+struct Guest {
+    router: Router,
+    watcher: Watcher,
+    limits: Limits,
 }
 
-/// One request after the other.
-async fn converse<S>(stream: S, router: Router, watcher: Watcher, limits: Limits)
-where
-    S: AsyncRead + AsyncWrite + Connection + Unpin + Send + 'static,
-{
-    let exchange = Exchange::default();
-    let answering = exchange.clone();
-    let router = TowerToHyperService::new(router);
-    let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-        let answering = answering.begin();
-        let answered = router.call(request);
-        async move { answered.await.map(|response| response.map(|body| Answer::<Body>::new(body, answering))) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        // Watched tells a header that is late from a connection that is idle.
-        .header_read_timeout(None)
-        .max_headers(limits.headers)
-        .max_header_size(limits.header_bytes)
-        .max_buf_size(limits.header_bytes.max(BUFFER))
-        .serve_connection(TokioIo::new(Watched::new(stream, exchange, limits)), service);
-    if let Err(error) = watcher.watch(connection).await {
-        if let Some(cause) = watched::cause(&error) {
-            observe::connection_cut(cause);
+impl Guest {
+    async fn welcome(self, socket: TcpStream, tls: Option<Arc<rustls::ServerConfig>>, shutdown: CancellationToken) {
+        let Some(tls) = tls else { return self.listen(socket, shutdown).await };
+        match tokio::time::timeout(self.limits.header, TlsAcceptor::from(tls).accept(socket)).await {
+            // Boxed, as everything that most connections do not need, or not yet: their memory is what an attack costs.
+            Ok(Ok(stream)) => Box::pin(self.listen(stream, shutdown)).await,
+            Ok(Err(error)) => {
+                observe::connection_cut("tls");
+                tracing::debug!(%error, "a TLS handshake failed");
+            }
+            Err(_) => observe::connection_cut("tls"),
         }
-        tracing::debug!(%error, "a connection ended early");
+    }
+
+    /// Until the first request begins, or nobody wants it any more.
+    async fn listen<S>(self, stream: S, shutdown: CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Connection + Unpin + Send + 'static,
+    {
+        let reading = tokio::time::timeout(self.limits.header, head::read(stream, self.limits.header_bytes));
+        let read = tokio::select! {
+            read = reading => read,
+            () = shutdown.cancelled() => return,
+        };
+        match read {
+            Ok(Ok(stream)) => Box::pin(self.converse(stream)).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a connection ended early"),
+            Err(_) => observe::connection_cut("header"),
+        }
+    }
+
+    /// One request after the other.
+    async fn converse<S>(self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Connection + Unpin + Send + 'static,
+    {
+        let Self { router, watcher, limits } = self;
+        let exchange = Exchange::default();
+        let answering = exchange.clone();
+        let router = TowerToHyperService::new(router);
+        let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+            let answering = answering.begin();
+            let answered = router.call(request);
+            async move { answered.await.map(|response| response.map(|body| Answer::<Body>::new(body, answering))) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            // Watched tells a header that is late from a connection that is idle.
+            .header_read_timeout(None)
+            .max_headers(limits.headers)
+            .max_header_size(limits.header_bytes)
+            .max_buf_size(limits.header_bytes.max(BUFFER))
+            .serve_connection(TokioIo::new(Watched::new(stream, exchange, limits)), service);
+        if let Err(error) = watcher.watch(connection).await {
+            if let Some(cause) = watched::cause(&error) {
+                observe::connection_cut(cause);
+            }
+            tracing::debug!(%error, "a connection ended early");
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use http::HeaderMap;
 use serde_json::{Map, Value};
 use spillway_actors::{
     config::Config,
-    domain::{ChatRequest, GatewayError, Input, Needs, RequestId, RequestKind},
+    domain::{ChatRequest, GatewayError, Input, Needs, RequestId, RequestKind, Unmet},
 };
 
 /// A body of `POST /v1/chat/completions`.
@@ -71,9 +71,14 @@ fn request(
 ) -> Result<ChatRequest, GatewayError> {
     let fields = Fields(&body);
     let model = model::choice(fields, config)?;
-    let output = output::output(fields, kind)?;
+    let mut output = output::output(fields, kind)?;
     wishes::needs(fields, kind, &output, &mut needs)?;
     let choices = choices::choices(fields, kind, &input, &mut needs)?;
+    if choices.echo && choices.suffix.is_some() && output.logprobs.is_some() {
+        // Of the text that they stand between, a model reads more than is given back.
+        let message = "local models do not say how likely a prompt is that has a 'suffix'".to_owned();
+        output.unmet.get_or_insert(Unmet { param: "suffix".to_owned(), message });
+    }
     let sampling = wishes::sampling(fields)?;
     let max_tokens = wishes::max_tokens(fields)?;
     let stop = wishes::stop(fields)?;

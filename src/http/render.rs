@@ -169,6 +169,8 @@ pub(super) fn completion_logprobs(chat: &Value, offset: &mut u64) -> Value {
         offsets.push(Value::from(*offset));
         *offset += token.chars().count() as u64;
     }
+    // Without alternatives OpenAI sends no list of them.
+    let tops = if tops.iter().all(Value::is_null) { Value::Null } else { Value::Array(tops) };
     json!({"tokens": tokens, "token_logprobs": logprobs, "top_logprobs": tops, "text_offset": offsets})
 }
 

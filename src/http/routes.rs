@@ -178,8 +178,12 @@ async fn messages(State(state): State<EdgeState>, request: Request) -> Response 
 }
 
 async fn count_tokens(State(state): State<EdgeState>, request: Request) -> Response {
+    let access = Access::of(&request);
     match received(&state, request, anthropic::count::read).await {
-        Ok((request, _held)) => anthropic::count::counted(&state.services, &request).await,
+        Ok((mut request, _held)) => {
+            access.sign(&mut request);
+            anthropic::count::counted(&state.services, request).await
+        }
         Err(error) => error::respond(&error),
     }
 }

@@ -20,6 +20,10 @@ struct Raw {
     max_tokens: Option<u32>,
     max_completion_tokens: Option<u32>,
     n: Option<u32>,
+    echo: Option<bool>,
+    /// A flag of chats, a number of text completions.
+    #[serde(default)]
+    logprobs: Value,
     #[serde(default)]
     tools: Vec<Value>,
     #[serde(default)]
@@ -69,6 +73,10 @@ pub(super) struct SimRequest {
     pub texts: Texts,
     /// JSON that the words stand in.
     pub around: Option<(String, String)>,
+    /// What a text completion says before each of its choices; as many as choices, or none.
+    pub echo: Vec<String>,
+    /// Alternatives that a text completion tells with each token.
+    pub logprobs: Option<u64>,
 }
 
 impl SimRequest {
@@ -85,6 +93,8 @@ impl SimRequest {
             choices: 1,
             tool: None,
             around: None,
+            echo: Vec::new(),
+            logprobs: None,
             texts,
         }
     }
@@ -110,6 +120,11 @@ impl SimRequest {
             }
         };
         let (tool, around) = if endpoint == Endpoint::Chat { raw.wish() } else { (None, None) };
+        let n = raw.n.unwrap_or(1).clamp(1, MAX_CHOICES);
+        let prompts = if endpoint == Endpoint::Completion { raw.prompts() } else { Vec::new() };
+        let each = |prompt: &String| std::iter::repeat_n(prompt.clone(), n as usize);
+        let all: Vec<String> = prompts.iter().flat_map(each).take(MAX_CHOICES as usize).collect();
+        let choices = u32::try_from(all.len()).unwrap_or(n).max(n);
         Ok(Self {
             endpoint,
             model: raw.model,
@@ -119,15 +134,27 @@ impl SimRequest {
             stream: raw.stream.unwrap_or(false),
             include_usage: raw.stream_options.and_then(|options| options.include_usage).unwrap_or(false),
             max_tokens: raw.max_completion_tokens.or(raw.max_tokens),
-            choices: raw.n.unwrap_or(1).clamp(1, MAX_CHOICES),
+            choices,
             tool,
             around,
+            echo: if raw.echo == Some(true) { all } else { Vec::new() },
+            logprobs: raw.logprobs.as_u64().filter(|_| endpoint == Endpoint::Completion),
             texts: Texts::default(),
         })
     }
 }
 
 impl Raw {
+    fn prompts(&self) -> Vec<String> {
+        match &self.prompt {
+            Some(Value::Array(prompts)) if !prompts.iter().any(Value::is_number) => {
+                prompts.iter().map(text_of).collect()
+            }
+            Some(prompt) => vec![text_of(prompt)],
+            None => Vec::new(),
+        }
+    }
+
     /// The tool that is called, unless its result is here or none is wanted; and the JSON to say.
     fn wish(&self) -> (Option<String>, Option<(String, String)>) {
         let has_result = self.messages.iter().flatten().next_back().is_some_and(|last| last.role == "tool");

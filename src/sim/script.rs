@@ -63,6 +63,8 @@ impl Script {
             choices: request.choices,
             tool: request.tool.clone(),
             around: request.around.clone(),
+            echo: request.echo.clone(),
+            logprobs: request.logprobs,
             usage_asked: request.include_usage && fault != Fault::NoUsage,
         };
         Self {
@@ -110,9 +112,9 @@ impl Script {
 
     /// The body of an answer in one piece, and its promised length.
     pub(super) fn whole(self) -> (Steps, usize) {
-        let text: String = (self.first..self.end).map(|place| self.words.word(place)).collect();
+        let words: Vec<String> = (self.first..self.end).map(|place| self.words.word(place)).collect();
         let usage = (self.fault != Fault::NoUsage).then(|| self.usage());
-        let body = Bytes::from(self.shape.whole(&text, self.reason, usage));
+        let body = Bytes::from(self.shape.whole(&words, self.reason, usage));
         let length = body.len();
         let half = body.slice(..length / 2);
         let broken = |step| [Step::Send(half.clone()), Step::Flush, step];

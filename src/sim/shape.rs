@@ -18,6 +18,10 @@ pub(super) struct Shape {
     pub tool: Option<String>,
     /// JSON that the words stand in; chats only.
     pub around: Option<(String, String)>,
+    /// Of a text completion: what comes before each choice, if anything does.
+    pub echo: Vec<String>,
+    /// Of a text completion: alternatives told with each token.
+    pub logprobs: Option<u64>,
     /// Streams say `"usage": null` in every chunk once usage is asked for.
     pub usage_asked: bool,
 }
@@ -44,7 +48,7 @@ const DONE: Bytes = Bytes::from_static(b"data: [DONE]\n\n");
 const BROKEN: Bytes = Bytes::from_static(b"data: {\"id\": \"sim\", \"choices\": [{\"delta\": {\"con\n\n");
 
 impl Shape {
-    /// What comes before the first token; text completions have nothing.
+    /// What comes before the first token; text completions have their prompts if they want them.
     pub(super) fn opening(&self, prompt_tokens: u64) -> Option<Bytes> {
         match self.endpoint {
             Endpoint::Chat | Endpoint::Embeddings => {
@@ -58,7 +62,14 @@ impl Shape {
                 }
                 Some(opening.into())
             }
-            Endpoint::Completion => None,
+            Endpoint::Completion => (!self.echo.is_empty()).then(|| {
+                let prompt = |(index, prompt): (u32, &String)| {
+                    let choice = json!([{"index": index, "text": prompt, "logprobs": self.logprobs_of(&[prompt.as_str()]),
+                        "finish_reason": null}]);
+                    event(&self.chunk(choice, Value::Null))
+                };
+                (0..).zip(&self.echo).map(prompt).collect::<Vec<_>>().concat().into()
+            }),
             Endpoint::Messages => Some(messages::opening(self, prompt_tokens)),
         }
     }
@@ -71,9 +82,18 @@ impl Shape {
             Endpoint::Messages => messages::piece(self, MARK),
         };
         let event = String::from_utf8_lossy(&event);
-        // The model's name may hold the mark too, but stands before it in every event.
-        let around = event.split_inclusive("\n\n").filter_map(|event| event.rsplit_once(MARK));
-        TokenFrames { around: around.map(|(before, after)| (before.to_owned(), after.to_owned())).collect() }
+        let marks = match self.logprobs {
+            Some(0) => 2,
+            Some(_) => 3,
+            None => 1,
+        };
+        let around = event.split_inclusive("\n\n").map(|event| {
+            // The model's name may hold the mark too, but stands before it in every event.
+            let mut pieces: Vec<String> = event.rsplitn(marks + 1, MARK).map(str::to_owned).collect();
+            pieces.reverse();
+            pieces
+        });
+        TokenFrames { around: around.collect() }
     }
 
     /// What comes after the last token: the reason, and usage if it was asked for.
@@ -112,13 +132,14 @@ impl Shape {
     }
 
     /// The answer in one piece.
-    pub(super) fn whole(&self, text: &str, reason: &str, usage: Option<Usage>) -> Vec<u8> {
+    pub(super) fn whole(&self, words: &[String], reason: &str, usage: Option<Usage>) -> Vec<u8> {
+        let text = words.concat();
         if self.endpoint == Endpoint::Messages {
-            return messages::whole(self, text, reason, usage);
+            return messages::whole(self, &text, reason, usage);
         }
         let text = match &self.around {
             Some((before, after)) => format!("{before}{text}{}", if reason == "length" { "" } else { after }),
-            None => text.to_owned(),
+            None => text,
         };
         let choices = (0..self.choices).map(|index| match self.endpoint {
             Endpoint::Chat | Endpoint::Messages | Endpoint::Embeddings => json!({
@@ -127,7 +148,12 @@ impl Shape {
                 "logprobs": null,
                 "finish_reason": self.reason(reason)
             }),
-            Endpoint::Completion => json!({"text": text, "index": index, "logprobs": null, "finish_reason": reason}),
+            Endpoint::Completion => {
+                let echo = self.echo.get(index as usize).map(String::as_str);
+                let tokens: Vec<&str> = echo.into_iter().chain(words.iter().map(String::as_str)).collect();
+                let text = format!("{}{text}", echo.unwrap_or_default());
+                json!({"text": text, "index": index, "logprobs": self.logprobs_of(&tokens), "finish_reason": reason})
+            }
         });
         let mut answer = json!({
             "id": self.id,
@@ -141,6 +167,15 @@ impl Shape {
             answer["usage"] = usage.json();
         }
         answer.to_string().into_bytes()
+    }
+
+    /// A text completion's, of one piece or more: every one as likely as the next.
+    fn logprobs_of(&self, tokens: &[&str]) -> Value {
+        const LOGPROB: f64 = -0.5;
+        let Some(alternatives) = self.logprobs else { return Value::Null };
+        let each = |value: fn(&&str) -> Value| tokens.iter().map(value).collect::<Vec<_>>();
+        let top = (alternatives > 0).then(|| each(|token| json!({*token: LOGPROB})));
+        json!({"tokens": tokens, "token_logprobs": each(|_| json!(LOGPROB)), "top_logprobs": top})
     }
 
     fn message(&self, index: u32, text: &str) -> Value {
@@ -177,7 +212,9 @@ impl Shape {
         let field = if self.endpoint == Endpoint::Completion { "text" } else { "delta" };
         let mut events = Vec::new();
         for index in 0..self.choices {
-            let choice = json!([{"index": index, field: piece, "logprobs": null, "finish_reason": finish_reason}]);
+            let said = piece.as_str().filter(|said| field == "text" && !said.is_empty());
+            let logprobs = said.map_or(Value::Null, |said| self.logprobs_of(&[said]));
+            let choice = json!([{"index": index, field: piece, "logprobs": logprobs, "finish_reason": finish_reason}]);
             events.extend_from_slice(&event(&self.chunk(choice, Value::Null)));
         }
         events.into()
@@ -202,14 +239,14 @@ impl Shape {
 /// Everything around a token, made once for an answer: a benchmark's upstream must cost next to nothing.
 #[derive(Debug, Clone)]
 pub(super) struct TokenFrames {
-    /// Before and after it, per choice.
-    around: Vec<(String, String)>,
+    /// Before and after each of its places, per choice.
+    around: Vec<Vec<String>>,
 }
 
 impl TokenFrames {
     /// One event per choice. `text` needs no escaping in JSON.
     pub(super) fn frame(&self, text: &str) -> Bytes {
-        self.around.iter().flat_map(|(before, after)| [before, text, after]).collect::<String>().into()
+        self.around.iter().map(|pieces| pieces.join(text)).collect::<String>().into()
     }
 }
 

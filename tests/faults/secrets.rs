@@ -109,6 +109,9 @@ async fn search_everything(gateway: &Gateway, told: &Told, ledger: &Path) {
     let command_line = fs::read(format!("/proc/{}/cmdline", gateway.pid)).unwrap_or_default();
     search("the gateway's command line", &command_line);
     search_folder(gateway.folder.path());
+    for written in ["ledger.db", "ledger.db.journal"] {
+        assert!(ledger.join(written).exists(), "{written} is there to be searched");
+    }
     search_folder(ledger);
     search("the log", gateway.log().as_bytes());
 }

@@ -109,6 +109,34 @@ async fn pages_are_refused_unless_listed_and_a_listed_page_gets_what_a_browser_n
     gateway.shutdown().await;
 }
 
+/// The gateway behind stands for a provider that speaks TLS.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_provider_over_tls_must_be_known_to_this_hosts_certificates() {
+    let folder = Folder::new().unwrap();
+    let identity = identity();
+    let behind = Setup::default().without_local().server(&tls(&folder, &identity)).start_tls(&identity.0).await;
+    let provider = format!(
+        "\n[[cloud]]\nname = \"secure\"\nbase_url = \"{}/v1\"\napi_keys_env = [\"{}\"]\n\
+         [[cloud.models]]\nname = \"secure-model\"\nupstream = \"ok\"\ninput_usd_per_mtok = 1\noutput_usd_per_mtok = 1\n",
+        behind.api,
+        crate::support::setup::KEY_VAR
+    );
+    let known = vec![("SSL_CERT_FILE".to_owned(), folder.path().join("cert.pem").display().to_string())];
+    for (vars, is_known) in [(known, true), (Vec::new(), false)] {
+        let setup = Setup { vars, ..Setup::default() };
+        let gateway = setup.without_local().extra(&provider).start().await;
+        let record = gateway.client.ask(&gateway.api, Ask::hard().model("secure-model").stream()).await;
+        if is_known {
+            assert_eq!(record.assert_complete().target(), "secure");
+        } else {
+            assert!(matches!(record.outcome, Outcome::Error { status: 502, .. }), "{record:#?}");
+        }
+        gateway.shutdown().await;
+    }
+    assert_eq!(behind.cloud().arrived().await.len(), 1, "who is not known is told nothing");
+    behind.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redirect_of_a_provider_is_never_followed() {
     let elsewhere = Rude::start(|_| rude::reply("200 OK", "", "{}")).await;

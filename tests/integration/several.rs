@@ -308,12 +308,77 @@ async fn echo_gives_the_prompt_back_and_best_of_shows_the_likeliest() {
     gateway.shutdown().await;
 }
 
+/// Tokens and how likely each was.
+fn likelihoods(choice: &Value) -> Vec<(String, Option<f64>)> {
+    let list = |name: &str| choice["logprobs"][name].as_array().unwrap_or_else(|| panic!("{name}: {choice}")).clone();
+    let tokens = list("tokens").into_iter().map(|token| token.as_str().unwrap().to_owned());
+    tokens.zip(list("token_logprobs").iter().map(Value::as_f64)).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_echo_tells_how_likely_each_token_of_its_prompt_was() {
+    let gateway = Setup::default().without_cloud().parallel(2).warm().await;
+    let asked = Ask::count().max_tokens(8).with("logprobs", 2).with("temperature", 0);
+    let generated = answered(&gateway, &asked).await;
+    let generated = likelihoods(&generated["choices"][0]);
+    let (kept, _) = generated.split_at(6);
+    let text: String = kept.iter().map(|(token, _)| token.as_str()).collect();
+    // What was generated is part of the prompt now: it is as likely as it was, and so is what follows.
+    let prompt = format!("{}{text}", checks::COUNT);
+    let echo = asked.clone().with("prompt", prompt.as_str()).with("echo", true).max_tokens(2);
+    let whole = answered(&gateway, &echo).await;
+    let told = likelihoods(&whole["choices"][0]);
+    let joined: String = told.iter().map(|(token, _)| token.as_str()).collect();
+    assert_eq!(joined, texts(&whole)[0]);
+    assert!(joined.starts_with(&prompt), "{joined:?}");
+    assert_eq!(told.len() as u64, count(&whole, "/usage/prompt_tokens") + count(&whole, "/usage/completion_tokens"));
+    assert!(
+        told[0].1.is_none() && told[1..].iter().all(|(_, logprob)| logprob.is_some_and(|it| it <= 0.0)),
+        "{told:?}"
+    );
+    let again = &told[told.len() - 8..];
+    for ((token, was), (same, is)) in generated.iter().zip(again) {
+        assert_eq!(token, same);
+        assert!((was.unwrap() - is.unwrap()).abs() < 0.2, "{generated:?} {again:?}");
+    }
+    let tops = whole["choices"][0]["logprobs"]["top_logprobs"].as_array().unwrap();
+    assert!(tops[0].is_null() && tops[1..].iter().all(|top| top.as_object().unwrap().len() == 2), "{whole}");
+    let plain = answered(&gateway, &echo.clone().with("logprobs", 0).with("n", 2)).await;
+    for choice in plain["choices"].as_array().unwrap() {
+        assert!(choice["logprobs"]["top_logprobs"].is_null(), "{choice}");
+        assert_eq!(likelihoods(choice).len(), told.len());
+    }
+    let stream = streamed(&gateway, echo, None).await;
+    assert_eq!(stream.assert_whole(1).texts[&0], joined);
+    gateway.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn text_completions_are_passed_on_as_they_are_where_a_provider_serves_them() {
+    let gateway = Setup { ok: "kind = \"completion\"".to_owned(), ..Setup::default() }.warm().await;
+    let extras = json!({"model": "ok", "echo": true, "logprobs": 1, "suffix": "end", "best_of": 0, "max_tokens": 3});
+    let mut ask = Ask::completion("Please analyze this.");
+    ask.body.as_object_mut().unwrap().extend(extras.as_object().unwrap().clone());
+    let whole = answered(&gateway, &ask).await;
+    assert_eq!(whole["routing"]["target"], "sim", "{whole}");
+    let text = &texts(&whole)[0];
+    assert!(text.starts_with("Please analyze this.sim0-simulated sim1-"), "{text:?}");
+    assert_eq!(likelihoods(&whole["choices"][0]).len(), 1 + 3, "the prompt, and three words: {whole}");
+    let stream = streamed(&gateway, ask, None).await;
+    assert_eq!(&stream.assert_whole(1).texts[&0], text);
+    let batch = Ask { body: json!({"prompt": ["a", "b"], "model": "ok", "n": 2, "max_tokens": 2}), ..Ask::count() };
+    assert_eq!(texts(&answered(&gateway, &batch).await).len(), 4);
+    // It takes no chats, and nobody else is meant.
+    let (status, answer) = post(&gateway, &Ask::chat("hi").with("model", "ok")).await;
+    assert_eq!((status, answer["error"]["param"].as_str()), (400, Some("model")), "{answer}");
+    gateway.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_no_target_can_do_is_refused_by_name() {
     let gateway = Setup::default().warm().await;
     let cases = [
         (json!({"suffix": "the end"}), "suffix"),
-        (json!({"echo": true, "logprobs": 1}), "logprobs"),
         (json!({"best_of": 2, "stream": true}), "best_of"),
         (json!({"n": 129}), "n"),
         (json!({"n": 33, "prompt": ["a", "b", "c", "d"]}), "prompt"),

@@ -227,7 +227,8 @@ impl Pool {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (api, stop) = (format!("http://{}", listener.local_addr().unwrap()), CancellationToken::new());
         let router = api_router(EdgeState::new(runtime.services.clone()));
-        task::detached(spillway::http::serve(listener, router, stop.clone(), 64, Door::default));
+        // Places for whole crowds: who finds none waits until one that is idle is closed.
+        task::detached(spillway::http::serve(listener, router, stop.clone(), 1024, Door::default));
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         Self { runtime, api, client, _stop: stop.drop_guard() }
     }

@@ -44,7 +44,7 @@ pub struct BatchToken {
     /// Index in its sequence.
     pub position: usize,
     pub sequence: Sequence,
-    /// Whether a token will be sampled from what comes out here.
+    /// Whether what comes out here is looked at.
     pub wants_logits: bool,
 }
 
@@ -110,6 +110,8 @@ pub trait Backend {
     fn decode(&mut self, batch: &[BatchToken]) -> Result<(), DecodeFault>;
     /// Samples from row `row` of the last batch, which asked for logits.
     fn sample(&mut self, sampler: &mut Self::Sampler, row: usize) -> Result<Sampled, SampleFault>;
+    /// How likely `token` is in row `row` of the last batch, which asked for logits, and the `top` most likely.
+    fn likelihood(&mut self, row: usize, token: Token, top: usize) -> Option<Likelihood>;
     /// Lets `to`, which has `start` cells, share those of `from` up to `end`. `false`: it does not hold them now.
     fn share(&mut self, from: Sequence, to: Sequence, start: usize, end: usize) -> bool;
     /// Frees a sequence's cells from position `len` on. `false`: it cannot; the sequence is in an unknown state.

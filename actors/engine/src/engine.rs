@@ -9,7 +9,7 @@ mod prepare;
 
 use crate::{
     backend::{Backend, BatchToken, DecodeFault, Sampled, Sequence, Token},
-    job::{Job, failure},
+    job::{Echoing, Job, failure},
     logprobs::Likelihood,
     prefix::Change,
     scheduler::{Ask, Chunk, Scheduler},
@@ -19,7 +19,7 @@ use embed::Embeddings;
 use prepare::Prepared;
 use spillway_actors::gpu::frame::{
     Alternative, EmbedSpec, FromEngine, Heartbeat, JobEvent, JobFailure, JobFailureKind, JobId, JobOutput, JobSpec,
-    TokenLogprob,
+    Prompt, PromptToken, StopReason, TokenLogprob,
 };
 use std::{collections::HashMap, time::Duration};
 
@@ -73,11 +73,12 @@ impl<B: Backend> Engine<B> {
         }
     }
 
-    fn take(&mut self, spec: &JobSpec, prompt: Vec<Token>, group: u64, echo: Option<String>) {
+    fn take(&mut self, spec: &JobSpec, prompt: Vec<Token>, group: u64, echo: Option<Echoing>) {
         match self.prepare(spec, prompt, group, echo) {
             Ok(Prepared::Ready(entry)) => {
                 let (prompt, tokens) = (entry.job.prompt_len(), entry.job.tokens().len());
-                let ask = Ask { job: spec.job, group, prompt, tokens, exact: entry.exact };
+                let scored = entry.job.scored().is_some();
+                let ask = Ask { job: spec.job, group, prompt, tokens, exact: entry.exact && !scored, scored };
                 self.scheduler.enqueue(ask, spec.canary);
                 self.jobs.insert(spec.job, entry);
             }
@@ -88,6 +89,20 @@ impl<B: Backend> Engine<B> {
             }
             Err(failure) => self.refuse(spec.job, failure),
         }
+    }
+
+    /// How many tokens a prompt has: said at the next turn, which is between two steps.
+    pub fn count(&mut self, job: JobId, prompt: &Prompt) {
+        let event = match self.backend.tokenize(prompt) {
+            Ok(tokens) => JobEvent::Finished {
+                reason: StopReason::Stop,
+                prompt_tokens: as_u32(tokens.len()),
+                completion_tokens: 0,
+                cached_tokens: 0,
+            },
+            Err(failure) => JobEvent::Failed(failure),
+        };
+        self.outputs.push(JobOutput { job, seq: 0, event });
     }
 
     /// The only word on a job that never ran.
@@ -256,7 +271,7 @@ impl<B: Backend> Engine<B> {
                 token,
                 position,
                 sequence: chunk.sequence,
-                wants_logits: chunk.samples && position + 1 == end,
+                wants_logits: (chunk.samples && position + 1 == end) || entry.job.lacks_score(position),
             }));
         }
         batch
@@ -268,8 +283,27 @@ impl<B: Backend> Engine<B> {
             rows += chunk.len;
             let tokens = tokens_of(&self.jobs, chunk.job);
             self.scheduler.evaluated(chunk, tokens.get(chunk.start..chunk.start + chunk.len).unwrap_or_default());
+            self.score_some(chunk, rows - chunk.len);
             if chunk.samples {
                 self.sample_one(chunk.job, rows - 1);
+            }
+        }
+    }
+
+    /// What is to be told of the prompt's tokens in this chunk, whose first row this is.
+    fn score_some(&mut self, chunk: &Chunk, first_row: usize) {
+        let Some(entry) = self.jobs.get_mut(&chunk.job) else { return };
+        let Some(top) = entry.job.scored() else { return };
+        for (row, position) in (first_row..).zip(chunk.start..chunk.start + chunk.len) {
+            if position == 0 && entry.job.is_unscored() {
+                let first = prompt_token(&self.backend, entry.job.tokens(), 0, None);
+                self.outputs.extend(entry.job.score(first));
+            }
+            if entry.job.lacks_score(position) {
+                let next = entry.job.tokens().get(position + 1).copied().unwrap_or_default();
+                let likelihood = self.backend.likelihood(row, next, top);
+                let token = prompt_token(&self.backend, entry.job.tokens(), position + 1, likelihood);
+                self.outputs.extend(entry.job.score(token));
             }
         }
     }
@@ -334,6 +368,16 @@ fn spelled(backend: &impl Backend, token: Token, likelihood: Likelihood, markers
     let spell = |token: Token, logprob: f32| Alternative { token, bytes: backend.piece(token, markers), logprob };
     let top = likelihood.top.into_iter().map(|(token, logprob)| spell(token, logprob)).collect();
     TokenLogprob { chosen: spell(token, likelihood.chosen), top }
+}
+
+/// What is told of the prompt's token at `at`.
+fn prompt_token(backend: &impl Backend, tokens: &[Token], at: usize, likelihood: Option<Likelihood>) -> PromptToken {
+    let token = tokens.get(at).copied().unwrap_or_default();
+    let Some(likelihood) = likelihood else {
+        return PromptToken { token, bytes: backend.piece(token, false), logprob: None, top: Vec::new() };
+    };
+    let TokenLogprob { chosen, top } = spelled(backend, token, likelihood, false);
+    PromptToken { token, bytes: chosen.bytes, logprob: Some(chosen.logprob), top }
 }
 
 fn as_u32(count: usize) -> u32 {

@@ -5,8 +5,25 @@
 
 use crate::{backend::Token, text::GeneratedText};
 use spillway_actors::gpu::frame::{
-    JobEvent, JobFailure, JobFailureKind, JobId, JobOutput, JobSpec, StopReason, TokenLogprob,
+    ECHO_TOKENS, JobEvent, JobFailure, JobFailureKind, JobId, JobOutput, JobSpec, PromptToken, StopReason, TokenLogprob,
 };
+
+/// The prompt as it is said before the answer.
+#[derive(Debug)]
+pub struct Echoing {
+    text: String,
+    /// Alternatives wanted with each token; `None` = the text is all.
+    scored: Option<usize>,
+    /// How many tokens are known.
+    known: usize,
+    unsent: Vec<PromptToken>,
+}
+
+impl Echoing {
+    pub const fn new(text: String, scored: Option<usize>) -> Self {
+        Self { text, scored, known: 0, unsent: Vec::new() }
+    }
+}
 
 #[derive(Debug)]
 pub struct Job {
@@ -20,8 +37,8 @@ pub struct Job {
     unsent: Vec<Token>,
     /// Of `unsent`, when the job asked for them.
     unsent_logprobs: Vec<TokenLogprob>,
-    /// The prompt's text, to be said before anything else.
-    echo: Option<String>,
+    /// The prompt, to be said before anything else.
+    echo: Option<Echoing>,
     /// Tokens that mark calls are part of the text.
     markers: bool,
     /// Prompt tokens that were not computed for this job.
@@ -32,7 +49,7 @@ pub struct Job {
 
 impl Job {
     /// A job before its replay.
-    pub fn new(spec: &JobSpec, prompt: Vec<Token>, echo: Option<String>) -> Self {
+    pub fn new(spec: &JobSpec, prompt: Vec<Token>, echo: Option<Echoing>) -> Self {
         Self {
             id: spec.job,
             prompt_len: prompt.len(),
@@ -113,10 +130,42 @@ impl Job {
         Some(self.output(JobEvent::Accepted { prompt_tokens, cached_tokens }))
     }
 
-    /// The prompt's text, once, if it is wanted. After [`accepted`](Self::accepted).
+    /// The prompt's text, once, if nothing else of it is wanted. After [`accepted`](Self::accepted).
     pub fn echoed(&mut self) -> Option<JobOutput> {
-        let text = self.echo.take()?;
-        Some(self.output(JobEvent::Piece { text, tokens: Vec::new(), logprobs: Vec::new() }))
+        let Echoing { text, .. } = self.echo.take_if(|echo| echo.scored.is_none())?;
+        Some(self.output(JobEvent::Echoed { text, tokens: Vec::new(), done: true }))
+    }
+
+    /// Alternatives wanted with each of the prompt's tokens; `None` = nothing is wanted of them (any more).
+    pub fn scored(&self) -> Option<usize> {
+        self.echo.as_ref()?.scored
+    }
+
+    /// Whether nothing is known of the prompt's tokens, which are wanted.
+    pub fn is_unscored(&self) -> bool {
+        self.echo.as_ref().is_some_and(|echo| echo.scored.is_some() && echo.known == 0)
+    }
+
+    /// Whether the prompt's token after `position` is wanted and not known.
+    pub fn lacks_score(&self, position: usize) -> bool {
+        let next = position + 1;
+        next < self.prompt_len && self.echo.as_ref().is_some_and(|echo| echo.scored.is_some() && next >= echo.known)
+    }
+
+    /// The prompt's next token. Says what has come together, if it is enough or all.
+    pub fn score(&mut self, token: PromptToken) -> Option<JobOutput> {
+        let echo = self.echo.as_mut()?;
+        echo.unsent.push(token);
+        echo.known += 1;
+        let done = echo.known >= self.prompt_len;
+        if !done && echo.unsent.len() < ECHO_TOKENS {
+            return None;
+        }
+        let (text, tokens) = (std::mem::take(&mut echo.text), std::mem::take(&mut echo.unsent));
+        if done {
+            self.echo = None;
+        }
+        Some(self.output(JobEvent::Echoed { text, tokens, done }))
     }
 
     /// More tokens were taken from another job's cells.
@@ -242,19 +291,34 @@ mod tests {
 
     #[test]
     fn an_echo_is_said_once_before_everything_else() {
-        let mut job = Job::new(&spec(2, &[]), vec![1, 2], Some("ab".into()));
+        let mut job = Job::new(&spec(2, &[]), vec![1, 2], Some(Echoing::new("ab".into(), None)));
+        assert!(job.scored().is_none() && !job.lacks_score(0));
         let mut outputs: Vec<JobOutput> = job.accepted(0).into_iter().chain(job.echoed()).collect();
         assert_eq!(job.echoed(), None);
         job.sampled(7, b"c", false, 100, None);
         outputs.extend(job.piece());
-        let texts: Vec<&str> = outputs
-            .iter()
-            .filter_map(
-                |output| if let JobEvent::Piece { text, .. } = &output.event { Some(text.as_str()) } else { None },
-            )
-            .collect();
-        assert_eq!(texts, ["ab", "c"]);
+        assert_eq!(outputs[1].event, JobEvent::Echoed { text: "ab".into(), tokens: vec![], done: true });
+        assert_eq!(outputs[2].event, JobEvent::Piece { text: "c".into(), tokens: vec![7], logprobs: vec![] });
         assert_eq!(outputs.iter().map(|output| output.seq).collect::<Vec<_>>(), [0, 1, 2]);
+    }
+
+    #[test]
+    fn a_scored_prompt_comes_in_parts_and_its_text_with_the_first() {
+        let prompt: Vec<Token> = (0..300).collect();
+        let mut job = Job::new(&spec(2, &[]), prompt, Some(Echoing::new("text".into(), Some(2))));
+        assert_eq!((job.echoed(), job.scored()), (None, Some(2)));
+        let token = |token| PromptToken { token, bytes: vec![], logprob: None, top: vec![] };
+        assert!(job.lacks_score(0) && !job.lacks_score(299));
+        let said: Vec<JobEvent> = (0..300).filter_map(|at| job.score(token(at))).map(|output| output.event).collect();
+        let shapes: Vec<_> = said
+            .iter()
+            .map(|event| match event {
+                JobEvent::Echoed { text, tokens, done } => (text.as_str(), tokens.len(), *done),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(shapes, [("text", ECHO_TOKENS, false), ("", 300 - ECHO_TOKENS, true)]);
+        assert!(job.scored().is_none() && !job.lacks_score(5), "computed again, it is not said again");
     }
 
     #[test]

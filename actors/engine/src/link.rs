@@ -34,6 +34,7 @@ pub enum Command {
     Submit(Box<JobSpec>),
     SubmitAll(Box<Batch>),
     Embed(Box<EmbedSpec>),
+    Count(JobId, Box<Prompt>),
     Cancel(JobId),
     CancelAll(u64),
     /// Chaos: block for ever.
@@ -157,6 +158,8 @@ pub fn read_commands(mut reader: impl Read, commands: &SyncSender<Command>, shar
             Ok(ToEngine::SubmitAll(batch)) if chaos && batch.prompts.iter().any(is_poison) => std::process::abort(),
             Ok(ToEngine::SubmitAll(batch)) => Command::SubmitAll(batch),
             Ok(ToEngine::CancelAll { group }) => Command::CancelAll(group),
+            Ok(ToEngine::Count { prompt, .. }) if chaos && is_poison(&prompt) => std::process::abort(),
+            Ok(ToEngine::Count { job, prompt }) => Command::Count(job, prompt),
             Ok(ToEngine::Embed(spec)) if chaos && spec.inputs.iter().any(is_poison) => std::process::abort(),
             Ok(ToEngine::Embed(spec)) => Command::Embed(spec),
             Ok(ToEngine::Cancel { job }) => Command::Cancel(job),

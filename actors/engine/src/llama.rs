@@ -19,6 +19,7 @@ use crate::{
     backend::{Backend, BatchToken, DecodeFault, EmbedRun, Limits, SampleFault, Sampled, Sequence, Token},
     embed::EmbedLimits,
     job::failure,
+    logprobs::{self, Likelihood},
     memory,
     sampling::SamplingPlan,
     template::ChatTemplate,
@@ -196,6 +197,13 @@ impl Backend for Llama {
         }
         let row = i32::try_from(row).map_err(|_| SampleFault::NoNumbers)?;
         sampler.sample(self.context.get_logits_ith(row), &mut self.candidates)
+    }
+
+    fn likelihood(&mut self, row: usize, token: Token, top: usize) -> Option<Likelihood> {
+        if !self.rows.get(row).copied().unwrap_or(false) {
+            return None;
+        }
+        logprobs::likelihood(self.context.get_logits_ith(i32::try_from(row).ok()?), token, top)
     }
 
     fn share(&mut self, from: Sequence, to: Sequence, start: usize, end: usize) -> bool {

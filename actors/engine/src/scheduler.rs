@@ -24,6 +24,8 @@ use std::{
 
 /// Cells kept free per running job when another is admitted, so that it is not preempted at once.
 const HEADROOM_TOKENS: usize = 8;
+/// Positions of scored prompts in one batch: each is a row over the whole vocabulary, to be kept and gone through.
+const SCORED_AT_ONCE: usize = 64;
 /// Other work moves on, however slow the machine.
 const LEAST_BESIDE: usize = 8;
 
@@ -41,6 +43,8 @@ pub struct Ask {
     /// Its text must be the same every time: its tokens are computed in the batches of an undisturbed run. Kept only
     /// where one job runs at a time; batches shared with others round differently anyway.
     pub exact: bool,
+    /// Something is read out of every position of its prompt: no cells are taken over, and few tokens are computed at once.
+    pub scored: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,10 +244,13 @@ impl Scheduler {
         let (canary, mut jobs): (Vec<_>, Vec<_>) =
             prompts.into_iter().partition(|(sequence, _)| *sequence == self.limits.parallel);
         jobs.sort_by_key(|(_, running)| running.order);
+        let mut scored = SCORED_AT_ONCE;
         for group in [canary, jobs] {
             let needs: Vec<(u64, usize)> =
                 group.iter().map(|(_, running)| (running.ask.group, running.due())).collect();
             for ((sequence, running), len) in group.into_iter().zip(shares::split_by_group(budget, &needs)) {
+                let len = if running.is_scored() { len.min(scored) } else { len };
+                scored -= if running.is_scored() { len } else { 0 };
                 budget -= len;
                 if len > 0 {
                     chunks.push(self.chunk(sequence, &running, len));
@@ -398,6 +405,11 @@ impl Running {
     fn own_need(&self) -> usize {
         let shared = self.follows.map_or(0, |follow| follow.common.saturating_sub(self.evaluated));
         self.pending().saturating_sub(shared)
+    }
+
+    /// Whether its next chunk is looked at, position by position.
+    fn is_scored(&self) -> bool {
+        self.ask.scored && self.evaluated < self.ask.prompt
     }
 
     /// How many tokens its next chunk may hold. An exact job's generated tokens are computed one by one, as when they

@@ -216,6 +216,7 @@ fn obey<B: Backend>(engine: &mut Engine<B>, command: Command) -> Option<Ordered>
         Command::CancelAll(group) => engine.cancel_all(group),
         Command::Embed(spec) => engine.embed(*spec),
         Command::Cancel(job) => engine.cancel(job),
+        Command::Count(job, prompt) => engine.count(job, &prompt),
         Command::Hang => return Some(Ordered::Hang),
         Command::OutOfMemory => return Some(Ordered::OutOfMemory),
         Command::Load(_) => say("a second load was asked for and ignored"),

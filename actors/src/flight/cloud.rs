@@ -133,7 +133,8 @@ impl Flight {
         let key = grant.key().ok_or_else(|| internal("no such key"))?;
         let (body, style) = self.asked(bound, &provider, &model, decision)?;
         self.note_dispatch(decision);
-        let answer = provider.client().continuing(style).start(body, job.id(), key, true, job.deadline).await?;
+        let client = provider.client().continuing(style).speaking(model.wire(provider.config().wire));
+        let answer = client.start(body, job.id(), key, true, job.deadline).await?;
         progress.headed = true;
         match answer {
             Answer::Stream(events) => self.pass_stream(*events, decision, progress).await,
@@ -149,7 +150,7 @@ impl Flight {
         model: &CloudModel,
         decision: &Decision,
     ) -> Result<(Bytes, PrefillStyle), GatewayError> {
-        let (wire, cap) = (provider.config().wire, decision.candidate.output_cap.max(1));
+        let (wire, cap) = (model.wire(provider.config().wire), decision.candidate.output_cap.max(1));
         if !self.started {
             return Ok((wire.body(bound, &model.upstream, cap, true)?, PrefillStyle::None));
         }

@@ -92,7 +92,7 @@ impl Flight {
                     error.param = Some("input".into());
                     return Err(error.into());
                 }
-                Some(JobEvent::Piece { .. }) => {}
+                Some(JobEvent::Piece { .. } | JobEvent::Echoed { .. }) => {}
                 None => return Err(local::died(lease, decision)),
             }
         }

@@ -184,11 +184,12 @@ async fn call(order: Order, sent: Arc<Mutex<Option<Sending>>>) -> Result<Called,
     let grant = acquire(provider, model, job.deadline).await?;
     let bound = CloudBound::new(&job.request).ok_or_else(|| internal("a local-only request"))?;
     let model = provider.model(model).ok_or_else(|| internal("no such model"))?;
-    let body = provider.config().wire.body(bound, &model.upstream, decision.candidate.output_cap.max(1), true)?;
+    let wire = model.wire(provider.config().wire);
+    let body = wire.body(bound, &model.upstream, decision.candidate.output_cap.max(1), true)?;
     let key = grant.key().ok_or_else(|| internal("no such key"))?;
     let reservation = services.ledger.reserve(row, limits(&job), deadline(&job)).await.map_err(Refused::told)?;
     *sent.lock() = Some(Sending { began: Instant::now(), headed: false, reservation });
-    let client = provider.client().continuing(PrefillStyle::None);
+    let client = provider.client().continuing(PrefillStyle::None).speaking(wire);
     let headed = || sent.lock().iter_mut().for_each(|sending| sending.headed = true);
     let answering = async {
         let answer = client.start(body, job.id(), key, true, job.deadline).await?;

@@ -3,7 +3,7 @@
 
 mod part;
 
-use super::{AttemptReport, Failure, Flight, cascade::Shown, hedge::Hedge, judge::HoldBack};
+use super::{AttemptReport, Failure, Flight, cascade::Shown, hedge::Hedge, judge::HoldBack, reading};
 use crate::{
     cloud::assemble::Assembler,
     config::LocalConfig,
@@ -11,7 +11,8 @@ use crate::{
     gpu::{
         JobStream, Lease,
         frame::{
-            Batch, ChatTraits, JobEvent, JobFailure, JobFailureKind, JobSpec, Member, Prompt, StopReason, TokenLogprob,
+            Batch, ChatTraits, Echo, JobEvent, JobFailure, JobFailureKind, JobSpec, Member, Prompt, StopReason,
+            TokenLogprob,
         },
     },
     ledger::AttemptRow,
@@ -138,10 +139,14 @@ impl Flight {
                 part.usage.completion_tokens = part.replayed;
                 self.sent.counted_prompt(part.prompt, part.usage.prompt_tokens);
             }
-            JobEvent::Piece { text, tokens, .. } if part.echo && tokens.is_empty() => {
-                part.echo = false;
-                let delta = Delta { choice: part.choice, content: Some(text), ..Delta::default() };
-                self.echo(delta, decision, progress).await;
+            JobEvent::Echoed { text, tokens, done } => {
+                part.echoed.push_str(&text);
+                part.echoed_tokens.extend(tokens.iter().map(reading::spelled_prompt));
+                // All at once: an engine that dies in the middle of it begins it again.
+                if done {
+                    let delta = part.echo_whole(self.job.request.output.logprobs.is_some());
+                    self.echo(delta, decision, progress).await;
+                }
             }
             JobEvent::Piece { text, tokens, logprobs } => {
                 let choice = part.choice;
@@ -326,6 +331,7 @@ impl Flight {
     /// One member for each part, in their order.
     fn batch(&mut self, spec: &JobSpec, parts: &[Part], traits: ChatTraits) -> Batch {
         let request = &self.job.request;
+        let echo = if request.output.logprobs.is_some() { Echo::Scored } else { Echo::Text };
         let mut members = Vec::with_capacity(parts.len());
         for part in parts {
             members.push(Member {
@@ -334,7 +340,7 @@ impl Flight {
                 seed: part::seed(spec.sampling.seed, part.nth),
                 replay: self.sent.tokens(part.choice).to_vec(),
                 sent_bytes: self.sent.reading(part.choice, request, traits).bytes(),
-                echo: part.echo,
+                echo: if part.echo { echo } else { Echo::Nothing },
             });
         }
         let prompts = prompts(request, traits);
@@ -387,7 +393,7 @@ fn prompts(request: &ChatRequest, traits: ChatTraits) -> Vec<Prompt> {
 }
 
 /// The request's input as the engine takes it.
-fn prompt(request: &ChatRequest, traits: ChatTraits) -> Prompt {
+pub(super) fn prompt(request: &ChatRequest, traits: ChatTraits) -> Prompt {
     match &request.input {
         Input::Messages(messages) => {
             let (messages, tools) = tools::chat_prompt(messages, &request.output, traits);
@@ -417,6 +423,7 @@ pub(super) fn passage(passage: &Passage) -> Prompt {
 fn is_visible(event: &JobEvent) -> bool {
     match event {
         JobEvent::Piece { text, .. } => !text.is_empty(),
+        JobEvent::Echoed { done, .. } => *done,
         JobEvent::Finished { .. } => true,
         _ => false,
     }

@@ -4,7 +4,7 @@
 
 use crate::{
     domain::{ChatRequest, Delta, RequestId},
-    gpu::frame::{Alternative, ChatTraits, TokenLogprob},
+    gpu::frame::{Alternative, ChatTraits, PromptToken, TokenLogprob},
     tools::{Dialect, Piece, Reader},
 };
 use serde_json::{Map, Value, json};
@@ -27,17 +27,18 @@ struct Calls {
     reader: Reader,
     dialect: Dialect,
     request: RequestId,
+    choice: u32,
     /// Calls go back as `function_call`.
     legacy: bool,
 }
 
 impl Reading {
-    /// For an answer to this request by a model whose template has these traits.
-    pub(super) fn new(request: &ChatRequest, traits: ChatTraits) -> Self {
+    /// For an answer to this request, the `choice`-th of several, by a model whose template has these traits.
+    pub(super) fn new(request: &ChatRequest, choice: u32, traits: ChatTraits) -> Self {
         let calls = request.output.tools.as_ref().map(|wish| {
             let names = wish.callable().map(|tool| tool.name.clone());
             let dialect = traits.dialect;
-            Calls { reader: Reader::new(dialect, names), dialect, request: request.id, legacy: wish.legacy }
+            Calls { reader: Reader::new(dialect, names), dialect, request: request.id, choice, legacy: wish.legacy }
         });
         let wants_logprobs = request.output.logprobs.is_some();
         Self { calls, wants_logprobs, logprobs: Vec::new(), bytes: 0, likelihood: (0.0, 0) }
@@ -123,11 +124,11 @@ impl Calls {
         Some(other("tool_calls", json!([call])))
     }
 
-    /// The same whenever this request is answered anew, and no other's.
+    /// The same whenever this request is answered anew, and no other's nor another choice's.
     fn id(&self, index: usize) -> String {
         let request = self.request.to_string();
-        let digits = request.get(request.len().saturating_sub(21)..).unwrap_or(&request);
-        format!("call_{digits}{index:03x}")
+        let digits = request.get(request.len().saturating_sub(19)..).unwrap_or(&request);
+        format!("call_{digits}{:02x}{index:03x}", self.choice)
     }
 }
 
@@ -143,6 +144,16 @@ fn spelled(logprob: &TokenLogprob) -> Value {
     };
     let mut spelled = one(&logprob.chosen);
     spelled["top_logprobs"] = logprob.top.iter().map(one).collect();
+    spelled
+}
+
+/// As [`spelled`]; nothing is known of how likely a first token is.
+pub(super) fn spelled_prompt(token: &PromptToken) -> Value {
+    let chosen = Alternative { token: token.token, bytes: token.bytes.clone(), logprob: token.logprob.unwrap_or(0.0) };
+    let mut spelled = spelled(&TokenLogprob { chosen, top: token.top.clone() });
+    if token.logprob.is_none() {
+        spelled["logprob"] = Value::Null;
+    }
     spelled
 }
 
@@ -166,7 +177,7 @@ mod tests {
     const SAID: &str = "Hm. <tool_call>{\"name\": \"look\", \"arguments\": {}}</tool_call>";
 
     fn deltas(request: &ChatRequest) -> (Vec<Delta>, &'static str) {
-        let mut reading = Reading::new(request, hermes());
+        let mut reading = Reading::new(request, 0, hermes());
         let mut all = reading.piece(SAID.into(), vec![1, 2], vec![]);
         let (rest, reason) = reading.finish("stop");
         all.extend(rest);
@@ -199,10 +210,10 @@ mod tests {
 
     #[test]
     fn a_limit_stays_a_limit_and_no_call_changes_nothing() {
-        let mut reading = Reading::new(&asks(false, None), hermes());
+        let mut reading = Reading::new(&asks(false, None), 0, hermes());
         reading.piece(SAID.into(), vec![], vec![]);
         assert_eq!(reading.finish("length").1, "length");
-        let mut reading = Reading::new(&asks(false, None), hermes());
+        let mut reading = Reading::new(&asks(false, None), 0, hermes());
         assert!(reading.piece("<tool".into(), vec![], vec![]).is_empty());
         let (rest, reason) = reading.finish("stop");
         assert_eq!((rest[0].content.as_deref(), reason), (Some("<tool"), "stop"));
@@ -218,7 +229,7 @@ mod tests {
             output: OutputWish { logprobs: Some(1), ..OutputWish::default() },
             ..ChatRequest::plain("x")
         };
-        let mut reading = Reading::new(&request, ChatTraits::default());
+        let mut reading = Reading::new(&request, 0, ChatTraits::default());
         assert!(reading.piece(String::new(), vec![1], vec![logprob(1, "a")]).is_empty());
         let shown = reading.piece("ab".into(), vec![2], vec![logprob(2, "b")]);
         let entry = |text: &str| {

@@ -45,7 +45,7 @@ impl Sent {
 
     /// What reads a local engine's text; an answer that goes on is read on.
     pub(super) fn reading(&mut self, choice: u32, request: &ChatRequest, traits: ChatTraits) -> &mut Reading {
-        self.choices.entry(choice).or_default().reading.get_or_insert_with(|| Reading::new(request, traits))
+        self.choices.entry(choice).or_default().reading.get_or_insert_with(|| Reading::new(request, choice, traits))
     }
 
     /// Of the tokens read so far, where it is known.

@@ -13,12 +13,12 @@ pub use crate::{
     gguf::KvType,
     tools::ChatTraits,
 };
-pub use batch::{Batch, Member};
+pub use batch::{Batch, Echo, Member};
 pub use embed::{EmbedSpec, EmbeddingInfo};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Raised whenever a frame changes shape. Both binaries come from one workspace, so only equality is accepted.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 
 /// Largest payload either side accepts, in bytes. A prompt is at most the edge's body limit; this leaves room above it.
 pub const MAX_FRAME_BYTES: usize = 32 << 20;
@@ -50,6 +50,8 @@ pub enum ToEngine {
     SubmitAll(Box<Batch>),
     /// As `Cancel`, for all jobs of a batch that have not ended.
     CancelAll { group: u64 },
+    /// Say how many tokens this prompt has, and no more: answered by a `Finished` or `Failed` between two steps.
+    Count { job: JobId, prompt: Box<Prompt> },
 }
 
 /// What an engine child says to the gateway.
@@ -251,6 +253,14 @@ pub enum JobEvent {
         /// One per token of `tokens`, in their order, when the job asked for them; else empty.
         logprobs: Vec<TokenLogprob>,
     },
+    /// The prompt, for a job that wants it before its answer. Its text comes with the first of these, what is known of
+    /// its tokens, at most [`ECHO_TOKENS`] at a time, with any of them. Before the first `Piece`.
+    Echoed {
+        text: String,
+        tokens: Vec<PromptToken>,
+        /// Nothing of the prompt follows.
+        done: bool,
+    },
     Finished {
         reason: StopReason,
         prompt_tokens: u32,
@@ -270,6 +280,20 @@ pub enum JobEvent {
 pub struct TokenLogprob {
     pub chosen: Alternative,
     /// The most likely tokens, best first; the chosen one may be among them.
+    pub top: Vec<Alternative>,
+}
+
+/// Tokens of a prompt in one `Echoed`.
+pub const ECHO_TOKENS: usize = 256;
+
+/// A token of a prompt, and how likely the model found it after all that came before; nothing came before the first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PromptToken {
+    pub token: i32,
+    /// As in [`Alternative`].
+    pub bytes: Vec<u8>,
+    pub logprob: Option<f32>,
+    /// As in [`TokenLogprob`].
     pub top: Vec<Alternative>,
 }
 

@@ -6,7 +6,7 @@ use super::{
     facts::{Ask, Budget, CloudFacts, LocalFacts, Surroundings},
     fleet::Fleet,
     gates::{Gate, is_tokens},
-    plan::{ATTEMPTS, Candidate, Steps, steps},
+    plan::{ATTEMPTS, Candidate, Steps, plan, steps},
     policy::{self, Standing, Tier},
 };
 use crate::{
@@ -122,11 +122,36 @@ pub fn explain(
     queued: usize,
     now: Instant,
 ) -> Explanation {
+    weighed(request, config, fleet, budget, queued, now, laid_open)
+}
+
+/// Where a request would go first if it came now with `queued` others waiting; `None` = it would be refused.
+pub fn first_target(
+    request: &ChatRequest,
+    config: &Config,
+    fleet: &Fleet,
+    budget: Budget,
+    queued: usize,
+    now: Instant,
+) -> Option<TargetKey> {
+    let first = |ask: Ask<'_>, around: Surroundings<'_>| plan(ask, around).ok()?.candidates.first().map(|one| one.key);
+    weighed(request, config, fleet, budget, queued, now, first)
+}
+
+fn weighed<T>(
+    request: &ChatRequest,
+    config: &Config,
+    fleet: &Fleet,
+    budget: Budget,
+    queued: usize,
+    now: Instant,
+    weigh: impl FnOnce(Ask<'_>, Surroundings<'_>) -> T,
+) -> T {
     let (locals, clouds) = (fleet.locals(queued, now), fleet.clouds(now));
     let around = Surroundings { budget, ..surroundings(config, &locals, &clouds) };
     let recalled = fleet.sessions.recall(&fleet.sessions.conversation(request), now);
     let (grade, progress) = (grade(request, config.router.classifier), Progress::default());
-    laid_open(Ask { recalled, ..Ask::new(request, &grade, &progress) }, around)
+    weigh(Ask { recalled, ..Ask::new(request, &grade, &progress) }, around)
 }
 
 /// As [`explain`] without a running gateway: every local target is taken to be warm and idle, every provider with a key

@@ -6,7 +6,7 @@ use crate::{
     classify::Classification,
     cloud::CloudView,
     config::{PrefillStyle, RouterConfig, Wire},
-    domain::{ChatRequest, ModelName, NanoUsd, Needs, Premises, Price, TargetName, Unmet},
+    domain::{ChatRequest, ModelName, NanoUsd, Needs, Premises, Price, RequestKind, TargetName, Unmet},
     gpu::{SlotView, poison::Verdict, slot::SlotStats},
     jobs::{Progress, TargetKey},
     ledger::Purchasing,
@@ -21,6 +21,8 @@ pub struct Abilities {
     pub token_prompts: bool,
     /// Writes text.
     pub generates: bool,
+    /// Takes the messages of a chat, not only a text that goes on.
+    pub chats: bool,
     /// Does not read again what it has read of a conversation.
     pub prefix_cache: bool,
     /// Schemas are obeyed by a grammar of ours, so those that no grammar stands for are not.
@@ -44,22 +46,45 @@ impl Abilities {
         },
         token_prompts: true,
         generates: true,
+        chats: true,
         prefix_cache: false,
         own_grammar: true,
     };
     /// A server of the operator's, with what its configuration says it can do.
     pub const fn of_server(offers: Needs) -> Self {
-        Self { offers, token_prompts: false, generates: true, prefix_cache: true, own_grammar: false }
+        Self { offers, ..Self::CLOUD }
     }
 
     /// Everything that a chat may ask but token ids: what a model refuses, its provider says.
-    pub const CLOUD: Self =
-        Self { offers: Needs::OF_CHAT, token_prompts: false, generates: true, prefix_cache: true, own_grammar: false };
+    pub const CLOUD: Self = Self {
+        offers: Needs::OF_CHAT,
+        token_prompts: false,
+        generates: true,
+        chats: true,
+        prefix_cache: true,
+        own_grammar: false,
+    };
+    /// Everything that a text completion may ask but token ids: nobody knows whose they are.
+    pub const CLOUD_COMPLETION: Self = Self {
+        offers: Needs {
+            logprobs: true,
+            logit_bias: true,
+            several_choices: true,
+            batch: true,
+            best_of: true,
+            echo: true,
+            suffix: true,
+            ..Needs::NONE
+        },
+        chats: false,
+        ..Self::CLOUD
+    };
     /// Vectors, of texts or of token ids of its own tokenizer.
     pub const CLOUD_EMBEDDING: Self = Self {
         offers: Needs { embeddings: true, dimensions: true, ..Needs::NONE },
         token_prompts: true,
         generates: false,
+        chats: false,
         prefix_cache: false,
         own_grammar: false,
     };
@@ -76,7 +101,8 @@ impl Abilities {
     pub fn serves(self, request: &ChatRequest) -> bool {
         let reads = self.token_prompts || !request.has_token_ids();
         let writes = self.generates || request.needs.embeddings;
-        reads && writes && !self.missing(request.needs).any() && self.unmet(request).is_none()
+        let hears = self.chats || request.kind != RequestKind::Chat;
+        reads && writes && hears && !self.missing(request.needs).any() && self.unmet(request).is_none()
     }
 }
 

@@ -125,6 +125,9 @@ fn unable(gated: &Gated, ask: Ask<'_>, around: Surroundings<'_>) -> GatewayError
     if least.is_empty() && is_tokens(ask) {
         return GatewayError::invalid("prompt", "a prompt of token ids can only be served locally");
     }
+    if least.is_empty() && around.clouds.iter().any(|cloud| !cloud.abilities.chats && cloud.abilities.generates) {
+        return GatewayError::invalid("model", "the model takes text completions only, no chats");
+    }
     if least.is_empty() {
         return GatewayError::invalid("model", "no target that may serve this request writes text");
     }

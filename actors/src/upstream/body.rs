@@ -1,7 +1,8 @@
 //! Our request as the JSON body a provider gets. Pure.
 //!
 //! The client's own fields go through untouched, but for the few that the gateway decides: model, stream, usage and the
-//! output cap. A text completion becomes a chat of one user message, because providers no longer offer the old endpoint.
+//! output cap. A text completion becomes a chat of one user message, because most providers no longer offer the old endpoint;
+//! [`text_body`] is for those that do.
 
 use super::Continuation;
 use crate::domain::{GatewayError, Input, Outbound, RequestKind};
@@ -41,6 +42,36 @@ pub fn upstream_body<'a>(
     stream: bool,
 ) -> Result<Bytes, GatewayError> {
     encode(&upstream(request.into(), upstream_model, output_cap, stream)?)
+}
+
+/// The body for a provider's own `/completions`: the client's, but for the fields that the gateway decides.
+///
+/// # Errors
+/// It is a chat, or its prompt is made of token ids: nobody knows whose.
+pub fn text_body<'a>(
+    request: impl Into<Outbound<'a>>,
+    upstream_model: &str,
+    output_cap: u32,
+    stream: bool,
+) -> Result<Bytes, GatewayError> {
+    let request = request.into().request();
+    if request.kind != RequestKind::Completion {
+        return Err(GatewayError::invalid("messages", "the model takes text completions only"));
+    }
+    if request.has_token_ids() {
+        return Err(GatewayError::invalid("prompt", "a prompt of token ids can only be served locally"));
+    }
+    let mut body = request.body.clone();
+    // 0 is how some clients say "not set"; providers refuse it.
+    if request.choices.best_of <= request.choices.n {
+        body.shift_remove("best_of");
+    }
+    body.shift_remove("max_completion_tokens");
+    body.insert("max_tokens".into(), output_cap.into());
+    body.insert("model".into(), upstream_model.into());
+    body.insert("stream".into(), stream.into());
+    set_usage_wish(&mut body, stream);
+    encode(&body)
 }
 
 /// As [`upstream_body`], streamed, for an answer that goes on where another target's ended. `output_cap` is what is left.
@@ -235,6 +266,30 @@ mod tests {
                 "temperature": 0.5, "model": "up-1", "stream": false, "max_tokens": 256
             })
         );
+    }
+
+    #[test]
+    fn a_text_completion_stays_one_where_it_is_served() {
+        let body = json!({
+            "model": "x", "prompt": ["once", "twice"], "suffix": "s", "echo": true, "best_of": 0, "logprobs": 3,
+            "max_completion_tokens": 9, "stream_options": null
+        });
+        let passages = vec![crate::domain::Passage::Text("once".into()), crate::domain::Passage::Text("twice".into())];
+        let text = request(RequestKind::Completion, Input::Several(passages), body);
+        let bytes = text_body(CloudBound::new(&text).unwrap(), "up-1", 256, true).unwrap();
+        assert_eq!(
+            serde_json::from_slice::<Value>(&bytes).unwrap(),
+            json!({
+                "model": "up-1", "prompt": ["once", "twice"], "suffix": "s", "echo": true, "logprobs": 3,
+                "max_tokens": 256, "stream": true, "stream_options": {"include_usage": true}
+            })
+        );
+        for other in [
+            request(RequestKind::Chat, Input::Messages(vec![]), json!({})),
+            request(RequestKind::Completion, Input::Tokens(vec![1]), json!({})),
+        ] {
+            assert!(text_body(CloudBound::new(&other).unwrap(), "up-1", 256, true).is_err());
+        }
     }
 
     #[test]

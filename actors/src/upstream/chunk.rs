@@ -5,7 +5,7 @@
 
 use crate::domain::{Delta, ErrorKind, GenerationEvent, TokenUsage};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
 
 /// More choices than any API allows: an index beyond is malformed, so that what is kept per choice stays bounded.
@@ -36,6 +36,8 @@ struct Choice {
     #[serde(default)]
     index: u32,
     delta: Option<Map<String, Value>>,
+    /// Of a text completion, in place of a delta.
+    text: Option<String>,
     logprobs: Option<Value>,
     finish_reason: Option<String>,
 }
@@ -89,7 +91,8 @@ impl ChunkReader {
             return Ok(());
         }
         self.begun |= bit;
-        let delta = delta_of(choice.index, choice.delta.unwrap_or_default(), choice.logprobs);
+        let mut delta = delta_of(choice.index, choice.delta.unwrap_or_default(), choice.logprobs.map(as_of_chats));
+        delta.content = delta.content.or(choice.text);
         if delta.is_visible() {
             out.push_back(GenerationEvent::Delta(delta));
         }
@@ -99,6 +102,22 @@ impl ChunkReader {
         }
         Ok(())
     }
+}
+
+/// Logprobs as chats have them: those of text completions are four lists. A token's bytes are those of its text, though
+/// text completions spell what is no character in their own way.
+fn as_of_chats(logprobs: Value) -> Value {
+    let Some(tokens) = logprobs.get("tokens").and_then(Value::as_array) else { return logprobs };
+    let at = |list: &str, index: usize| logprobs.get(list).and_then(|list| list.get(index));
+    let one = |token: &str, logprob: &Value| json!({"token": token, "logprob": logprob, "bytes": token.as_bytes()});
+    let entry = |(index, token): (usize, &Value)| {
+        let token = token.as_str().unwrap_or_default();
+        let mut entry = one(token, at("token_logprobs", index).unwrap_or(&Value::Null));
+        let top = at("top_logprobs", index).and_then(Value::as_object).into_iter().flatten();
+        entry["top_logprobs"] = top.map(|(token, logprob)| one(token, logprob)).collect();
+        entry
+    };
+    json!({"content": tokens.iter().enumerate().map(entry).collect::<Vec<_>>(), "refusal": null})
 }
 
 fn delta_of(choice: u32, mut fields: Map<String, Value>, logprobs: Option<Value>) -> Delta {
@@ -172,19 +191,22 @@ pub fn read_whole(body: &[u8]) -> Result<WholeAnswer, Malformed> {
 
 fn whole_choice(place: u32, mut choice: Value) -> Option<WholeChoice> {
     let fields = choice.as_object_mut()?;
-    let Some(Value::Object(message)) = fields.shift_remove("message") else { return None };
+    let message = match (fields.shift_remove("message"), fields.shift_remove("text")) {
+        (Some(Value::Object(message)), _) => message,
+        (None, Some(text @ Value::String(_))) => Map::from_iter([("content".to_owned(), text)]),
+        _ => return None,
+    };
     // The JSON was complete, so the answer is: a missing reason is only untidy.
     let finish_reason = fields.get("finish_reason").and_then(Value::as_str).unwrap_or("stop").to_owned();
     let index =
         fields.get("index").and_then(Value::as_u64).and_then(|index| u32::try_from(index).ok()).unwrap_or(place);
-    let logprobs = fields.shift_remove("logprobs").filter(|logprobs| !logprobs.is_null());
+    let logprobs = fields.shift_remove("logprobs").filter(|logprobs| !logprobs.is_null()).map(as_of_chats);
     Some(WholeChoice { index, message, finish_reason, logprobs })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn read_all(chunks: &[Value]) -> (Vec<GenerationEvent>, ChunkReader) {
         let (mut reader, mut out) = (ChunkReader::default(), VecDeque::new());
@@ -227,6 +249,29 @@ mod tests {
             json!({"tool_calls": [{"index": 0}], "reasoning_content": "hm"})
         );
         assert_eq!((delta.content.as_ref(), &delta.logprobs), (None, &Some(json!({"content": []}))));
+    }
+
+    #[test]
+    fn text_completions_are_read_as_chats_are() {
+        let choice = json!({"index": 1, "text": "a b", "finish_reason": "stop", "logprobs": {
+            "tokens": ["a", " b"], "token_logprobs": [null, -0.5], "top_logprobs": [null, {" b": -0.5, "index": -1.5}],
+            "text_offset": [0, 1]
+        }});
+        let logprobs = json!({"content": [
+            {"token": "a", "logprob": null, "bytes": [97], "top_logprobs": []},
+            {"token": " b", "logprob": -0.5, "bytes": [32, 98], "top_logprobs": [
+                {"token": " b", "logprob": -0.5, "bytes": [32, 98]},
+                {"token": "index", "logprob": -1.5, "bytes": [105, 110, 100, 101, 120]}
+            ]}
+        ], "refusal": null});
+        let (events, reader) = read_all(&[json!({"choices": [choice]})]);
+        let delta =
+            Delta { choice: 1, content: Some("a b".into()), logprobs: Some(logprobs.clone()), ..Delta::default() };
+        assert_eq!(events, [GenerationEvent::Delta(delta), finish(1, "stop")]);
+        assert!(reader.is_complete());
+        let whole = read_whole(json!({"choices": [choice]}).to_string().as_bytes()).unwrap();
+        let content = &whole.choices[0].message["content"];
+        assert_eq!((whole.choices[0].index, content, &whole.choices[0].logprobs), (1, &json!("a b"), &Some(logprobs)));
     }
 
     #[test]

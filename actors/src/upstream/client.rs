@@ -8,13 +8,14 @@ use super::fault::{self, Refusal};
 use crate::config::Wire;
 use crate::domain::{ErrorKind, GatewayError, RequestId, TargetName};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header};
-use reqwest::{Client, Response, Url, redirect};
+use connections::{Connections, Response};
+use http::{HeaderMap, HeaderValue, Method, header};
+use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
-use std::io;
 use std::time::{Duration, SystemTime};
 use tokio::time::{Instant, timeout_at};
 
+mod connections;
 mod embed;
 mod models;
 mod prefix;
@@ -75,7 +76,7 @@ pub struct ProviderClient {
     target: TargetName,
     wire: Wire,
     url: Url,
-    http: Client,
+    http: Connections,
     timeouts: Timeouts,
 }
 
@@ -87,7 +88,7 @@ impl ProviderClient {
     pub fn new(target: TargetName, base_url: &str, timeouts: Timeouts) -> Result<Self, GatewayError> {
         let wrong = |why: &str| GatewayError::target(&target, ErrorKind::Internal, why);
         let url = endpoint(base_url).ok_or_else(|| wrong("base_url is not a plain http or https URL"))?;
-        let http = http_client(url.scheme() == "https", timeouts)
+        let http = Connections::new(url.scheme() == "https", timeouts)
             .map_err(|_| wrong("no HTTP client: the host's root certificates could not be read"))?;
         Ok(Self { target, wire: Wire::OpenAi, url, http, timeouts })
     }
@@ -123,9 +124,9 @@ impl ProviderClient {
         let limit = if stream { self.timeouts.first_byte } else { self.timeouts.first_byte_unstreamed };
         let started = Instant::now();
         let headers = self.headers(request_id, key, stream)?;
-        let sending = self.http.post(self.url.clone()).headers(headers).body(body.clone()).send();
+        let sending = self.http.send(Method::POST, &self.url, headers, body.clone());
         let response = patience.within(started + limit, "did not answer in time", sending).await?.map_err(|error| {
-            let failed = patience.failed(&broken(&error));
+            let failed = patience.failed(&error.in_words());
             if error.is_connect() { failed.unworked() } else { failed }
         })?;
         if !response.status().is_success() {
@@ -172,24 +173,6 @@ pub fn install_tls_provider() {
         // Losing a race against another thread here is as good as winning it.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
-}
-
-fn http_client(tls: bool, timeouts: Timeouts) -> reqwest::Result<Client> {
-    install_tls_provider();
-    let builder = Client::builder()
-        .user_agent(concat!("spillway/", env!("CARGO_PKG_VERSION")))
-        .redirect(redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .no_proxy()
-        .referer(false)
-        .tcp_nodelay(true)
-        .tcp_user_timeout(Duration::from_secs(10))
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .http2_keep_alive_timeout(Duration::from_secs(10))
-        .pool_max_idle_per_host(IDLE_CONNECTIONS)
-        .connect_timeout(timeouts.connect);
-    // A provider without TLS must not depend on the host having certificates.
-    if tls { builder } else { builder.tls_certs_only([]) }.build()
 }
 
 /// One attempt's target and deadline, and the errors that name them.
@@ -259,7 +242,7 @@ async fn read_body(
     loop {
         let piece =
             patience.within(Instant::now() + idle, "stopped in the middle of its answer", response.chunk()).await?;
-        match piece.map_err(|error| patience.failed(&broken(&error)))? {
+        match piece.map_err(|error| patience.failed(&error.in_words()))? {
             None => break,
             Some(piece) if body.len() + piece.len() > MAX_BODY_BYTES => {
                 return Err(patience.failed("sent more than an answer may hold"));
@@ -278,22 +261,6 @@ fn is_media(headers: &HeaderMap, wanted: &str) -> bool {
     let media = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media = media.split(';').next().unwrap_or_default().trim();
     media.eq_ignore_ascii_case(wanted)
-}
-
-/// What happened to the connection, in words that hold neither URL nor headers.
-fn broken(error: &reqwest::Error) -> String {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    let mut io_kind = None;
-    while let Some(inner) = cause {
-        io_kind = inner.downcast_ref::<io::Error>().map(io::Error::kind).or(io_kind);
-        cause = inner.source();
-    }
-    let doing = match (error.is_connect(), error.is_timeout()) {
-        (true, true) => return "could not be reached in time".into(),
-        (true, false) => "could not be reached",
-        _ => "broke the connection",
-    };
-    io_kind.map_or_else(|| doing.to_owned(), |kind| format!("{doing} ({kind})"))
 }
 
 #[cfg(test)]

@@ -1,12 +1,12 @@
 //! The API a provider speaks, in one place: path, headers, what can be said in it, bodies and answers. Pure.
 
 use super::anthropic;
-use super::body::{continued_body, upstream_body};
+use super::body::{continued_body, text_body, upstream_body};
 use super::chunk::{self, ChunkReader, Malformed, WholeAnswer};
 use super::continuation::Continuation;
 use super::sse::SseEvent;
 use crate::config::Wire;
-use crate::domain::{ChatRequest, GatewayError, GenerationEvent, Needs, Outbound, TokenUsage};
+use crate::domain::{ChatRequest, GatewayError, GenerationEvent, Outbound, RequestKind, TokenUsage};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use secrecy::{ExposeSecret, SecretString};
@@ -23,6 +23,7 @@ impl Wire {
         match self {
             Self::OpenAi => &["chat", "completions"],
             Self::Anthropic => &["messages"],
+            Self::Text => &["completions"],
         }
     }
 
@@ -38,7 +39,7 @@ impl Wire {
         let key = key.expose_secret();
         if !key.is_empty() {
             let (name, mut value) = match self {
-                Self::OpenAi => (header::AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {key}"))?),
+                Self::OpenAi | Self::Text => (header::AUTHORIZATION, HeaderValue::from_str(&format!("Bearer {key}"))?),
                 Self::Anthropic => (API_KEY, HeaderValue::from_str(key)?),
             };
             value.set_sensitive(true);
@@ -47,29 +48,12 @@ impl Wire {
         Ok(headers)
     }
 
-    /// Every need that can be said at all. [`unmet`](Self::unmet) looks closer.
-    pub const fn abilities(self) -> Needs {
-        let all = match self {
-            Self::OpenAi => true,
-            Self::Anthropic => false,
-        };
-        Needs {
-            tools: true,
-            response_format: true,
-            images: true,
-            audio: all,
-            logprobs: all,
-            logit_bias: all,
-            several_choices: all,
-            ..Needs::NONE
-        }
-    }
-
     /// The request's first field that cannot be said: such a request belongs elsewhere, it is never sent without.
     pub fn unmet(self, request: &ChatRequest) -> Option<&'static str> {
         match self {
             Self::OpenAi => None,
             Self::Anthropic => anthropic::unmet(request),
+            Self::Text => (request.kind != RequestKind::Completion).then_some("messages"),
         }
     }
 
@@ -87,6 +71,7 @@ impl Wire {
         match self {
             Self::OpenAi => upstream_body(request, upstream_model, output_cap, stream),
             Self::Anthropic => anthropic::body(request.into(), upstream_model, output_cap, stream, None),
+            Self::Text => text_body(request, upstream_model, output_cap, stream),
         }
         .map_err(GatewayError::unworked)
     }
@@ -109,6 +94,7 @@ impl Wire {
                 Err(GatewayError::invalid(None, "an answer that ends in white space cannot be continued"))
             }
             Self::Anthropic => anthropic::body(request.into(), upstream_model, output_cap, true, Some(sent)),
+            Self::Text => Err(GatewayError::invalid(None, "a model of text completions continues no answer")),
         }
         .map_err(GatewayError::unworked)
     }
@@ -116,7 +102,7 @@ impl Wire {
     /// For one stream of this wire.
     pub fn stream_reader(self) -> StreamReader {
         match self {
-            Self::OpenAi => StreamReader::OpenAi(ChunkReader::default()),
+            Self::OpenAi | Self::Text => StreamReader::OpenAi(ChunkReader::default()),
             Self::Anthropic => StreamReader::Anthropic(anthropic::EventReader::default()),
         }
     }
@@ -124,7 +110,7 @@ impl Wire {
     /// An answer that came in one piece.
     pub fn read_whole(self, body: &[u8]) -> Result<WholeAnswer, Malformed> {
         match self {
-            Self::OpenAi => chunk::read_whole(body),
+            Self::OpenAi | Self::Text => chunk::read_whole(body),
             Self::Anthropic => anthropic::read_whole(body),
         }
     }
@@ -177,11 +163,13 @@ impl StreamReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::Needs;
 
     #[test]
     fn each_wire_sends_the_key_in_its_own_header_and_marks_it_sensitive() {
         let key = SecretString::from("sk-1");
         let openai = Wire::OpenAi.headers(&key).unwrap();
+        assert_eq!(Wire::Text.headers(&key).unwrap(), openai);
         assert_eq!((openai.len(), &openai["authorization"]), (1, &HeaderValue::from_static("Bearer sk-1")));
         let anthropic = Wire::Anthropic.headers(&key).unwrap();
         assert_eq!((anthropic.len(), &anthropic["x-api-key"]), (2, &HeaderValue::from_static("sk-1")));

@@ -49,9 +49,11 @@ impl Company {
         for number in 0..slowloris + stalled {
             let (address, asked, ready) = (address.to_owned(), asked.to_owned(), ready.clone());
             members.push(task::owned(async move {
+                // Nobody drips in step with the others.
+                let first = DRIP * (number % WAVE as u32) / WAVE as u32;
                 loop {
                     if number < slowloris {
-                        drip(&address, &ready).await;
+                        drip(&address, &ready, first).await;
                     } else {
                         stall(&address, &asked, &ready).await;
                     }
@@ -76,10 +78,11 @@ impl Company {
 }
 
 /// A header in drops, until the connection is cut.
-async fn drip(address: &str, ready: &tokio::sync::mpsc::Sender<()>) {
+async fn drip(address: &str, ready: &tokio::sync::mpsc::Sender<()>, first: Duration) {
     let Some(mut socket) = socket(address, None).await else { return tokio::time::sleep(DRIP).await };
     let _ = socket.write_all(b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\nx-drip: ").await;
     let _ = ready.send(()).await;
+    tokio::time::sleep(first).await;
     while socket.write_all(b"x").await.is_ok() {
         tokio::time::sleep(DRIP).await;
     }

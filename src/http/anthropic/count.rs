@@ -31,7 +31,7 @@ pub(in crate::http) fn read(
 }
 
 /// The answer; by the tokenizer of a local engine if one would serve the request, else estimated.
-pub(in crate::http) async fn counted(services: &Services, request: &ChatRequest) -> Response {
+pub(in crate::http) async fn counted(services: &Services, request: ChatRequest) -> Response {
     let TokenCount { tokens, is_exact } = spillway_actors::flight::count_tokens(services, request).await;
     let mut response = Json(json!({"input_tokens": tokens})).into_response();
     let kind = if is_exact { "exact" } else { "estimated" };

@@ -46,10 +46,6 @@ fn completion_only(body: Fields<'_>, input: &Input, choices: &mut Choices) -> Re
         choices.best_of = best_of;
     }
     choices.echo = body.flag("echo")?.unwrap_or(false);
-    if choices.echo && body.get("logprobs").is_some() {
-        let message = "'echo' with 'logprobs' is not supported: no target says how likely a prompt is.";
-        return Err(fault("logprobs", message));
-    }
     choices.suffix = body.text("suffix")?.filter(|suffix| !suffix.is_empty()).map(str::to_owned);
     let is_ids = match input {
         Input::Tokens(_) => true,

@@ -44,6 +44,8 @@ fn chat_logprobs(body: Fields<'_>) -> Result<Option<u8>, GatewayError> {
 /// Keys are token ids of the model that answers.
 fn logit_bias(body: Fields<'_>) -> Result<Vec<(i32, f32)>, GatewayError> {
     let Some(biases) = body.object("logit_bias")? else { return Ok(Vec::new()) };
+    // A bias of nothing is none, whatever it is for.
+    let counts = |(_, value): &(&String, &Value)| value.as_f64() != Some(0.0);
     let bias = |(token, value): (&String, &Value)| {
         let value = value.as_f64().filter(|bias| (-100.0..=100.0).contains(bias));
         let value = value.ok_or_else(|| {
@@ -53,7 +55,7 @@ fn logit_bias(body: Fields<'_>) -> Result<Vec<(i32, f32)>, GatewayError> {
         let token = token.ok_or_else(|| fault("logit_bias", "Invalid 'logit_bias': every key must be a token id."))?;
         Ok((token, value as f32))
     };
-    biases.0.iter().map(bias).collect()
+    biases.0.iter().filter(counts).map(bias).collect()
 }
 
 fn format(body: Fields<'_>) -> Result<Format, GatewayError> {

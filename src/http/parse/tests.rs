@@ -351,7 +351,6 @@ fn what_only_completions_know() {
     assert_eq!(needs(json!({"prompt": ["a", "b"], "n": 2, "best_of": 2})), several);
     for (extra, param) in [
         (json!({"logprobs": true}), "logprobs"),
-        (json!({"echo": true, "logprobs": 0}), "logprobs"),
         (json!({"echo": 1}), "echo"),
         (json!({"suffix": 1}), "suffix"),
         (json!({"suffix": "x", "prompt": [1, 2]}), "suffix"),
@@ -368,6 +367,10 @@ fn what_only_completions_know() {
         body.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
         assert_eq!(completion_with(body).unwrap_err().param.as_deref(), Some(param), "{extra}");
     }
+    let scored = completion_with(json!({"prompt": "a", "echo": true, "logprobs": 0})).unwrap();
+    assert_eq!((scored.needs, scored.output.unmet), (Needs { echo: true, logprobs: true, ..Needs::default() }, None));
+    let between = completion_with(json!({"prompt": "a", "echo": true, "logprobs": 0, "suffix": "b"})).unwrap();
+    assert_eq!(between.output.unmet.unwrap().param, "suffix", "no local model tells, a provider may");
     let most = completion_with(json!({"prompt": ["a", "b"], "n": 64})).unwrap();
     assert_eq!((most.choices.n, most.choices.best_of), (64, 64));
     assert_eq!(

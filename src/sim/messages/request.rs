@@ -87,6 +87,8 @@ pub(in crate::sim) fn parse(body: &[u8]) -> Result<SimRequest, String> {
         choices: 1,
         texts: Texts::default(),
         around: None,
+        echo: Vec::new(),
+        logprobs: None,
     })
 }
 

@@ -4,9 +4,9 @@
 use super::{Engine, embed::size};
 use crate::{
     backend::{Backend, Token},
-    job::failure,
+    job::{Echoing, failure},
 };
-use spillway_actors::gpu::frame::{Batch, JobFailureKind, JobId, JobSpec, Member, Prompt};
+use spillway_actors::gpu::frame::{Batch, Echo, JobFailureKind, JobId, JobSpec, Member, Prompt};
 use std::collections::VecDeque;
 
 /// Bytes of prompts that are tokenised between two steps: milliseconds.
@@ -105,14 +105,18 @@ impl<B: Backend> Engine<B> {
         }
         let tokens = self.backend.tokenize(&prompt);
         let text = match &tokens {
-            Ok(tokens) if members.iter().any(|member| member.echo) => Some(self.text_of(&prompt, tokens)),
+            Ok(tokens) if members.iter().any(|member| member.echo != Echo::Nothing) => {
+                Some(self.text_of(&prompt, tokens))
+            }
             _ => None,
         };
         let batch = Batch { group, like, prompts: Vec::new(), members: Vec::new() };
         for member in &members {
-            let echo = text.clone().filter(|_| member.echo);
+            let spec = batch.spec_of(member);
+            let scored = spec.logprobs.filter(|_| member.echo == Echo::Scored).map(usize::from);
+            let echo = text.clone().filter(|_| member.echo != Echo::Nothing).map(|text| Echoing::new(text, scored));
             match &tokens {
-                Ok(tokens) => self.take(&batch.spec_of(member), tokens.clone(), group, echo),
+                Ok(tokens) => self.take(&spec, tokens.clone(), group, echo),
                 Err(failure) => self.refuse(member.job, failure.clone()),
             }
         }

@@ -3,7 +3,7 @@
 use super::{Engine, Entry};
 use crate::{
     backend::{Backend, Token},
-    job::{Job, failure},
+    job::{Echoing, Job, failure},
     sampling,
 };
 use spillway_actors::{
@@ -21,7 +21,7 @@ impl<B: Backend> Engine<B> {
         spec: &JobSpec,
         prompt: Vec<Token>,
         group: u64,
-        echo: Option<String>,
+        echo: Option<Echoing>,
     ) -> Result<Prepared<B::Sampler>, JobFailure> {
         let invalid = |message: String| failure(JobFailureKind::Invalid, message);
         let sequences = usize::try_from(self.backend.limits().parallel).unwrap_or(usize::MAX);

@@ -23,7 +23,7 @@ impl Scheduler {
     /// The row to begin from, and how many of its cells. At least one token is always left to compute: what is sampled
     /// comes out of it.
     pub(super) fn reusable(&self, ask: &Ask, tokens: &[Token]) -> Option<(Sequence, usize)> {
-        if !self.limits.prefix_reuse {
+        if !self.limits.prefix_reuse || ask.scored {
             return None;
         }
         let (from, common) = self.rows.longest(tokens)?;
@@ -64,7 +64,7 @@ impl Scheduler {
         tokens: &[Token],
         tokens_of: TokensOf<'_>,
     ) -> Option<Follow> {
-        if !self.limits.prefix_reuse || ask.exact {
+        if !self.limits.prefix_reuse || ask.exact || ask.scored {
             return None;
         }
         let most = ask.tokens.saturating_sub(1);

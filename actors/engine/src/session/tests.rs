@@ -3,7 +3,8 @@
 use super::*;
 use crate::backend::counting::{Counting, spec};
 use spillway_actors::gpu::frame::{
-    self, Batch, EmbedSpec, FromEngine, JobEvent, KvType, LoadFailureKind, Member, Prompt, Rope, StopReason, ToEngine,
+    self, Batch, Echo, EmbedSpec, FromEngine, JobEvent, KvType, LoadFailureKind, Member, Prompt, Rope, StopReason,
+    ToEngine,
 };
 use std::{io::Write, thread::JoinHandle, time::Duration};
 
@@ -138,7 +139,7 @@ fn what_is_refused_is_told_although_nothing_is_computed() {
     let mut peer = Peer::loaded();
     let long = Prompt::Tokens(vec![1; 90]);
     peer.say(&ToEngine::Embed(Box::new(EmbedSpec { job: 7, inputs: vec![long.clone()] })));
-    let member = Member { job: 8, prompt: 0, seed: None, replay: vec![], sent_bytes: 0, echo: false };
+    let member = Member { job: 8, prompt: 0, seed: None, replay: vec![], sent_bytes: 0, echo: Echo::Nothing };
     let batch = Batch { group: 1, like: spec(0, "", 2), prompts: vec![long], members: vec![member] };
     for order in [None, Some(ToEngine::SubmitAll(Box::new(batch)))] {
         order.iter().for_each(|order| peer.say(order));

@@ -2,7 +2,7 @@
 
 use crate::support::{Engine, Heard, gguf, greedy, load_spec, model_path};
 use spillway_actors::gpu::frame::{
-    Batch, FromEngine, JobEvent, JobFailureKind, JobId, JobSpec, LoadSpec, Member, Prompt, Sampling, ToEngine,
+    Batch, Echo, FromEngine, JobEvent, JobFailureKind, JobId, JobSpec, LoadSpec, Member, Prompt, Sampling, ToEngine,
 };
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ fn batch(prompts: &[&str], n: u32, max_tokens: u32, sampling: Sampling) -> Batch
         seed: sampling.seed.map(|seed| seed + nth),
         replay: vec![],
         sent_bytes: 0,
-        echo: false,
+        echo: Echo::Nothing,
     };
     Batch {
         group: 100,

@@ -68,13 +68,14 @@ fn cloud(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Opti
     let max_concurrency = section.size("max_concurrency", 1..=10_000);
     let timeouts = timeouts(&section);
     let models = models::models(&section, context.report, names);
-    let embeds = models.iter().flatten().any(|model| model.kind == ModelKind::Embedding);
-    if let Some(Placed { value: Wire::Anthropic, origin }) = wire.as_ref().filter(|_| embeds) {
-        section.refuse(
-            "wire",
-            origin,
-            "= \"anthropic\" has no embeddings: a model of kind = \"embedding\" needs \"openai\"",
-        );
+    let word = models.iter().flatten().find_map(|model| match model.kind {
+        ModelKind::Chat => None,
+        ModelKind::Completion => Some("completion"),
+        ModelKind::Embedding => Some("embedding"),
+    });
+    if let (Some(Placed { value: Wire::Anthropic, origin }), Some(word)) = (&wire, word) {
+        let message = format!("= \"anthropic\" has no such endpoint: a model of kind = \"{word}\" needs \"openai\"");
+        section.refuse("wire", origin, message);
     }
     let (warm_up, discover_models) = (section.flag("warm_up"), section.flag("discover_models"));
     section.finish();

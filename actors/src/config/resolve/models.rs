@@ -36,6 +36,11 @@ fn model(section: Section<'_>, report: &Report<'_>, names: &mut Names) -> Option
         None => Some(DEFAULT_CONTEXT_TOKENS),
     };
     let prefill = prefill(&section);
+    if let (Some(ModelKind::Completion), Some(style), Some(entry)) = (kind, prefill, section.entry("prefill_style"))
+        && style != PrefillStyle::None
+    {
+        section.refuse("prefill_style", &entry.node.origin, "is for chats: a model of kind = \"completion\" has none");
+    }
     let price = whole_price(&section, kind);
     let price_source = section.optional_text("source");
     let price_as_of = section.optional_text("as_of");
@@ -61,7 +66,8 @@ fn model(section: Section<'_>, report: &Report<'_>, names: &mut Names) -> Option
 }
 
 fn kind(section: &Section<'_>) -> Option<ModelKind> {
-    const WORDS: [(&str, ModelKind); 2] = [("chat", ModelKind::Chat), ("embedding", ModelKind::Embedding)];
+    const WORDS: [(&str, ModelKind); 3] =
+        [("chat", ModelKind::Chat), ("completion", ModelKind::Completion), ("embedding", ModelKind::Embedding)];
     match section.entry("kind") {
         Some(_) => section.choice("kind", &WORDS).map(|kind| kind.value),
         None => Some(ModelKind::Chat),

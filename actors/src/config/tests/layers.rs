@@ -1,7 +1,10 @@
 //! The defaults, and how file, environment, flags and a demo change them.
 
 use super::*;
-use crate::{classify::Cuts, domain::NanoUsd};
+use crate::{
+    classify::Cuts,
+    domain::{Complexity, NanoUsd},
+};
 use secrecy::ExposeSecret;
 
 const NONE: [&str; 0] = [];

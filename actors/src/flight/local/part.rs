@@ -1,9 +1,10 @@
 //! One answer of a local attempt, as far as it has come. Pure.
 
 use crate::{
-    domain::{ChatRequest, Input, TokenUsage},
+    domain::{ChatRequest, Delta, Input, TokenUsage},
     flight::sent::Sent,
 };
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Most requests have one.
@@ -16,6 +17,9 @@ pub(super) struct Part {
     pub(super) nth: u32,
     /// The prompt's text comes before the answer, and has not yet.
     pub(super) echo: bool,
+    /// The prompt's text and what is known of its tokens, as far as the engine has told.
+    pub(super) echoed: String,
+    pub(super) echoed_tokens: Vec<Value>,
     /// Tokens that another attempt had sent: read again, not generated again.
     pub(super) replayed: u64,
     /// As the engine counts it: replayed tokens are completion tokens.
@@ -39,6 +43,15 @@ pub(super) fn parts(request: &ChatRequest, sent: &Sent) -> Vec<Part> {
 }
 
 impl Part {
+    /// The prompt, as the client sees it before the answer.
+    pub(super) fn echo_whole(&mut self, with_logprobs: bool) -> Delta {
+        self.echo = false;
+        let content = Some(std::mem::take(&mut self.echoed));
+        let tokens = std::mem::take(&mut self.echoed_tokens);
+        let logprobs = with_logprobs.then(|| json!({"content": tokens, "refusal": null}));
+        Delta { choice: self.choice, content, logprobs, ..Delta::default() }
+    }
+
     /// Once it was accepted.
     fn reread(&self) -> u64 {
         if self.usage.prompt_tokens > 0 { self.replayed } else { 0 }

@@ -25,8 +25,19 @@ pub struct Member {
     /// As in [`JobSpec`].
     pub replay: Vec<i32>,
     pub sent_bytes: u64,
-    /// The prompt's text comes as the first piece, without tokens. Not part of `sent_bytes`.
-    pub echo: bool,
+    /// The prompt comes before the answer. Not part of `sent_bytes`.
+    pub echo: Echo,
+}
+
+/// What comes of a prompt before its answer, as [`JobEvent::Echoed`](super::JobEvent::Echoed).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Echo {
+    #[default]
+    Nothing,
+    Text,
+    /// And each of its tokens, with as many alternatives as the batch wants of sampled ones. All of the prompt is computed for
+    /// it, whatever is there already.
+    Scored,
 }
 
 impl Batch {

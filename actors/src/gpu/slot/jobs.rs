@@ -57,6 +57,7 @@ impl Inner {
     pub(super) fn working(&self) -> Vec<Arc<ChatRequest>> {
         // A request of several jobs is one request.
         let leases: BTreeSet<u64> = self.sinks.values().filter_map(Sink::lease).collect();
-        leases.iter().filter_map(|lease| self.leases.get(lease)).map(|tenant| Arc::clone(&tenant.request)).collect()
+        let leased = leases.iter().filter_map(|lease| self.leases.get(lease)).map(|tenant| &tenant.request);
+        leased.chain(self.sinks.values().filter_map(Sink::counted)).map(Arc::clone).collect()
     }
 }

@@ -2,9 +2,12 @@
 //! back when the engine is done with the last of them, however slowly their client reads.
 
 use super::{EngineSlot, Inner, JobStream, Tenant};
-use crate::gpu::{
-    frame::{Batch, EmbedSpec, JobEvent, JobId, JobOutput, JobSpec, Prompt, ToEngine},
-    life::Cause,
+use crate::{
+    domain::ChatRequest,
+    gpu::{
+        frame::{Batch, ECHO_TOKENS, EmbedSpec, JobEvent, JobId, JobOutput, JobSpec, Prompt, ToEngine},
+        life::Cause,
+    },
 };
 use std::sync::Arc;
 use tokio::{sync::mpsc, time::Instant};
@@ -15,14 +18,30 @@ pub(super) struct Sink {
     /// Which of its request's jobs this is.
     part: u32,
     next_seq: u32,
-    /// `None` for a canary.
-    lease: Option<u64>,
+    whose: Whose,
     since: Instant,
 }
 
+/// Whom a job is for.
+#[derive(Clone)]
+pub(super) enum Whose {
+    Canary,
+    /// The request that holds this lease.
+    Lease(u64),
+    /// A request whose prompt is only counted: it holds no place.
+    Counted(Arc<ChatRequest>),
+}
+
+/// Prompts being counted at once; each is tokenised between two steps.
+const COUNTS: usize = 4;
+
 impl Sink {
     pub(super) fn lease(&self) -> Option<u64> {
-        self.lease
+        if let Whose::Lease(lease) = self.whose { Some(lease) } else { None }
+    }
+
+    pub(super) fn counted(&self) -> Option<&Arc<ChatRequest>> {
+        if let Whose::Counted(request) = &self.whose { Some(request) } else { None }
     }
 }
 
@@ -32,7 +51,8 @@ impl EngineSlot {
         spec.job = self.next_id();
         // The engine sends at most one Accepted, one Piece per token and one end: this channel cannot fill up.
         let capacity = spec.max_tokens as usize + 8;
-        self.launch(epoch, lease, vec![spec.job], None, capacity, &ToEngine::Submit(Box::new(spec)))
+        let whose = lease.map_or(Whose::Canary, Whose::Lease);
+        self.launch(epoch, whose, vec![spec.job], None, capacity, &ToEngine::Submit(Box::new(spec)))
     }
 
     /// As [`submit`](Self::submit), for a request of several answers.
@@ -40,10 +60,11 @@ impl EngineSlot {
         batch.members.iter_mut().for_each(|member| member.job = self.next_id());
         batch.group = self.next_id();
         let jobs: Vec<JobId> = batch.members.iter().map(|member| member.job).collect();
-        // As for one job, and an echo.
-        let capacity = jobs.len() * (batch.like.max_tokens as usize + 9);
+        // As for one job, and an echo in as many parts as the longest prompt may have.
+        let echoes = self.view().info.map_or(0, |info| info.max_request_tokens as usize) / ECHO_TOKENS + 2;
+        let capacity = jobs.len() * (batch.like.max_tokens as usize + 8 + echoes);
         let group = Some(batch.group);
-        self.launch(epoch, Some(lease), jobs, group, capacity, &ToEngine::SubmitAll(Box::new(batch)))
+        self.launch(epoch, Whose::Lease(lease), jobs, group, capacity, &ToEngine::SubmitAll(Box::new(batch)))
     }
 
     /// As [`submit`](Self::submit), for texts that shall become vectors.
@@ -52,7 +73,7 @@ impl EngineSlot {
         let capacity = inputs.len() + 8;
         self.launch(
             epoch,
-            Some(lease),
+            Whose::Lease(lease),
             vec![job],
             None,
             capacity,
@@ -60,10 +81,23 @@ impl EngineSlot {
         )
     }
 
+    /// Asks the engine that serves now how many tokens a request's prompt has. `None`: it has been asked enough already, or
+    /// none serves.
+    pub(crate) fn count(self: &Arc<Self>, request: &Arc<ChatRequest>, prompt: Prompt) -> Option<JobStream> {
+        let (job, epoch) = {
+            let inner = self.inner.lock();
+            let serves = inner.state.serves() && inner.adopted;
+            let counting = inner.sinks.values().filter(|sink| sink.counted().is_some()).count();
+            (serves && counting < COUNTS).then(|| (self.next_id(), inner.epoch))?
+        };
+        let order = ToEngine::Count { job, prompt: Box::new(prompt) };
+        self.launch(epoch, Whose::Counted(Arc::clone(request)), vec![job], None, 2, &order)
+    }
+
     fn launch(
         self: &Arc<Self>,
         epoch: u64,
-        lease: Option<u64>,
+        whose: Whose,
         jobs: Vec<JobId>,
         group: Option<u64>,
         capacity: usize,
@@ -74,7 +108,7 @@ impl EngineSlot {
         let link = inner.link.clone().filter(|_| inner.epoch == epoch)?;
         let since = Instant::now();
         for (part, job) in (0..).zip(&jobs) {
-            inner.sinks.insert(*job, Sink { events: events.clone(), part, next_seq: 0, lease, since });
+            inner.sinks.insert(*job, Sink { events: events.clone(), part, next_seq: 0, whose: whose.clone(), since });
         }
         if !link.send(order) {
             jobs.iter().for_each(|job| drop(inner.sinks.remove(job)));
@@ -113,8 +147,8 @@ pub(super) fn deliver(inner: &mut Inner, output: JobOutput, now: Instant) -> Res
     let delivered = sink.events.try_send((sink.part, output.event)).is_ok();
     let mut answered = None;
     if ended {
-        if let Some(Sink { lease: Some(lease), since, .. }) = inner.sinks.remove(&output.job)
-            && !inner.sinks.values().any(|other| other.lease == Some(lease))
+        if let Some(Sink { whose: Whose::Lease(lease), since, .. }) = inner.sinks.remove(&output.job)
+            && !inner.sinks.values().any(|other| other.lease() == Some(lease))
         {
             answered = inner.leases.remove(&lease);
             inner.stats.record_service(now.duration_since(since).as_secs_f64());

@@ -1,12 +1,12 @@
 //! `POST /embeddings` at one provider, bounded in time and bytes like every other call.
 
-use super::{Patience, ProviderClient, broken, models::beside};
+use super::{Patience, ProviderClient, connections::Response, models::beside};
 use crate::{
     domain::{GatewayError, RequestId},
     upstream::embed::{self, Embedded},
 };
 use bytes::Bytes;
-use reqwest::Response;
+use http::Method;
 use secrecy::SecretString;
 use tokio::time::Instant;
 
@@ -29,9 +29,10 @@ impl ProviderClient {
         let patience = Patience { target: self.target.clone(), deadline };
         let until = Instant::now() + self.timeouts.first_byte_unstreamed;
         let headers = self.headers(request_id, key, false)?;
-        let sending = self.http.post(beside(&self.url, "embeddings")).headers(headers).body(body.clone()).send();
+        let url = beside(&self.url, "embeddings");
+        let sending = self.http.send(Method::POST, &url, headers, body.clone());
         let response = patience.within(until, "did not answer in time", sending).await?.map_err(|error| {
-            let failed = patience.failed(&broken(&error));
+            let failed = patience.failed(&error.in_words());
             if error.is_connect() { failed.unworked() } else { failed }
         })?;
         if !response.status().is_success() {
@@ -46,7 +47,7 @@ impl ProviderClient {
         loop {
             let until = Instant::now() + self.timeouts.idle;
             let piece = patience.within(until, "stopped in the middle of its answer", response.chunk()).await?;
-            match piece.map_err(|error| patience.failed(&broken(&error)))? {
+            match piece.map_err(|error| patience.failed(&error.in_words()))? {
                 None => return Ok(body),
                 Some(piece) if body.len() + piece.len() > MAX_BODY_BYTES => {
                     return Err(patience.failed("sent more than an answer may hold"));

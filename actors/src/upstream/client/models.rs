@@ -1,9 +1,11 @@
 //! `GET /v1/models` at one provider: the ids it lists. It also leaves an open connection behind, which the next call
 //! finds in the pool. Bounded in time, bytes and ids.
 
-use super::{Patience, ProviderClient, broken};
+use super::{Patience, ProviderClient, connections::Response};
 use crate::domain::{GatewayError, RequestId};
-use reqwest::{Response, Url};
+use bytes::Bytes;
+use http::Method;
+use reqwest::Url;
 use secrecy::SecretString;
 use serde::Deserialize;
 use std::time::Duration;
@@ -32,9 +34,10 @@ impl ProviderClient {
         let until = Instant::now() + TIMEOUT;
         let patience = Patience { target: self.target.clone(), deadline: until };
         let headers = self.headers(RequestId::random(), key, false)?;
-        let asking = self.http.get(models_url(&self.url)).headers(headers).send();
+        let url = models_url(&self.url);
+        let asking = self.http.send(Method::GET, &url, headers, Bytes::new());
         let response = patience.within(until, "did not answer in time", asking).await?;
-        let response = response.map_err(|error| patience.failed(&broken(&error)))?;
+        let response = response.map_err(|error| patience.failed(&error.in_words()))?;
         if !response.status().is_success() {
             return Err(patience.refused(response, key, b"").await);
         }
@@ -61,7 +64,7 @@ async fn read(patience: &Patience, mut response: Response, until: Instant) -> Re
     let mut body = Vec::new();
     loop {
         let piece = patience.within(until, "stopped in the middle of its list", response.chunk()).await?;
-        match piece.map_err(|error| patience.failed(&broken(&error)))? {
+        match piece.map_err(|error| patience.failed(&error.in_words()))? {
             None => return Ok(body),
             Some(piece) if body.len() + piece.len() > MAX_LIST_BYTES => {
                 return Err(patience.failed("lists more models than anybody has"));

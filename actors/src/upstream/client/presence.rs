@@ -2,12 +2,14 @@
 //! Says nothing of whether an answer would come.
 
 use super::{
-    ProviderClient, broken,
+    ProviderClient,
+    connections::Response,
     models::{models_url, read_ids, read_list},
 };
 use crate::domain::RequestId;
-use http::StatusCode;
-use reqwest::{Response, Url};
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use reqwest::Url;
 use secrecy::SecretString;
 use std::time::Duration;
 use tokio::time::{Instant, timeout_at};
@@ -59,7 +61,7 @@ impl ProviderClient {
     async fn get(&self, url: Url, key: &SecretString) -> Result<Response, Presence> {
         let absent = |what: String| Presence::Absent(what);
         let headers = self.headers(RequestId::random(), key, false).map_err(|error| absent(error.message))?;
-        self.http.get(url).headers(headers).send().await.map_err(|error| absent(broken(&error)))
+        self.http.send(Method::GET, &url, headers, Bytes::new()).await.map_err(|error| absent(error.in_words()))
     }
 }
 

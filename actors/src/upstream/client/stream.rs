@@ -3,14 +3,13 @@
 //! It ends in one of two ways: `None` after a complete answer, or an error. Once every choice has its `finish_reason`
 //! nothing that still goes wrong (no declared end, a bad event, a cut) takes the answer back: it is whole.
 
-use super::{Patience, Timeouts, broken};
+use super::{Patience, Timeouts, connections::Response};
 use crate::config::Wire;
 use crate::domain::{GatewayError, GenerationEvent, TokenUsage};
 use crate::upstream::chunk::Malformed;
 use crate::upstream::sse::{SseEvent, SseParser};
 use crate::upstream::wire::{Heard, StreamReader};
 use bytes::Bytes;
-use reqwest::Response;
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -167,7 +166,7 @@ impl EventStream {
         }
         let piece = self.patience.within(until, late, response.chunk()).await?;
         self.over = !matches!(piece, Ok(Some(_)));
-        let Some(piece) = piece.map_err(|error| self.patience.failed(&broken(&error)))? else {
+        let Some(piece) = piece.map_err(|error| self.patience.failed(&error.in_words()))? else {
             return self.ended().await;
         };
         self.quiet_since = Instant::now();

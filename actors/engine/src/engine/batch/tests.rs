@@ -3,7 +3,7 @@
 use super::*;
 use crate::backend::counting::{Counting, spec};
 use proptest::prelude::*;
-use spillway_actors::gpu::frame::{FromEngine, JobEvent};
+use spillway_actors::gpu::frame::{FromEngine, JobEvent, StopReason};
 use std::collections::HashMap;
 
 #[derive(Default)]
@@ -21,8 +21,10 @@ impl Heard {
     }
 
     fn text(&self, job: JobId) -> String {
-        let text =
-            |event: &JobEvent| if let JobEvent::Piece { text, .. } = event { text.clone() } else { String::new() };
+        let text = |event: &JobEvent| match event {
+            JobEvent::Piece { text, .. } | JobEvent::Echoed { text, .. } => text.clone(),
+            _ => String::new(),
+        };
         self.0[&job].iter().map(text).collect()
     }
 
@@ -69,7 +71,7 @@ fn batch(first: JobId, prompts: &[&str], n: u64, max_tokens: u32) -> Batch {
         seed: None,
         replay: vec![],
         sent_bytes: 0,
-        echo: false,
+        echo: Echo::Nothing,
     };
     Batch {
         group: first,
@@ -103,15 +105,63 @@ fn answers_beyond_the_sequences_wait_and_use_what_the_first_left() {
 }
 
 #[test]
+fn a_scored_prompt_is_computed_whole_and_every_token_is_told_of_once() {
+    let mut engine = Engine::new(Counting::new(2, 200), 5);
+    let prompt = "abcdefghijklmnopqrstuvwxya";
+    engine.submit_all(batch(1, &[prompt], 1, 2));
+    let mut heard = Heard::default();
+    run_on(&mut engine, &mut heard);
+    let mut scored = batch(5, &[prompt], 2, 2);
+    scored.like.logprobs = Some(1);
+    scored.members.iter_mut().for_each(|member| member.echo = Echo::Scored);
+    engine.submit_all(scored);
+    run_on(&mut engine, &mut heard);
+    for job in [5, 6] {
+        let events = &heard.0[&job];
+        assert!(matches!(events[0], JobEvent::Accepted { prompt_tokens: 26, cached_tokens: 0 }), "{events:?}");
+        let JobEvent::Echoed { text, tokens, done: true } = &events[1] else { panic!("{events:?}") };
+        assert_eq!(text, prompt);
+        assert_eq!(
+            tokens.iter().map(|token| token.token).collect::<Vec<_>>(),
+            (0..26).map(|at| at % 25).collect::<Vec<_>>()
+        );
+        let logprobs: Vec<_> = tokens.iter().map(|token| token.logprob).collect();
+        // The last letter is not the one that follows.
+        assert_eq!(
+            (logprobs[0], logprobs[1], logprobs[24], logprobs[25]),
+            (None, Some(-0.25), Some(-0.25), Some(-4.0))
+        );
+        assert!(tokens[0].top.is_empty() && tokens[25].top[0].token == 25, "{:?}", tokens[25]);
+        assert_eq!((heard.text(job).as_str(), heard.cached(job)), ("abcdefghijklmnopqrstuvwxyabc", 0));
+    }
+}
+
+#[test]
+fn a_count_needs_no_sequence_and_says_why_it_cannot() {
+    let mut engine = Engine::new(Counting::new(1, 200), 5);
+    engine.submit(&spec(1, "abc", 5));
+    engine.count(2, &Prompt::Text("abcd".into()));
+    engine.count(3, &Prompt::Chat { messages_json: "[]".into(), tools_json: None });
+    let mut heard = Heard::default();
+    heard.hear(engine.flush());
+    let counted =
+        JobEvent::Finished { reason: StopReason::Stop, prompt_tokens: 4, completion_tokens: 0, cached_tokens: 0 };
+    assert_eq!(heard.0[&2], [counted]);
+    assert!(matches!(heard.end(3), JobEvent::Failed(failure) if failure.kind == JobFailureKind::Invalid));
+    run_on(&mut engine, &mut heard);
+    assert_eq!(heard.text(1), "defgh");
+}
+
+#[test]
 fn an_echo_comes_before_the_answer_as_it_was_sent_or_as_its_tokens_spell_it() {
     let mut engine = Engine::new(Counting::new(2, 200), 5);
     let mut echoed = batch(1, &["abc"], 2, 2);
     echoed.prompts = vec![Prompt::Text("abc".into())];
-    echoed.members[0].echo = true;
+    echoed.members[0].echo = Echo::Text;
     engine.submit_all(echoed);
     let mut tokens = batch(5, &["?"], 1, 1);
     tokens.prompts = vec![Prompt::Tokens(vec![7, 8])];
-    tokens.members[0].echo = true;
+    tokens.members[0].echo = Echo::Text;
     engine.submit_all(tokens);
     let mut heard = Heard::default();
     run_on(&mut engine, &mut heard);
