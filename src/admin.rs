@@ -79,8 +79,8 @@ async fn guard(State(state): State<AdminState>, request: Request, next: Next) ->
         let message = "this Host is not in [server] admin_hosts";
         return respond(&GatewayError::gateway(ErrorKind::Forbidden, message));
     }
-    if origin::is_foreign(request.headers()) {
-        return respond(&origin::refusal());
+    if !origin::is_own(request.headers()) {
+        return respond(&origin::refusal_of_admin());
     }
     if let Some(token) = &server.admin_token
         && !carries_token(request.headers(), token.expose_secret())

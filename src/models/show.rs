@@ -130,8 +130,13 @@ pub(crate) fn summary_lines(model: &Gguf) -> Vec<String> {
         ("fim", yes(model.fim.is_whole())),
         ("pooling", model.pooling.map(|pooling| format!("{pooling:?}").to_ascii_lowercase())),
     ];
-    let told = facts.into_iter().filter_map(|(name, fact)| Some(format!("  {name:<9} {}", fact?)));
+    let told = facts.into_iter().filter_map(|(name, fact)| Some(format!("  {name:<9} {}", printable(&fact?))));
     told.collect()
+}
+
+/// What a file says, without what would command a terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect()
 }
 
 /// `135 million`, as model cards count.
@@ -161,4 +166,17 @@ pub(crate) fn memory_lines(model: &Gguf, shape: &Shape) -> Vec<String> {
         line("on GPU", &on_gpu, on_gpu.gpu) + &format!(", {} of {} layers", on_gpu.layers_on_gpu, on_gpu.layers + 1),
         line("on CPU", &on_cpu, on_cpu.host),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_cannot_command_the_terminal_it_is_shown_on() {
+        assert_eq!(
+            printable("Tiny \u{1b}]0;owned\u{7} \u{9b}2J é\n"),
+            "Tiny \u{fffd}]0;owned\u{fffd} \u{fffd}2J é\u{fffd}"
+        );
+    }
 }

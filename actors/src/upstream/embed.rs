@@ -3,6 +3,7 @@
 //! The client's own fields go through untouched, but for the model and the form of the numbers: they are asked for as
 //! numbers, which every provider knows, whatever form the client gets them in.
 
+use super::chunk::tokens as count;
 use crate::domain::{CloudBound, ErrorKind, GatewayError, TokenUsage};
 use bytes::Bytes;
 use serde::Deserialize;
@@ -59,7 +60,7 @@ pub fn read(body: &[u8], due: usize) -> Option<Embedded> {
 
 /// Some providers tell only the total, which is the same.
 fn usage(usage: &Value) -> Option<TokenUsage> {
-    let tokens = |field: &str| usage.get(field).and_then(Value::as_u64);
+    let tokens = |field: &str| usage.get(field).and_then(count);
     let prompt_tokens = tokens("prompt_tokens").or_else(|| tokens("total_tokens"))?;
     Some(TokenUsage { prompt_tokens, ..TokenUsage::default() })
 }
