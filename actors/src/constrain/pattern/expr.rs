@@ -156,10 +156,8 @@ impl Expr {
                 let is_open = *most != Some(*least);
                 let again = if *most == Some(1) { after.clone() } else { first.clone().or(after.clone()) };
                 let is_long_group = most.is_some_and(|most| most - least > MAX_GROUP_REPEAT) && !item.is_one();
-                !item.may_be_empty()
-                    && !is_long_group
-                    && !(is_open && first.meets(after))
-                    && item.is_plain_before(&again)
+                let is_unclear = item.may_be_empty() || (is_open && first.meets(after));
+                !is_unclear && !is_long_group && item.is_plain_before(&again)
             }
         }
     }
