@@ -1,7 +1,7 @@
 //! Real answers, of the local engine and of a simulated provider, parse into the types that another project made of OpenAI's
 //! own description.
 
-use crate::support::{Ask, Gateway, Setup, setup::MODEL};
+use crate::support::{Gateway, Setup, setup::MODEL};
 use async_openai::types::{
     chat::{CreateChatCompletionResponse, CreateChatCompletionStreamResponse},
     completions::CreateCompletionResponse,
