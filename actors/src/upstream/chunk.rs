@@ -145,7 +145,13 @@ pub fn usage_of(usage: &Value) -> Option<TokenUsage> {
         .or_else(|| usage.get("prompt_cache_hit_tokens"))
         .and_then(tokens)
         .unwrap_or(0);
-    Some(TokenUsage { prompt_tokens, completion_tokens, cached_tokens: cached.min(prompt_tokens), estimated: false })
+    Some(TokenUsage {
+        prompt_tokens,
+        completion_tokens,
+        cached_tokens: cached.min(prompt_tokens),
+        estimated: false,
+        ..TokenUsage::default()
+    })
 }
 
 /// A count of tokens; `10.0` is one, because some servers know no other numbers.
@@ -241,7 +247,13 @@ mod tests {
         ]);
         assert_eq!(events, [text(0, "a"), finish(0, "stop")]);
         assert!(reader.is_complete());
-        let usage = TokenUsage { prompt_tokens: 3, completion_tokens: 1, cached_tokens: 2, estimated: false };
+        let usage = TokenUsage {
+            prompt_tokens: 3,
+            completion_tokens: 1,
+            cached_tokens: 2,
+            estimated: false,
+            ..TokenUsage::default()
+        };
         assert_eq!(reader.usage(), Some(usage));
     }
 
