@@ -292,8 +292,8 @@ impl Flight {
         said.usage.filter(plausible).unwrap_or_else(|| TokenUsage {
             prompt_tokens: count::prompt_tokens(self.request()),
             completion_tokens: said.count.tokens(),
-            cached_tokens: 0,
             estimated: true,
+            ..TokenUsage::default()
         })
     }
 }

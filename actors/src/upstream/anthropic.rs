@@ -64,6 +64,7 @@ impl Counts {
             prompt_tokens: self.input?.saturating_add(self.cache_read).saturating_add(self.cache_written),
             completion_tokens: self.output?,
             cached_tokens: self.cache_read,
+            written_tokens: self.cache_written,
             estimated: false,
         })
     }

@@ -147,7 +147,13 @@ pub fn usage_of(usage: &Value) -> Option<TokenUsage> {
         .or_else(|| usage.get("prompt_cache_hit_tokens"))
         .and_then(Value::as_u64)
         .unwrap_or(0);
-    Some(TokenUsage { prompt_tokens, completion_tokens, cached_tokens: cached.min(prompt_tokens), estimated: false })
+    Some(TokenUsage {
+        prompt_tokens,
+        completion_tokens,
+        cached_tokens: cached.min(prompt_tokens),
+        estimated: false,
+        ..TokenUsage::default()
+    })
 }
 
 /// One choice of a whole answer.
@@ -236,7 +242,13 @@ mod tests {
         ]);
         assert_eq!(events, [text(0, "a"), finish(0, "stop")]);
         assert!(reader.is_complete());
-        let usage = TokenUsage { prompt_tokens: 3, completion_tokens: 1, cached_tokens: 2, estimated: false };
+        let usage = TokenUsage {
+            prompt_tokens: 3,
+            completion_tokens: 1,
+            cached_tokens: 2,
+            estimated: false,
+            ..TokenUsage::default()
+        };
         assert_eq!(reader.usage(), Some(usage));
     }
 
