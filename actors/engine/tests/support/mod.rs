@@ -4,8 +4,8 @@
 //! contain any prompt.
 
 use spillway_actors::gpu::frame::{
-    self, FromEngine, Heartbeat, JobEvent, JobId, JobOutput, JobSpec, KvType, LoadSpec, LoadedInfo, PROTOCOL_VERSION,
-    Prompt, Rope, Sampling, StopReason, ToEngine, TokenLogprob,
+    self, FromEngine, Heartbeat, JobEvent, JobId, JobOutput, JobSpec, KvType, Left, LoadSpec, LoadedInfo,
+    PROTOCOL_VERSION, Prompt, Rope, Sampling, StopReason, ToEngine, TokenLogprob,
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -118,6 +118,8 @@ impl Heard {
 pub(crate) struct Engine {
     pub(crate) child: Child,
     pub(crate) stream: Option<UnixStream>,
+    /// What it said of cancelled jobs.
+    pub(crate) left: Vec<Left>,
     log: Option<JoinHandle<String>>,
 }
 
@@ -143,7 +145,7 @@ impl Engine {
             let _ = stderr.read_to_end(&mut bytes);
             String::from_utf8_lossy(&bytes).into_owned()
         });
-        Self { child, stream: Some(ours), log: Some(log) }
+        Self { child, stream: Some(ours), left: Vec::new(), log: Some(log) }
     }
 
     pub(crate) fn greeted(arguments: &[&str]) -> Self {
@@ -223,6 +225,7 @@ impl Engine {
                     heard.entry(output.job).or_default().hear(output);
                 }
             }
+            FromEngine::Left(left) => self.left.push(left),
             frame => panic!("unexpected {frame:?}"),
         }
     }
