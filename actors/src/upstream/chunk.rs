@@ -133,7 +133,9 @@ fn delta_of(choice: u32, mut fields: Map<String, Value>, logprobs: Option<Value>
     };
     // `"refusal": null` or `"tool_calls": []` is nothing a client would notice.
     fields.retain(|_, value| !value.is_null() && value.as_array().is_none_or(|array| !array.is_empty()));
-    Delta { choice, content, other: fields, logprobs, tokens: Vec::new() }
+    // An empty map that was full keeps its memory, which many events that wait for a slow reader would hold.
+    let other = if fields.is_empty() { Map::new() } else { fields };
+    Delta { choice, content, other, logprobs, tokens: Vec::new() }
 }
 
 /// Token counts, `None` unless both are there and sane.
