@@ -79,8 +79,8 @@ async fn guard(State(state): State<AdminState>, request: Request, next: Next) ->
         let message = "this Host is not in [server] admin_hosts";
         return respond(&GatewayError::gateway(ErrorKind::Forbidden, message));
     }
-    if origin::is_foreign(request.headers()) {
-        return respond(&origin::refusal());
+    if !origin::is_own(request.headers()) {
+        return respond(&origin::refusal_of_admin());
     }
     if let Some(token) = &server.admin_token
         && !carries_token(request.headers(), token.expose_secret())
@@ -177,8 +177,25 @@ fn gpu_status(runtime: &Runtime, at: usize, slot: &Arc<EngineSlot>) -> Value {
         "device": view.info.as_ref().map(|info| info.device.clone()),
         "leases": view.leases,
         "parallel": view.parallel,
+        "work": work_status(slot),
         "memory": memory::status(slot, view.info.as_deref()),
         "last_minute": runtime.vitals.local(at, Instant::now()).score,
+    })
+}
+
+/// What the engine has to do right now (its last heartbeat), and what clients that left have cost.
+fn work_status(slot: &EngineSlot) -> Value {
+    let work = slot.work();
+    json!({
+        "steps": work.beat.map(|beat| beat.steps),
+        "running": work.beat.map(|beat| beat.running),
+        "waiting": work.beat.map(|beat| beat.waiting),
+        "kv_used": work.beat.map(|beat| beat.kv_used),
+        "kv_kept": work.beat.map(|beat| beat.kv_kept),
+        "kv_total": work.beat.map(|beat| beat.kv_total),
+        "left": work.left,
+        "tokens_after_leaving": work.tokens_after_leaving,
+        "most_after_leaving": work.most_after_leaving,
     })
 }
 

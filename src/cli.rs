@@ -173,6 +173,11 @@ pub(crate) fn load(args: &ConfigArgs, demo: Option<DemoCloud>) -> Result<(Config
     Ok((config, warnings))
 }
 
+/// For a command that serves nothing: neither a provider's key nor a model need be there.
+pub(crate) fn load_to_look(args: &ConfigArgs) -> Result<Config, ServeError> {
+    Ok(Loader::for_looking(args.config.clone()).load().1?.config)
+}
+
 fn check_offline(args: &CheckArgs) -> ExitCode {
     match load(&args.config, None) {
         Ok((config, warnings)) => tell_checked(&check::models(&config), &warnings, args.json),

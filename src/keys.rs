@@ -95,8 +95,7 @@ enum Desk {
 
 impl Desk {
     async fn of(common: &Common) -> Result<(Self, Config), OrderError> {
-        let loaded = cli::load(&common.config, None).map_err(|error| OrderError::Config(error.to_string()))?;
-        let config = loaded.0;
+        let config = cli::load_to_look(&common.config).map_err(|error| OrderError::Config(error.to_string()))?;
         if !common.offline
             && let Some(gateway) = Gateway::find(&config).await?
         {

@@ -52,8 +52,8 @@ fn day(text: &str) -> Result<Day, String> {
 }
 
 pub(crate) async fn run(args: &UsageArgs) -> ExitCode {
-    let config = match cli::load(&args.config, None) {
-        Ok((config, _)) => config,
+    let config = match cli::load_to_look(&args.config) {
+        Ok(config) => config,
         Err(error) => return failed(&error),
     };
     let store = match open(&config).await {

@@ -32,6 +32,8 @@ mod crowd;
 mod disks;
 #[path = "faults/failures.rs"]
 mod failures;
+#[path = "faults/leavers.rs"]
+mod leavers;
 #[path = "faults/limits.rs"]
 mod limits;
 #[path = "faults/reload.rs"]

@@ -53,6 +53,8 @@ mod models;
 mod online;
 #[path = "integration/poison.rs"]
 mod poison;
+#[path = "integration/postgres.rs"]
+mod postgres;
 #[path = "integration/queue.rs"]
 mod queue;
 #[path = "integration/route.rs"]
@@ -69,3 +71,5 @@ mod start;
 mod structured;
 #[path = "integration/take_over.rs"]
 mod take_over;
+#[path = "integration/typed.rs"]
+mod typed;

@@ -37,3 +37,5 @@ pub fn object_grammar() -> String {
 pub(crate) mod derive;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod ways;

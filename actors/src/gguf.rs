@@ -15,7 +15,7 @@ mod tests;
 
 pub use file::{check_one, inspect};
 pub use kinds::{KvType, file_type_name};
-pub use model::{Fim, Gguf, Pooling, Tensors};
+pub use model::{Fim, Gguf, LOOK_BOTH_WAYS, Pooling, Tensors};
 pub use reader::read;
 
 /// Why a file is no model that can be loaded.

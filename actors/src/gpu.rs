@@ -6,6 +6,7 @@ pub mod actor;
 mod canary;
 pub mod device;
 pub mod frame;
+mod killed;
 pub mod ladder;
 pub mod life;
 pub mod link;

@@ -53,6 +53,8 @@ pub fn describe() {
     describe_gauge!("spillway_gpu_memory_rung", "Reductions in force for want of memory; 0 = loaded as configured");
     describe_counter!("spillway_gpu_memory_steps_total", "Rungs down (memory ran out) and up (healthy again)");
     describe_gauge!("spillway_kv_cache_usage_ratio", Unit::Count, "KV cells in use / KV cells");
+    describe_counter!("spillway_clients_left_total", "Answers whose client left while an engine worked on them");
+    describe_counter!("spillway_tokens_after_leaving_total", "Tokens computed after their client had left");
     describe_gauge!("spillway_gpu_memory_used_bytes", Unit::Bytes, "GPU memory in use");
     describe_gauge!("spillway_gpu_memory_total_bytes", Unit::Bytes, "GPU memory");
     describe_gauge!("spillway_gpu_utilization_ratio", Unit::Count, "GPU utilisation, 0 to 1");
@@ -122,6 +124,12 @@ pub fn kv_usage(gpu: &str, used: u32, total: u32) {
     if total > 0 {
         gauge!("spillway_kv_cache_usage_ratio", "gpu" => gpu.to_owned()).set(f64::from(used) / f64::from(total));
     }
+}
+
+/// So many answers were called off, and so many tokens of them had come out after their client had gone.
+pub fn clients_left(gpu: &str, answers: u32, tokens: u32) {
+    counter!("spillway_clients_left_total", "gpu" => gpu.to_owned()).increment(u64::from(answers));
+    counter!("spillway_tokens_after_leaving_total", "gpu" => gpu.to_owned()).increment(u64::from(tokens));
 }
 
 pub struct ModelLoaded<'a> {

@@ -32,6 +32,7 @@ pub(super) fn status(slot: &EngineSlot, info: Option<&LoadedInfo>) -> Value {
             "context_tokens": ladder.plan.context_tokens,
             "parallel": ladder.plan.parallel,
             "ubatch_tokens": ladder.plan.ubatch_tokens,
+            "embedding_tokens": ladder.plan.embedding_tokens,
             "kv_type_k": ladder.plan.kv_type_k,
             "kv_type_v": ladder.plan.kv_type_v,
             "gpu_layers": ladder.plan.gpu_layers,

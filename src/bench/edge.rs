@@ -51,6 +51,10 @@ pub struct EdgeArgs {
     /// Requests of the overload, each for a long stream that nobody reads: ten times what is admitted, over the time they hold a place.
     #[arg(long, default_value_t = 5120)]
     overload: u32,
+    /// Model of those requests. One that is slow holds its places at no cost to the machine: then refusals are measured, and not
+    /// how long they wait for a processor. Default: that of every request.
+    #[arg(long)]
+    overload_model: Option<String>,
     /// Seconds over which they arrive, evenly.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=600))]
     overload_seconds: u64,
@@ -108,7 +112,7 @@ pub async fn run(args: EdgeArgs) -> Result<(), BenchError> {
         progress(&format!("round {round} of {}: alone", args.rounds));
         alone.push(part(&args, &client).await);
         progress(&format!("round {round} of {}: beside {} + {}", args.rounds, args.slowloris, args.stalled));
-        let request = stalled(&args);
+        let request = long_stream(&args, &args.model);
         let gathering = Company::gather(&args.address, args.slowloris, &request, args.stalled);
         let (company, part_of_arrival) = tokio::join!(gathering, part(&args, &client));
         arriving.push(part_of_arrival);
@@ -131,10 +135,10 @@ pub async fn run(args: EdgeArgs) -> Result<(), BenchError> {
     Ok(())
 }
 
-fn stalled(args: &EdgeArgs) -> String {
+fn long_stream(args: &EdgeArgs, model: &str) -> String {
     let body = format!(
         r#"{{"model":"{}","stream":true,"max_tokens":{},"messages":[{{"role":"user","content":"Tell me everything"}}]}}"#,
-        args.model, args.stalled_tokens
+        model, args.stalled_tokens
     );
     company::post(&args.key, &body)
 }
@@ -190,7 +194,7 @@ fn middle(parts: &[Part]) -> Part {
 /// An open loop: who is refused does not keep the next from coming.
 async fn overload(args: &EdgeArgs) -> Overload {
     progress(&format!("overload: {} requests in {} s", args.overload, args.overload_seconds));
-    let request: Arc<str> = stalled(args).into();
+    let request: Arc<str> = long_stream(args, args.overload_model.as_ref().unwrap_or(&args.model)).into();
     let apart = Duration::from_secs(args.overload_seconds) / args.overload.max(1);
     let answers = paced(args.overload, apart, |_| {
         let (address, request) = (args.address.clone(), Arc::clone(&request));

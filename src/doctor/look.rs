@@ -161,12 +161,14 @@ fn model(config: &Config, local: &LocalConfig, gpus: &[GpuReading]) -> Finding {
     let shape = Shape {
         context_tokens: local.context_tokens,
         parallel: local.parallel,
+        batch_tokens: local.options.batch_tokens,
         ubatch_tokens: local.options.ubatch_tokens,
+        embedding_tokens: local.embedding_tokens,
         kv_type_k: local.options.kv_type_k,
         kv_type_v: local.options.kv_type_v,
         gpu_layers: layers,
     };
-    let details: Vec<String> = [models::summary_lines(&model), models::memory_lines(&model, &shape)].concat();
+    let details: Vec<String> = [models::summary_lines(&model), models::memory_lines(&model, &shape, on_cpu)].concat();
     let finding = Finding::ok(what.clone(), path.to_string());
     let estimate = estimate(&model, &shape);
     let finding = match room(local, gpus, on_cpu) {

@@ -14,6 +14,7 @@ use axum::{
 use http::{HeaderMap, Method, header};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use spillway_actors::{
+    cloud::count,
     config::Config,
     domain::{Caller, ChatRequest, ErrorKind, GatewayError, Input, ModelChoice},
     keys::{Hold, Key, Keys, Pass, Recognised, Refusal, Secret, unix_now},
@@ -248,7 +249,7 @@ impl Access {
 /// Tokens that a request may use. One without max_tokens may use its target's default, but waits for no more than a whole
 /// minute's worth: what it uses beyond that is owed.
 fn most_tokens(request: &ChatRequest, config: &Config, limit: u32) -> u64 {
-    let prompt = request.estimated_prompt_tokens();
+    let prompt = count::prompt_tokens(request);
     if request.needs.embeddings {
         return prompt.min(limit.into());
     }

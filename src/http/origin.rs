@@ -8,7 +8,7 @@ use http::{
     header::{
         ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
         ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
-        ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+        ACCESS_CONTROL_REQUEST_METHOD, HOST, ORIGIN, VARY,
     },
 };
 use spillway_actors::{
@@ -51,9 +51,17 @@ pub(crate) fn page(headers: &HeaderMap, cors: &CorsOrigins) -> Page {
     if name.is_some_and(|name| LOOPBACK.contains(&name)) { Page::Local } else { Page::Foreign }
 }
 
-/// Whether a page from elsewhere sent this, where no page is listed.
-pub(crate) fn is_foreign(headers: &HeaderMap) -> bool {
-    page(headers, &CorsOrigins::default()) == Page::Foreign
+/// Whether a program sent this, or a page that the same listener served: `Origin` and `Host` are then one.
+pub(crate) fn is_own(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(ORIGIN) else { return true };
+    let from = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+    let to = headers.get(HOST).and_then(|host| host.to_str().ok());
+    from.zip(to).is_some_and(|((_, from), to)| from.eq_ignore_ascii_case(to))
+}
+
+pub(crate) fn refusal_of_admin() -> GatewayError {
+    let message = "requests from web pages of other origins are refused";
+    GatewayError::gateway(ErrorKind::Forbidden, message)
 }
 
 pub(crate) fn refusal() -> GatewayError {
@@ -104,15 +112,37 @@ mod tests {
 
     #[test]
     fn programs_and_local_pages_pass_and_other_sites_do_not() {
-        assert!(!is_foreign(&HeaderMap::new()));
+        let page = |headers: HeaderMap| page(&headers, &CorsOrigins::default());
+        assert_eq!(page(HeaderMap::new()), Page::None);
         for good in ["http://localhost", "http://localhost:3000", "https://127.0.0.1:8443", "http://[::1]:3000"] {
-            assert!(!is_foreign(&from(good)), "{good}");
+            assert_eq!(page(from(good)), Page::Local, "{good}");
         }
         for bad in
             ["http://evil.example", "http://localhost.evil.example", "null", "http://127.0.0.1.evil.example:80", ""]
         {
-            assert!(is_foreign(&from(bad)), "{bad}");
+            assert_eq!(page(from(bad)), Page::Foreign, "{bad}");
         }
+    }
+
+    #[test]
+    fn only_programs_and_pages_of_the_listener_itself_are_its_own() {
+        let own = |origin: &str, host: &str| {
+            let mut headers = from(origin);
+            headers.insert(HOST, host.parse().unwrap());
+            is_own(&headers)
+        };
+        assert!(is_own(&HeaderMap::new()));
+        assert!(own("http://127.0.0.1:8081", "127.0.0.1:8081") && own("http://Localhost:8081", "localhost:8081"));
+        for (origin, host) in [
+            ("http://localhost:3000", "localhost:8081"),
+            ("http://localhost:8081", "127.0.0.1:8081"),
+            ("http://localhost", "localhost:8081"),
+            ("null", "localhost:8081"),
+            ("", "localhost:8081"),
+        ] {
+            assert!(!own(origin, host), "{origin} at {host}");
+        }
+        assert!(!is_own(&from("http://localhost:3000")));
     }
 
     #[test]

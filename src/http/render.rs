@@ -184,7 +184,7 @@ pub(super) mod tests {
     };
 
     pub(in crate::http) fn report() -> FlightReport {
-        let usage = TokenUsage { prompt_tokens: 21, completion_tokens: 8, cached_tokens: 5, estimated: false };
+        let usage = TokenUsage { prompt_tokens: 21, completion_tokens: 8, cached_tokens: 5, ..TokenUsage::default() };
         FlightReport {
             target: "local".into(),
             model: "smollm2-135m".into(),

@@ -6,7 +6,7 @@ use serde_json::json;
 use spillway_actors::{
     config::{Config, LoadOptions},
     gguf::{Gguf, inspect},
-    gpu::memory::{Estimate, Shape, estimate},
+    gpu::memory::{Estimate, Shape, Share, estimate},
 };
 use std::{path::Path, process::ExitCode};
 
@@ -38,7 +38,9 @@ fn shape(config: &Config, named: &Named) -> Shape {
     Shape {
         context_tokens: like.map_or(8192, |local| local.context_tokens),
         parallel: like.map_or(8, |local| local.parallel),
+        batch_tokens: options.batch_tokens,
         ubatch_tokens: options.ubatch_tokens,
+        embedding_tokens: like.map_or(Some(2048), |local| local.embedding_tokens),
         kv_type_k: options.kv_type_k,
         kv_type_v: options.kv_type_v,
         gpu_layers: like.and_then(|local| local.gpu_layers).unwrap_or(u32::MAX),
@@ -97,7 +99,7 @@ fn as_text(
     match (read, named.kept.partial()) {
         (Some(Ok(model)), _) => {
             lines.extend(summary_lines(model));
-            lines.extend(memory_lines(model, shape));
+            lines.extend(memory_lines(model, shape, false));
         }
         (Some(Err(error)), _) => lines.push(format!("  the file {error}")),
         (None, Some(bytes)) => lines.push(format!("  unfinished: {} are here; pull it to go on", bar::bytes(bytes))),
@@ -130,8 +132,13 @@ pub(crate) fn summary_lines(model: &Gguf) -> Vec<String> {
         ("fim", yes(model.fim.is_whole())),
         ("pooling", model.pooling.map(|pooling| format!("{pooling:?}").to_ascii_lowercase())),
     ];
-    let told = facts.into_iter().filter_map(|(name, fact)| Some(format!("  {name:<9} {}", fact?)));
+    let told = facts.into_iter().filter_map(|(name, fact)| Some(format!("  {name:<9} {}", printable(&fact?))));
     told.collect()
+}
+
+/// What a file says, without what would command a terminal.
+fn printable(text: &str) -> String {
+    text.chars().map(|char| if char.is_control() { char::REPLACEMENT_CHARACTER } else { char }).collect()
 }
 
 /// `135 million`, as model cards count.
@@ -143,22 +150,42 @@ fn count(number: u64) -> String {
     }
 }
 
-/// What it takes on a GPU and on the CPU.
-pub(crate) fn memory_lines(model: &Gguf, shape: &Shape) -> Vec<String> {
+/// What it takes on a GPU and on the CPU, or on the CPU alone where no GPU is.
+pub(crate) fn memory_lines(model: &Gguf, shape: &Shape, on_cpu_only: bool) -> Vec<String> {
     let on_gpu = estimate(model, shape);
     let on_cpu = estimate(model, &Shape { gpu_layers: 0, ..*shape });
-    let line = |place: &str, estimate: &Estimate, share: spillway_actors::gpu::memory::Share| {
+    let line = |place: &str, estimate: &Estimate, share: Share| {
+        let vectors = match estimate.embeddings {
+            0 => String::new(),
+            more => format!("; {} more once a vector is asked for", bar::bytes(more)),
+        };
         format!(
-            "  {place:<9} about {} ({} weights, {} KV cache for {} tokens, {} working)",
+            "  {place:<9} about {} ({} weights, {} KV cache for {} tokens, {} working, {} tokens at once{vectors})",
             bar::bytes(share.total()),
             bar::bytes(share.weights),
             bar::bytes(share.kv),
             estimate.pool_tokens,
-            bar::bytes(share.compute)
+            bar::bytes(share.compute),
+            shape.at_once(estimate.layers_on_gpu > 0),
         )
     };
-    vec![
-        line("on GPU", &on_gpu, on_gpu.gpu) + &format!(", {} of {} layers", on_gpu.layers_on_gpu, on_gpu.layers + 1),
-        line("on CPU", &on_cpu, on_cpu.host),
-    ]
+    let cpu = line("on CPU", &on_cpu, on_cpu.host);
+    if on_cpu_only || on_gpu.layers_on_gpu == 0 {
+        return vec![cpu];
+    }
+    let layers = format!(", {} of {} layers", on_gpu.layers_on_gpu, on_gpu.layers + 1);
+    vec![line("on GPU", &on_gpu, on_gpu.gpu) + &layers, cpu]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_cannot_command_the_terminal_it_is_shown_on() {
+        assert_eq!(
+            printable("Tiny \u{1b}]0;owned\u{7} \u{9b}2J é\n"),
+            "Tiny \u{fffd}]0;owned\u{fffd} \u{fffd}2J é\u{fffd}"
+        );
+    }
 }

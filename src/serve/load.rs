@@ -38,11 +38,17 @@ pub struct Loaded {
 pub struct Loader {
     file: Option<PathBuf>,
     demo: Option<DemoCloud>,
+    need_not_serve: bool,
 }
 
 impl Loader {
     pub fn new(file: Option<PathBuf>, demo: Option<DemoCloud>) -> Self {
-        Self { file, demo }
+        Self { file, demo, need_not_serve: false }
+    }
+
+    /// For a command that serves nothing: nothing need be able to.
+    pub fn for_looking(file: Option<PathBuf>) -> Self {
+        Self { file, demo: None, need_not_serve: true }
     }
 
     /// The user's file, if there is one.
@@ -72,7 +78,14 @@ impl Loader {
         };
         let env = readable_env()?;
         let cache_dir = config::default_cache_dir(&env);
-        let sources = Sources { file, env, overrides: Vec::new(), cache_dir, demo: self.demo.clone() };
+        let sources = Sources {
+            file,
+            env,
+            overrides: Vec::new(),
+            cache_dir,
+            demo: self.demo.clone(),
+            need_not_serve: self.need_not_serve,
+        };
         let (config, warnings) = config::load(&sources, &read).map_err(LoadError::Faults)?;
         Ok(Loaded { config, warnings })
     }

@@ -14,7 +14,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Extension, State};
 use axum::http::{HeaderMap, Response, StatusCode, header};
-use axum::routing::{get, post};
+use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -49,10 +49,10 @@ pub(super) fn router(options: SimOptions) -> Router {
         .route("/sim/faults", get(list_faults).put(set_fault).delete(clear_faults));
     for prefix in ["", "/v1"] {
         router = router
-            .route(&format!("{prefix}/chat/completions"), post(chat))
-            .route(&format!("{prefix}/completions"), post(completion))
-            .route(&format!("{prefix}/messages"), post(message))
-            .route(&format!("{prefix}/embeddings"), post(embed))
+            .route(&format!("{prefix}/chat/completions"), answers(Endpoint::Chat))
+            .route(&format!("{prefix}/completions"), answers(Endpoint::Completion))
+            .route(&format!("{prefix}/messages"), answers(Endpoint::Messages))
+            .route(&format!("{prefix}/embeddings"), answers(Endpoint::Embeddings))
             .route(&format!("{prefix}/models"), get(models));
     }
     router
@@ -62,40 +62,15 @@ pub(super) fn router(options: SimOptions) -> Router {
         .with_state(Arc::new(provider))
 }
 
-async fn chat(
-    State(provider): Shared,
-    Extension(breaker): Extension<Breaker>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Response<Body> {
-    provider.answer(Endpoint::Chat, breaker, &headers, body).await
-}
-
-async fn completion(
-    State(provider): Shared,
-    Extension(breaker): Extension<Breaker>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Response<Body> {
-    provider.answer(Endpoint::Completion, breaker, &headers, body).await
-}
-
-async fn message(
-    State(provider): Shared,
-    Extension(breaker): Extension<Breaker>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Response<Body> {
-    provider.answer(Endpoint::Messages, breaker, &headers, body).await
-}
-
-async fn embed(
-    State(provider): Shared,
-    Extension(breaker): Extension<Breaker>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Response<Body> {
-    provider.answer(Endpoint::Embeddings, breaker, &headers, body).await
+fn answers(endpoint: Endpoint) -> MethodRouter<Arc<Provider>> {
+    post(
+        async move |State(provider): Shared,
+                    Extension(breaker): Extension<Breaker>,
+                    headers: HeaderMap,
+                    body: Result<Bytes, BytesRejection>| {
+            provider.answer(endpoint, breaker, &headers, body).await
+        },
+    )
 }
 
 /// In the words of whom the client takes it for.

@@ -414,3 +414,43 @@ async fn a_spent_budget_ends_paid_requests_and_no_others() {
     ask(&rich, Ask::hard().model("ok")).await.assert_complete();
     gateway.shutdown().await;
 }
+
+/// With one sequence greedy answers are repeatable, so a word of somebody else's prompt that seeped in would show.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn conversations_of_several_keys_share_a_beginning_and_nothing_of_each_others_text() {
+    // Longer than a batch, of which only whole ones are reused where an answer must be repeatable.
+    let system = "You keep a lighthouse. You answer in one short sentence and never lie to sailors. ".repeat(20);
+    let words = ["zanzibar", "quicksilver", "marmalade", "obelisk"];
+    let ask = |secret: &str, word: &str| {
+        let question = format!("My secret word is {word}. What is my secret word?");
+        let messages = json!([{"role": "system", "content": system}, {"role": "user", "content": question}]);
+        Ask::chat("").with("messages", messages).max_tokens(24).key(secret)
+    };
+    let mut runs = Vec::new();
+    for round in 0..2 {
+        let folder = Folder::new().unwrap();
+        let gateway = guarded(&folder).without_cloud().parallel(1).start().await;
+        let keys: Vec<String> =
+            words.iter().map(|_| create(folder.path(), &gateway.admin, &["--local-only"]).1).collect();
+        gateway.until_serving().await;
+        // Forwards and backwards: everybody has had another one before.
+        let mut order: Vec<usize> = (0..words.len()).collect();
+        if round == 1 {
+            order.reverse();
+        }
+        let mut texts = vec![String::new(); words.len()];
+        let mut cached = 0;
+        for at in order {
+            let record = gateway.client.ask(&gateway.api, ask(&keys[at], words[at])).await;
+            record.assert_complete();
+            cached += record.usage.as_ref().unwrap()["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap_or(0);
+            let others = words.iter().filter(|other| **other != words[at]);
+            assert!(others.clone().all(|other| !record.text.contains(other)), "{} heard {record:#?}", words[at]);
+            texts[at].clone_from(&record.text);
+        }
+        assert!(cached > 0, "the common beginning was read once");
+        runs.push(texts);
+        gateway.shutdown().await;
+    }
+    assert_eq!(runs[0], runs[1], "an answer does not depend on whose conversation came before");
+}

@@ -7,7 +7,12 @@ use crate::support::{
     poll::{eventually, until},
     setup::{Folder, model_path},
 };
+use reqwest::Method;
 use serde_json::{Value, json};
+use spillway_actors::{
+    gguf::{KvType, inspect},
+    gpu::memory::{Shape, estimate},
+};
 use std::{fs, time::Duration};
 
 const SOON: Duration = Duration::from_secs(60);
@@ -125,6 +130,43 @@ async fn f23_memory_that_runs_out_in_a_decode_costs_one_rung_and_no_request() {
     let death = gateway.gpu().await.last_death.expect("it died");
     assert!(death["cause"].to_string().contains("out of memory"), "{death}");
     gateway.finish(&history).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f23_vectors_that_find_no_memory_are_given_up_and_text_goes_on() {
+    let folder = Folder::new().unwrap();
+    let setup = setup(&folder);
+    let extra = setup.extra.replace("reset_after_ms = 1500", "reset_after_ms = 600000");
+    let gateway = Setup { extra, ..setup }.without_cloud().warm().await;
+    // Just enough for what writes text, with a small batch and quantised cells.
+    let shape = Shape {
+        context_tokens: 4096,
+        parallel: 4,
+        batch_tokens: None,
+        ubatch_tokens: 128,
+        embedding_tokens: Some(2048),
+        kv_type_k: KvType::Q8_0,
+        kv_type_v: KvType::Q8_0,
+        gpu_layers: u32::MAX,
+    };
+    let needs = estimate(&inspect(&model_path()).expect("the model"), &shape);
+    simulate(&gateway, Some(needs.gpu.total() + needs.embeddings / 2)).await;
+    gateway.kill("gpu/local", "sigkill").await;
+    gateway.until_status("it died", SOON, |status| status.gpu().epoch > 1).await;
+    gateway.until_serving().await;
+    let before = memory(&gateway).await;
+    assert_eq!(before["given_up"], json!(["smaller_batch", "quantised_kv"]), "{before}");
+
+    let wish = json!({"model": "big", "input": "a lighthouse"}).to_string();
+    let (status, _, body) = gateway.client.send(Method::POST, &gateway.url("/v1/embeddings"), wish).await;
+    assert!((400..=503).contains(&status) && status != 500, "{status} {body:?}");
+    gateway.until_serving().await;
+    let after = memory(&gateway).await;
+    assert_eq!(after["given_up"], json!(["smaller_batch", "quantised_kv", "no_embeddings"]), "{after}");
+    assert_eq!(after["plan"]["context_tokens"], before["plan"]["context_tokens"], "{after}");
+    let record = gateway.client.ask(&gateway.api, Ask::count()).await;
+    assert_eq!(record.assert_complete().target(), "local");
+    gateway.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

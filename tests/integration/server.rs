@@ -2,6 +2,7 @@
 //! this process; what it says of what reached it is its own account. It dies, hangs, cuts streams and comes back.
 
 use crate::support::{Ask, Gateway, History, Outcome, Record, Setup, Status, cloud::Cloud, setup::KEY_VAR};
+use reqwest::Method;
 use serde_json::{Value, json};
 use spillway::sim::SimOptions;
 use std::time::Duration;
@@ -78,6 +79,48 @@ async fn what_a_server_cannot_do_goes_elsewhere() {
     history.add(refused);
     assert!(server.arrived().await.is_empty());
     gateway.assert_account(&history).await;
+    gateway.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_says_it_can_makes_vectors_and_its_death_is_seen() {
+    let server = Cloud::start(words(12)).await;
+    let addr = server.addr;
+    let gateway = with(&server, "abilities = [\"embeddings\"]\n").without_cloud().warm().await;
+    let vectors = async |input: Value| {
+        let body = json!({"model": "served", "input": input}).to_string();
+        let (status, _, answer) = gateway.client.send(Method::POST, &gateway.url("/v1/embeddings"), body).await;
+        (status, serde_json::from_slice::<Value>(&answer).expect("JSON"))
+    };
+    let (status, answer) = vectors(json!(["red green", "blue", "red green"])).await;
+    assert_eq!(status, 200, "{answer}");
+    let data = answer["data"].as_array().expect("a list");
+    assert_eq!(data.len(), 3);
+    assert_eq!(data[0]["embedding"], data[2]["embedding"], "each text its own: {answer}");
+    assert_ne!(data[0]["embedding"], data[1]["embedding"]);
+    assert!(answer["usage"]["prompt_tokens"].as_u64().is_some_and(|tokens| tokens > 0), "{answer}");
+    gateway.until_status("its lease is back", SOON, |status| status.leases == 0).await;
+
+    // Who asks while it is dead waits for it.
+    let before = gateway.gpu().await;
+    drop(server);
+    let back = async {
+        gateway.until_status("its death is seen", SOON, |status| status.gpu().epoch > before.epoch).await;
+        Cloud::start_at(addr, words(12)).await
+    };
+    let ((status, answer), _server) = tokio::join!(vectors(json!("red")), back);
+    assert_eq!(status, 200, "{answer}");
+    gateway.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_does_not_say_so_is_asked_for_no_vectors() {
+    let server = Cloud::start(words(12)).await;
+    let gateway = with(&server, "").without_cloud().warm().await;
+    let body = json!({"model": "served", "input": "red"}).to_string();
+    let (status, _, answer) = gateway.client.send(Method::POST, &gateway.url("/v1/embeddings"), body).await;
+    assert!((400..500).contains(&status), "{status} {answer:?}");
+    assert!(server.arrived().await.is_empty());
     gateway.shutdown().await;
 }
 

@@ -98,6 +98,19 @@ pub struct Gpu {
     pub engine_pid: Option<u32>,
     pub leases: u64,
     pub parallel: u64,
+    pub work: Work,
+}
+
+/// What the engine has to do by its last heartbeat, and what clients that left have cost.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Work {
+    pub running: Option<u64>,
+    pub waiting: Option<u64>,
+    pub kv_used: Option<u64>,
+    pub kv_kept: Option<u64>,
+    pub left: u64,
+    pub tokens_after_leaving: u64,
+    pub most_after_leaving: u64,
 }
 
 /// One (provider, model).

@@ -14,6 +14,7 @@ pub mod history;
 pub mod load;
 pub mod nvml;
 pub mod poll;
+pub mod postgres;
 pub mod process;
 pub mod rude;
 pub mod setup;

@@ -73,6 +73,15 @@ pub enum DecodeFault {
     OutOfMemory(String),
 }
 
+/// Why there is no context for vectors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EmbedderFault {
+    /// This model makes none, or not as it is configured.
+    Refused(JobFailure),
+    /// There was no memory for it; what was there before is as it was.
+    OutOfMemory(String),
+}
+
 /// Why no token came out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SampleFault {
@@ -124,7 +133,7 @@ pub trait Backend {
     fn generates(&self) -> bool;
     /// Makes the context for vectors if it is not there yet, and says what it holds. Its sequences have nothing to do with
     /// those of the jobs.
-    fn embedder(&mut self) -> Result<EmbedLimits, JobFailure>;
+    fn embedder(&mut self) -> Result<EmbedLimits, EmbedderFault>;
     /// One batch of texts. An answer for each run: a vector where the text ends. A text that has ended, or whose batch
     /// failed, holds nothing any more.
     fn embed(&mut self, runs: &[EmbedRun<'_>]) -> Result<Vec<Option<Vec<f32>>>, DecodeFault>;

@@ -46,7 +46,15 @@ pub struct Engine<B: Backend> {
     /// Said since the last frame.
     outputs: Vec<JobOutput>,
     /// Why this engine must end.
-    out_of_memory: Option<String>,
+    out_of_memory: Option<Shortage>,
+}
+
+/// Memory ran out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shortage {
+    pub message: String,
+    /// It was for vectors.
+    pub embeddings: bool,
 }
 
 impl<B: Backend> Engine<B> {
@@ -111,16 +119,22 @@ impl<B: Backend> Engine<B> {
         self.outputs.push(JobOutput { job, seq: 0, event: JobEvent::Failed(failure) });
     }
 
-    fn is_known(&self, job: JobId) -> bool {
-        self.jobs.contains_key(&job) || self.arriving.contains(job) || self.embeddings.contains(job)
-    }
-
     /// Frees the job's sequence at once; nothing more is said about it.
     pub fn cancel(&mut self, job: JobId) {
         self.outputs.retain(|output| output.job != job);
         self.forget(job, true);
         self.arriving.forget(job);
         self.cancel_embedding(job);
+    }
+
+    /// The jobs of a request of several answers that have not ended.
+    pub fn jobs_of(&self, group: u64) -> Vec<JobId> {
+        self.jobs.iter().filter(|(_, entry)| entry.group == group).map(|(job, _)| *job).collect()
+    }
+
+    /// Whether the job has not ended.
+    pub fn is_known(&self, job: JobId) -> bool {
+        self.jobs.contains_key(&job) || self.arriving.contains(job) || self.embeddings.contains(job)
     }
 
     /// Nothing to do until the next command.
@@ -179,10 +193,10 @@ impl<B: Backend> Engine<B> {
         self.step_frame()
     }
 
-    /// Memory ran out in the last step: its jobs are not failed, because they can go on elsewhere, but this engine must
+    /// Memory ran out in the last step, or for a request: the jobs are not failed, because they can go on elsewhere, but this engine must
     /// end.
-    pub fn out_of_memory(&self) -> Option<&str> {
-        self.out_of_memory.as_deref()
+    pub fn out_of_memory(&self) -> Option<&Shortage> {
+        self.out_of_memory.as_ref()
     }
 
     /// The step of this plan took this long.
@@ -237,7 +251,9 @@ impl<B: Backend> Engine<B> {
         match self.backend.decode(&batch) {
             Ok(()) => self.sample_all(plan),
             Err(DecodeFault::NoSlot) => self.find_room(plan),
-            Err(DecodeFault::OutOfMemory(what)) => self.out_of_memory = Some(what),
+            Err(DecodeFault::OutOfMemory(message)) => {
+                self.out_of_memory = Some(Shortage { message, embeddings: false });
+            }
             Err(DecodeFault::Failed(reason)) => {
                 let rest = self.rewind(plan, &reason);
                 let (one, other) = rest.split_at(rest.len() / 2);

@@ -20,6 +20,7 @@ pub mod engine;
 pub mod gguf;
 pub mod grammar;
 pub mod job;
+pub mod late;
 pub mod link;
 #[cfg(feature = "llama")]
 pub mod llama;

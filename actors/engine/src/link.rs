@@ -35,8 +35,14 @@ pub enum Command {
     SubmitAll(Box<Batch>),
     Embed(Box<EmbedSpec>),
     Count(JobId, Box<Prompt>),
-    Cancel(JobId),
-    CancelAll(u64),
+    Cancel {
+        job: JobId,
+        left_ns: u64,
+    },
+    CancelAll {
+        group: u64,
+        left_ns: u64,
+    },
     /// Chaos: block for ever.
     Hang,
     /// Chaos: find no memory in the next decode.
@@ -157,12 +163,12 @@ pub fn read_commands(mut reader: impl Read, commands: &SyncSender<Command>, shar
             Ok(ToEngine::Submit(spec)) => Command::Submit(spec),
             Ok(ToEngine::SubmitAll(batch)) if chaos && batch.prompts.iter().any(is_poison) => std::process::abort(),
             Ok(ToEngine::SubmitAll(batch)) => Command::SubmitAll(batch),
-            Ok(ToEngine::CancelAll { group }) => Command::CancelAll(group),
+            Ok(ToEngine::CancelAll { group, left_ns }) => Command::CancelAll { group, left_ns },
             Ok(ToEngine::Count { prompt, .. }) if chaos && is_poison(&prompt) => std::process::abort(),
             Ok(ToEngine::Count { job, prompt }) => Command::Count(job, prompt),
             Ok(ToEngine::Embed(spec)) if chaos && spec.inputs.iter().any(is_poison) => std::process::abort(),
             Ok(ToEngine::Embed(spec)) => Command::Embed(spec),
-            Ok(ToEngine::Cancel { job }) => Command::Cancel(job),
+            Ok(ToEngine::Cancel { job, left_ns }) => Command::Cancel { job, left_ns },
             Ok(ToEngine::Chaos(EngineChaos::HangDecode)) if chaos => Command::Hang,
             Ok(ToEngine::Chaos(EngineChaos::OutOfMemory)) if chaos => Command::OutOfMemory,
             Ok(ToEngine::Chaos(chosen)) if chaos => {
@@ -228,9 +234,9 @@ mod tests {
     #[test]
     fn payloads_are_read_whole_and_too_long_ones_refused_unread() {
         let mut wire = Vec::new();
-        frame::encode(&ToEngine::Cancel { job: 3 }, &mut wire).unwrap();
+        frame::encode(&ToEngine::Cancel { job: 3, left_ns: 0 }, &mut wire).unwrap();
         let cut = wire.len() - 1;
-        assert!(matches!(next_frame(&mut wire.as_slice()), Ok(ToEngine::Cancel { job: 3 })));
+        assert!(matches!(next_frame(&mut wire.as_slice()), Ok(ToEngine::Cancel { job: 3, left_ns: 0 })));
         assert!(matches!(next_frame(&mut &wire[..cut]), Err(ReadError::End)));
         assert!(matches!(next_frame(&mut &[0xff_u8; 9][..]), Err(ReadError::Frame(FrameError::TooLarge(_)))));
     }

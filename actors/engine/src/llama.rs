@@ -17,7 +17,9 @@ mod threads;
 pub use load::load;
 
 use crate::{
-    backend::{Backend, BatchToken, DecodeFault, EmbedRun, Limits, SampleFault, Sampled, Sequence, Token},
+    backend::{
+        Backend, BatchToken, DecodeFault, EmbedRun, EmbedderFault, Limits, SampleFault, Sampled, Sequence, Token,
+    },
     embed::EmbedLimits,
     job::failure,
     logprobs::{self, Likelihood},
@@ -255,11 +257,11 @@ impl Backend for Llama {
         embed::writes_text(self.model)
     }
 
-    fn embedder(&mut self) -> Result<EmbedLimits, JobFailure> {
+    fn embedder(&mut self) -> Result<EmbedLimits, EmbedderFault> {
         if let Some(embedder) = &self.embedder {
             return Ok(embedder.limits());
         }
-        let none = || failure(JobFailureKind::Invalid, "this model makes no embeddings here");
+        let none = || EmbedderFault::Refused(failure(JobFailureKind::Invalid, "this model makes no embeddings here"));
         let plan = self.embed_plan.ok_or_else(none)?;
         let embedder = Embedder::new(self.model, &self.library, plan, self.params.clone())?;
         Ok(self.embedder.insert(embedder).limits())

@@ -4,11 +4,12 @@
 
 use crate::{
     backend::Backend,
-    engine::Engine,
+    engine::{Engine, Shortage},
+    late::Late,
     link::{self, COMMAND_BOUND, Command, Shared},
     process::{exit, say},
 };
-use spillway_actors::gpu::frame::{FromEngine, LoadFailure, LoadSpec, LoadedInfo, PROTOCOL_VERSION};
+use spillway_actors::gpu::frame::{FromEngine, JobId, Left, LoadFailure, LoadSpec, LoadedInfo, PROTOCOL_VERSION};
 use std::{
     io::{self, BufReader},
     os::unix::net::UnixStream,
@@ -16,7 +17,7 @@ use std::{
         Arc,
         mpsc::{Receiver, sync_channel},
     },
-    time::Instant,
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 /// Called with the ratio loaded so far; `false` asks to give up.
@@ -126,25 +127,35 @@ enum Ordered {
 
 /// Turns until the end. Sleeps on the channel when there is nothing to decode.
 fn run<B: Backend>(engine: &mut Engine<B>, commands: &Receiver<Command>, shared: &Shared) -> u8 {
-    let mut ordered = None;
+    let (mut ordered, mut late) = (None, Late::default());
     loop {
-        if engine.is_idle() {
+        let first = if engine.is_idle() {
             match commands.recv() {
-                Ok(command) => ordered = obey(engine, command).or(ordered),
+                Ok(command) => Some(command),
                 Err(_) => return shared.closing().unwrap_or(0),
             }
-        }
-        while let Ok(command) = commands.try_recv() {
-            ordered = obey(engine, command).or(ordered);
+        } else {
+            None
+        };
+        for command in first.into_iter().chain(commands.try_iter()) {
+            match obey(engine, command, &late) {
+                Obeyed::Done => {}
+                Obeyed::Ordered(order) => ordered = Some(order),
+                Obeyed::Left(left) => {
+                    if shared.send(&FromEngine::Left(left)).is_err() {
+                        return 0;
+                    }
+                }
+            }
         }
         if let Some(code) = shared.closing() {
             return code;
         }
-        match turn(engine, shared, ordered) {
+        match turn(engine, shared, ordered, &mut late) {
             Ok(None) => {}
-            Ok(Some(message)) => {
+            Ok(Some(Shortage { message, embeddings })) => {
                 say(&message);
-                let _ = shared.send(&FromEngine::OutOfMemory { message });
+                let _ = shared.send(&FromEngine::OutOfMemory { message, embeddings });
                 return exit::OUT_OF_MEMORY;
             }
             // The gateway has gone; the reader sees it too and needs no word from here.
@@ -155,9 +166,17 @@ fn run<B: Backend>(engine: &mut Engine<B>, commands: &Receiver<Command>, shared:
 
 /// One step. With an order (chaos) it is announced and then never ends, as when a kernel hangs, or finds no memory.
 /// Returns why memory ran out, if it did.
-fn turn<B: Backend>(engine: &mut Engine<B>, shared: &Shared, ordered: Option<Ordered>) -> io::Result<Option<String>> {
+fn turn<B: Backend>(
+    engine: &mut Engine<B>,
+    shared: &Shared,
+    ordered: Option<Ordered>,
+    late: &mut Late,
+) -> io::Result<Option<Shortage>> {
     if let Some(said) = engine.flush() {
         shared.send(&said)?;
+    }
+    if let Some(shortage) = engine.out_of_memory() {
+        return Ok(Some(shortage.clone()));
     }
     if let Some((announcement, plan)) = engine.begin() {
         shared.set_gauges(engine.heartbeat());
@@ -167,11 +186,11 @@ fn turn<B: Backend>(engine: &mut Engine<B>, shared: &Shared, ordered: Option<Ord
         }
         let began = now();
         let frame = engine.run(&plan);
-        if let Some(message) = engine.out_of_memory() {
-            return Ok(Some(message.to_owned()));
+        if let Some(shortage) = engine.out_of_memory() {
+            return Ok(Some(shortage.clone()));
         }
         engine.took(&plan, began.elapsed());
-        shared.set_gauges(engine.heartbeat());
+        late.stepped(&plan, unix_ns());
         shared.send(&frame)?;
     }
     if let Some((announcement, runs)) = engine.begin_embedding() {
@@ -180,26 +199,29 @@ fn turn<B: Backend>(engine: &mut Engine<B>, shared: &Shared, ordered: Option<Ord
             return Ok(Some(ended));
         }
         let frame = engine.run_embedding(&runs);
-        if let Some(message) = engine.out_of_memory() {
-            return Ok(Some(message.to_owned()));
+        if let Some(shortage) = engine.out_of_memory() {
+            return Ok(Some(shortage.clone()));
         }
-        shared.set_gauges(engine.heartbeat());
         shared.send(&frame)?;
     }
-    // What was refused while nothing was computed: the next turn may be long in coming.
+    // What was refused while nothing was computed: the next turn may be long in coming. And what was called off no longer
+    // counts, whether or not something was computed.
     if let Some(said) = engine.flush() {
         shared.send(&said)?;
     }
+    shared.set_gauges(engine.heartbeat());
     Ok(None)
 }
 
 /// What chaos makes of an announced step: it never ends, or memory runs out, of which the message is returned.
-fn obeyed(ordered: Option<Ordered>) -> Option<String> {
+fn obeyed(ordered: Option<Ordered>) -> Option<Shortage> {
     match ordered? {
         Ordered::Hang => loop {
             std::thread::park();
         },
-        Ordered::OutOfMemory => Some("SIMULATED by chaos, in a decode".to_owned()),
+        Ordered::OutOfMemory => {
+            Some(Shortage { message: "SIMULATED by chaos, in a decode".to_owned(), embeddings: false })
+        }
     }
 }
 
@@ -208,21 +230,43 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// Returns what chaos orders for the next step.
-fn obey<B: Backend>(engine: &mut Engine<B>, command: Command) -> Option<Ordered> {
+/// The clock that the gateway reads too.
+fn unix_ns() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What is due after a command.
+enum Obeyed {
+    Done,
+    /// What chaos orders for the next step.
+    Ordered(Ordered),
+    Left(Left),
+}
+
+fn obey<B: Backend>(engine: &mut Engine<B>, command: Command, late: &Late) -> Obeyed {
     match command {
         Command::Submit(spec) => engine.submit(&spec),
         Command::SubmitAll(batch) => engine.submit_all(*batch),
-        Command::CancelAll(group) => engine.cancel_all(group),
         Command::Embed(spec) => engine.embed(*spec),
-        Command::Cancel(job) => engine.cancel(job),
         Command::Count(job, prompt) => engine.count(job, &prompt),
-        Command::Hang => return Some(Ordered::Hang),
-        Command::OutOfMemory => return Some(Ordered::OutOfMemory),
+        Command::Cancel { job, left_ns } => {
+            let known: Vec<JobId> = engine.is_known(job).then_some(job).into_iter().collect();
+            let left = late.left(&known, left_ns);
+            engine.cancel(job);
+            return Obeyed::Left(left);
+        }
+        Command::CancelAll { group, left_ns } => {
+            let left = late.left(&engine.jobs_of(group), left_ns);
+            engine.cancel_all(group);
+            return Obeyed::Left(left);
+        }
+        Command::Hang => return Obeyed::Ordered(Ordered::Hang),
+        Command::OutOfMemory => return Obeyed::Ordered(Ordered::OutOfMemory),
         Command::Load(_) => say("a second load was asked for and ignored"),
         Command::Close => {}
     }
-    None
+    Obeyed::Done
 }
 
 #[cfg(test)]

@@ -143,7 +143,8 @@ fn a_cancelled_job_falls_silent_within_one_token_and_frees_its_cells() {
         engine.hear_step(&mut heard);
     }
     let before = heard[&1].pieces.len();
-    engine.say(&ToEngine::Cancel { job: 1 });
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    engine.say(&ToEngine::Cancel { job: 1, left_ns: now.as_nanos().try_into().unwrap() });
     engine.submit(greedy(2, "Hi", 4));
     while heard.get(&2).is_none_or(|heard| heard.end.is_none()) {
         engine.hear_step(&mut heard);
@@ -151,6 +152,8 @@ fn a_cancelled_job_falls_silent_within_one_token_and_frees_its_cells() {
     let late = heard[&1].pieces.len() - before;
     assert!(late <= 2, "{late} pieces after the cancel: one may be on the wire, one in work");
     assert!(heard[&1].end.is_none());
+    let [left] = engine.left[..] else { panic!("one word of it: {:?}", engine.left) };
+    assert!(left.jobs == 1 && left.most <= 1, "the one in work: {left:?}");
     assert_eq!(engine.heartbeat_where(|beat| beat.running == 0).kv_used, 0);
 }
 

@@ -70,7 +70,7 @@ fn resolve(root: &Node, context: &Context<'_>) -> Option<Config> {
     let chaos = top.section("chaos").and_then(limits::chaos);
     top.finish();
     names.warn_of_dropped(context.report);
-    if context.report.is_clean() {
+    if context.report.is_clean() && !context.sources.need_not_serve {
         cloud::judge(&locals, &clouds, context.report);
     }
     Some(Config {

@@ -24,6 +24,8 @@ pub struct Sources {
     pub cache_dir: PathBuf,
     /// Set by `serve --demo`.
     pub demo: Option<DemoCloud>,
+    /// Set by commands that look at keys or the ledger: whether anything could serve is not their business.
+    pub need_not_serve: bool,
 }
 
 impl Sources {

@@ -1,6 +1,6 @@
 //! Sets of characters, for the classes of patterns.
 
-use std::fmt::Write;
+use std::{collections::BTreeSet, fmt::Write};
 
 const LAST: u32 = 0x0010_FFFF;
 
@@ -44,8 +44,33 @@ impl CharSet {
         Self(gaps)
     }
 
-    pub(super) fn without(&self, other: &Self) -> Self {
-        self.not().or(other.clone()).not()
+    pub(super) fn and(&self, other: &Self) -> Self {
+        self.not().or(other.not()).not()
+    }
+
+    pub(super) fn meets(&self, other: &Self) -> bool {
+        let touches = |(from, to): &(u32, u32)| other.0.iter().any(|(least, most)| from <= most && least <= to);
+        self.0.iter().any(touches)
+    }
+
+    /// The character, if there is but one.
+    pub(super) fn only(&self) -> Option<char> {
+        match self.0[..] {
+            [(from, to)] if from == to => char::from_u32(from),
+            _ => None,
+        }
+    }
+
+    /// Cuts what is in any of `sets` into pieces that each lie wholly inside or wholly outside of every one.
+    pub(super) fn pieces(sets: &[Self]) -> Vec<Self> {
+        let ranges = || sets.iter().flat_map(|set| &set.0);
+        let cuts: BTreeSet<u32> = ranges().flat_map(|(from, to)| [*from, to.saturating_add(1)]).collect();
+        let cuts: Vec<u32> = cuts.into_iter().collect();
+        let pieces = cuts.windows(2).filter_map(|cut| match cut {
+            [from, next] => Some(Self(vec![(*from, next - 1)])),
+            _ => None,
+        });
+        pieces.filter(|piece| sets.iter().any(|set| set.meets(piece))).collect()
     }
 
     pub(super) fn has(&self, char: char) -> bool {
@@ -89,8 +114,12 @@ mod tests {
         let letters = CharSet::of([('b', 'd'), ('a', 'c'), ('x', 'x')]);
         assert_eq!(letters.class(), "[a-dx]");
         assert_eq!(letters.not().not(), letters);
-        assert_eq!(letters.without(&CharSet::of([('b', 'b')])).class(), "[ac-dx]");
+        assert_eq!(letters.and(&CharSet::of([('b', 'b')]).not()).class(), "[ac-dx]");
         assert_eq!(CharSet::of([('-', '-'), ('😀', '😀')]).class(), r"[\u002D\U0001F600]");
-        assert!(letters.has('c') && !letters.has('e') && letters.without(&letters).is_empty());
+        assert!(letters.meets(&CharSet::of([('d', 'w')])) && !letters.meets(&CharSet::of([('e', 'w')])));
+        let pieces = CharSet::pieces(&[letters.clone(), CharSet::of([('c', 'y')])]);
+        let written: Vec<String> = pieces.iter().map(CharSet::class).collect();
+        assert_eq!(written, ["[a-b]", "[c-d]", "[e-w]", "[x]", "[y]"]);
+        assert!(letters.has('c') && !letters.has('e') && letters.and(&letters.not()).is_empty());
     }
 }

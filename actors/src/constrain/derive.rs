@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 #[derive(Debug, Clone)]
-enum Atom {
+pub(super) enum Atom {
     Text(String),
     Class { ranges: Vec<(u32, u32)>, is_negated: bool },
     Rule(String),
@@ -11,7 +11,7 @@ enum Atom {
 }
 
 /// Atoms with their least and most repetitions.
-type Sequence = Vec<(Atom, usize, usize)>;
+pub(super) type Sequence = Vec<(Atom, usize, usize)>;
 
 /// A grammar that can be walked.
 pub(crate) struct Grammar {
@@ -23,7 +23,8 @@ pub(crate) struct Grammar {
 /// Stands for "without bound"; texts stay short.
 const MANY: usize = 4;
 
-struct Reader<'t>(std::iter::Peekable<std::str::Chars<'t>>);
+/// The text, and what "without bound" is read as.
+struct Reader<'t>(std::iter::Peekable<std::str::Chars<'t>>, usize);
 
 impl Reader<'_> {
     fn spaces(&mut self) {
@@ -61,8 +62,8 @@ impl Reader<'_> {
 
     fn repetition(&mut self) -> (usize, usize) {
         match self.0.peek() {
-            Some('*') => (self.0.next(), (0, MANY)).1,
-            Some('+') => (self.0.next(), (1, MANY)).1,
+            Some('*') => (self.0.next(), (0, self.1)).1,
+            Some('+') => (self.0.next(), (1, self.1)).1,
             Some('?') => (self.0.next(), (0, 1)).1,
             Some('{') => {
                 self.0.next();
@@ -132,22 +133,35 @@ impl Reader<'_> {
 
 impl Grammar {
     pub(crate) fn read(text: &str) -> Self {
-        let rules: HashMap<String, Vec<Sequence>> = text
-            .lines()
-            .map(|line| {
-                let (name, body) = line.split_once(" ::= ").unwrap();
-                let mut reader = Reader(body.chars().peekable());
-                let alternatives = reader.alternatives();
-                assert_eq!(reader.0.next(), None, "{line}");
-                (name.to_owned(), alternatives)
-            })
-            .collect();
-        let mut grammar = Self { rules, costs: HashMap::new() };
+        let mut grammar = Self::parse(text, MANY);
         for _ in 0..200 {
             let costs = grammar.rules.iter().map(|(name, body)| (name.clone(), grammar.cheapest(body).0)).collect();
             grammar.costs = costs;
         }
         grammar
+    }
+
+    /// For reading only: what has no bound keeps none.
+    pub(super) fn read_unbounded(text: &str) -> Self {
+        Self::parse(text, usize::MAX)
+    }
+
+    pub(super) fn rules(&self) -> impl Iterator<Item = (&str, &[Sequence])> {
+        self.rules.iter().map(|(name, body)| (name.as_str(), body.as_slice()))
+    }
+
+    fn parse(text: &str, many: usize) -> Self {
+        let rules: HashMap<String, Vec<Sequence>> = text
+            .lines()
+            .map(|line| {
+                let (name, body) = line.split_once(" ::= ").unwrap();
+                let mut reader = Reader(body.chars().peekable(), many);
+                let alternatives = reader.alternatives();
+                assert_eq!(reader.0.next(), None, "{line}");
+                (name.to_owned(), alternatives)
+            })
+            .collect();
+        Self { rules, costs: HashMap::new() }
     }
 
     fn cost(&self, sequence: &Sequence) -> usize {

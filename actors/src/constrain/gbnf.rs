@@ -7,6 +7,12 @@ use std::{collections::HashMap, fmt::Write};
 const MAX_BYTES: usize = 512 << 10;
 /// Exact repetitions are written in blocks of this many: llama.cpp refuses repetitions of thousands.
 const BLOCK: usize = 64;
+/// Most repetitions that are written as they are.
+const MAX_PLAIN: usize = 1023;
+/// Of all of them together.
+const MAX_REPEATED: usize = 128 << 10;
+/// What all patterns of a grammar may cost, in looks at the places of a pattern.
+const PATTERN_WORK: usize = 4_000_000;
 /// Largest bound of a repetition.
 pub(super) const MAX_REPEAT: usize = 64 << 10;
 
@@ -19,15 +25,46 @@ const NUMBER: &str = r#""-"? ("0" | [1-9] [0-9]{0,14}) ("." [0-9]{1,15})? ([eE] 
 const INTEGER: &str = r#""0" | "-"? [1-9] [0-9]{0,14}"#;
 
 /// Rules so far. A rule's name is its handle.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Rules {
     text: String,
     /// By body, so that equal parts are written once.
     names: HashMap<String, String>,
+    patterns: HashMap<String, String>,
+    pattern_work: usize,
+    /// Repetitions that llama.cpp writes out.
+    repeated: usize,
     count: usize,
 }
 
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            text: String::new(),
+            names: HashMap::new(),
+            patterns: HashMap::new(),
+            pattern_work: PATTERN_WORK,
+            repeated: 0,
+            count: 0,
+        }
+    }
+}
+
 impl Rules {
+    /// The rule of a pattern that was written before.
+    pub(super) fn pattern(&self, pattern: &str) -> Option<String> {
+        self.patterns.get(pattern).cloned()
+    }
+
+    pub(super) fn keep_pattern(&mut self, pattern: &str, name: &str) {
+        self.patterns.insert(pattern.to_owned(), name.to_owned());
+    }
+
+    /// What patterns may still cost.
+    pub(super) const fn pattern_work(&mut self) -> &mut usize {
+        &mut self.pattern_work
+    }
+
     /// The name of a rule with this body.
     pub(crate) fn rule(&mut self, body: &str) -> String {
         if let Some(name) = self.names.get(body) {
@@ -61,7 +98,7 @@ impl Rules {
     }
 
     pub(crate) fn is_too_large(&self) -> bool {
-        self.text.len() > MAX_BYTES
+        self.text.len() > MAX_BYTES || self.repeated > MAX_REPEATED
     }
 
     pub(super) fn char(&mut self) -> String {
@@ -123,11 +160,13 @@ impl Rules {
         }
     }
 
-    /// Whole blocks, then less than one: two places at a time for the engine to keep, not one per length.
+    /// Whole blocks, then less than one: places at a time for the engine to keep are few, but more than one. They would
+    /// multiply where such repetitions nest, so only characters of strings and what is very long are written in blocks.
     fn at_most(&mut self, item: &str, times: usize) -> String {
         let (blocks, rest) = (times / BLOCK, times % BLOCK);
-        if blocks == 0 {
-            return if rest == 0 { String::new() } else { format!("{item}{{0,{rest}}}") };
+        if blocks == 0 || (item != "char" && times <= MAX_PLAIN) {
+            self.repeated += times;
+            return if times == 0 { String::new() } else { format!("{item}{{0,{times}}}") };
         }
         let block = self.rule(&format!("{item}{{{BLOCK}}}"));
         let tail = if rest == 0 { String::new() } else { format!(" {item}{{0,{rest}}}") };
@@ -143,7 +182,7 @@ impl Rules {
         self.builtin("ws", WS);
         self.define("root", root);
         if self.is_too_large() {
-            return Err(Unfit::new(format!("it has more than {MAX_BYTES} bytes once written out as a grammar")));
+            return Err(Unfit::new("it is too large once written out as a grammar"));
         }
         Ok(self.text)
     }

@@ -3,12 +3,20 @@
 //! Knows literals, classes, `.`, `\d \w \s` and their opposites, groups, `|`, repetitions, and anchors at the ends; the rest
 //! is refused. A pattern without anchors may match anywhere in the string, so anything may stand around it. Characters that
 //! JSON must escape come from literals only, never from a class.
+//!
+//! A pattern whose every character says where in it it stands is written as it is. Any other becomes an automaton, and is
+//! refused where that would be too large.
+
+mod automaton;
+mod expr;
 
 use super::{
     charset::CharSet,
-    gbnf::{MAX_REPEAT, Rules, literal},
+    gbnf::{MAX_REPEAT, Rules},
     schema::Unfit,
 };
+use automaton::{Automaton, TooAmbiguous};
+use expr::{Expr, plain};
 
 const MAX_BYTES: usize = 1024;
 const MAX_DEPTH: usize = 16;
@@ -20,24 +28,35 @@ pub(super) fn inside(pattern: &str, rules: &mut Rules) -> Result<String, Unfit> 
     if pattern.len() > MAX_BYTES {
         return Err(Unfit::new(format!("a pattern has more than {MAX_BYTES} bytes")));
     }
-    let mut parser = Parser { chars: pattern.chars().rev().collect(), depth: 0, repeated: 0, rules };
-    let body = parser.top()?;
-    Ok(parser.rules.rule(&body))
+    if let Some(known) = rules.pattern(pattern) {
+        return Ok(known);
+    }
+    let expr = Parser { chars: pattern.chars().rev().collect(), depth: 0, repeated: 0 }.top()?;
+    let name = if expr.is_plain() {
+        let body = expr.write(rules);
+        rules.rule(&body)
+    } else {
+        let automaton = Automaton::of(&expr, rules.pattern_work()).or_else(|TooAmbiguous| {
+            no("can be read in too many ways at once (optional parts in a row, or repetitions inside repetitions)")
+        })?;
+        automaton.write(rules)
+    };
+    rules.keep_pattern(pattern, &name);
+    Ok(name)
 }
 
-struct Parser<'r> {
+struct Parser {
     /// Reversed.
     chars: Vec<char>,
     depth: usize,
     repeated: usize,
-    rules: &'r mut Rules,
 }
 
 fn no<T>(why: &str) -> Result<T, Unfit> {
     Err(Unfit::new(format!("a pattern {why}")))
 }
 
-impl Parser<'_> {
+impl Parser {
     fn peek(&self) -> Option<char> {
         self.chars.last().copied()
     }
@@ -51,30 +70,30 @@ impl Parser<'_> {
     }
 
     /// Alternatives, each with its own anchors.
-    fn top(&mut self) -> Result<String, Unfit> {
+    fn top(&mut self) -> Result<Expr, Unfit> {
         let mut alternatives = Vec::new();
         loop {
             let begins = self.takes('^');
             let sequence = self.sequence()?;
             let ends = self.takes('$');
-            let any = format!("{}*", self.rules.char());
+            let anything = || Expr::Repeat(Box::new(Expr::Char), 0, None);
             // Nothing between two stretches of anything is one stretch.
             let is_open = !begins && (ends || !sequence.is_empty());
-            let parts = [if is_open { any.as_str() } else { "" }, &sequence, if ends { "" } else { &any }];
-            let parts: Vec<&str> = parts.into_iter().filter(|part| !part.is_empty()).collect();
-            alternatives.push(if parts.is_empty() { r#""""#.to_owned() } else { parts.join(" ") });
+            let before = if is_open { anything() } else { Expr::empty() };
+            let after = if ends { Expr::empty() } else { anything() };
+            alternatives.push(Expr::sequence(vec![before, sequence, after]));
             if !self.takes('|') {
                 break;
             }
         }
         match self.peek() {
-            None => Ok(alternatives.join(" | ")),
+            None => Ok(Expr::any(alternatives)),
             Some(')') => no("closes a group that is not open"),
             Some(_) => no("has an anchor in the middle"),
         }
     }
 
-    fn group(&mut self) -> Result<String, Unfit> {
+    fn group(&mut self) -> Result<Expr, Unfit> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
             return no("nests too many groups");
@@ -84,18 +103,17 @@ impl Parser<'_> {
         }
         let mut alternatives = Vec::new();
         loop {
-            let sequence = self.sequence()?;
-            alternatives.push(if sequence.is_empty() { r#""""#.to_owned() } else { sequence });
+            alternatives.push(self.sequence()?);
             if !self.takes('|') {
                 break;
             }
         }
         self.depth -= 1;
-        if self.takes(')') { Ok(format!("({})", alternatives.join(" | "))) } else { no("has an open group") }
+        if self.takes(')') { Ok(Expr::any(alternatives)) } else { no("has an open group") }
     }
 
-    fn sequence(&mut self) -> Result<String, Unfit> {
-        let mut parts: Vec<String> = Vec::new();
+    fn sequence(&mut self) -> Result<Expr, Unfit> {
+        let mut parts = Vec::new();
         while let Some(char) = self.peek() {
             if matches!(char, '|' | ')' | '^' | '$') {
                 break;
@@ -104,10 +122,10 @@ impl Parser<'_> {
             let atom = self.atom(char)?;
             parts.push(self.repetition(atom)?);
         }
-        Ok(parts.join(" "))
+        Ok(Expr::sequence(parts))
     }
 
-    fn atom(&mut self, char: char) -> Result<String, Unfit> {
+    fn atom(&mut self, char: char) -> Result<Expr, Unfit> {
         match char {
             '(' => self.group(),
             '[' => {
@@ -124,34 +142,34 @@ impl Parser<'_> {
         }
     }
 
-    fn repetition(&mut self, atom: String) -> Result<String, Unfit> {
+    fn repetition(&mut self, atom: Expr) -> Result<Expr, Unfit> {
         let (least, most) = match self.peek() {
             Some('*') => (0, None),
             Some('+') => (1, None),
             Some('?') => (0, Some(1)),
-            Some('{') => return self.counted(atom),
+            Some('{') => self.counts()?,
             _ => return Ok(atom),
         };
         self.chars.pop();
-        self.lazy_or_again()?;
-        Ok(match (least, most) {
-            (0, Some(_)) => format!("{atom}?"),
-            (0, None) => format!("{atom}*"),
-            _ => format!("{atom}+"),
-        })
-    }
-
-    /// Lazy or greedy is the same here.
-    fn lazy_or_again(&mut self) -> Result<(), Unfit> {
+        // Lazy or greedy is the same here.
         let _ = self.takes('?');
-        if matches!(self.peek(), Some('*' | '+' | '?' | '{')) { no("repeats a repetition") } else { Ok(()) }
+        if matches!(self.peek(), Some('*' | '+' | '?' | '{')) {
+            return no("repeats a repetition");
+        }
+        self.repeated += most.unwrap_or(least).max(1);
+        if self.repeated > MAX_REPEATED {
+            return no("repeats too much");
+        }
+        atom.repeat(least, most).map_or_else(|| no("repeats too much"), Ok)
     }
 
-    fn counted(&mut self, atom: String) -> Result<String, Unfit> {
+    /// From `{m,n}`, up to its last bracket.
+    fn counts(&mut self) -> Result<(usize, Option<usize>), Unfit> {
         self.chars.pop();
         let mut inside = String::new();
         while let Some(char) = self.chars.pop() {
             if char == '}' {
+                self.chars.push(char);
                 break;
             }
             inside.push(char);
@@ -164,19 +182,10 @@ impl Parser<'_> {
             [least, most] if number(most).is_some() => (number(least), number(most)),
             _ => (None, None),
         };
-        let Some(least) = least.filter(|least| most.is_none_or(|most| *least <= most)) else {
-            return no("has a repetition that is not {m}, {m,} or {m,n}");
-        };
-        self.lazy_or_again()?;
-        self.repeated += most.unwrap_or(least).max(1);
-        if self.repeated > MAX_REPEATED {
-            return no("repeats too much");
+        match least.filter(|least| most.is_none_or(|most| *least <= most)) {
+            Some(least) => Ok((least, most)),
+            None => no("has a repetition that is not {m}, {m,} or {m,n}"),
         }
-        if most == Some(0) {
-            return Ok(r#""""#.to_owned());
-        }
-        let item = self.rules.rule(&atom);
-        Ok(self.rules.repeat(&item, least, most))
     }
 
     fn class(&mut self) -> Result<CharSet, Unfit> {
@@ -280,17 +289,17 @@ impl Escaped {
 }
 
 /// A character as JSON writes it inside a string.
-fn one(char: char) -> String {
+fn one(char: char) -> Expr {
     let json = serde_json::Value::from(char.to_string()).to_string();
-    literal(json.get(1..json.len() - 1).unwrap_or_default())
+    let written = json.get(1..json.len() - 1).unwrap_or_default();
+    Expr::sequence(written.chars().map(|char| Expr::Set(CharSet::of([(char, char)]))).collect())
 }
 
 /// One character of a set, unescaped: what JSON must escape is left out.
-fn spelled(set: &CharSet) -> Result<String, Unfit> {
-    let escaped = CharSet::of([('\0', '\u{1f}'), ('"', '"'), ('\\', '\\'), ('\u{7f}', '\u{7f}')]);
-    let plain = set.without(&escaped);
+fn spelled(set: &CharSet) -> Result<Expr, Unfit> {
+    let plain = set.and(&plain());
     if !plain.is_empty() {
-        return Ok(plain.class());
+        return Ok(Expr::Set(plain));
     }
     match ['"', '\\', '\n', '\t', '\r'].into_iter().find(|char| set.has(*char)) {
         Some(char) => Ok(one(char)),

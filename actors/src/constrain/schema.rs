@@ -3,6 +3,7 @@
 //! A schema is a client's, so everything is bounded: bytes, depth, parts, values. What constrains and has no rule here is
 //! refused when the answer must be exact, and left out when it need not.
 
+mod alike;
 mod array;
 mod merge;
 mod number;
@@ -12,6 +13,7 @@ mod pointer;
 mod string;
 
 use super::gbnf::{Rules, literal};
+use alike::{Shape, Shapes};
 use merge::Merger;
 use pointer::resolve;
 use serde_json::{Map, Value};
@@ -139,13 +141,24 @@ pub(crate) fn rule_of(schema: &Value, strictness: Strictness, rules: &mut Rules)
         is_exact: strictness == Strictness::Exact,
         rules,
         named: HashMap::new(),
+        shapes: Shapes::default(),
         open: Vec::new(),
         depth: 0,
         parts: 0,
         enum_values: 0,
         properties: 0,
     };
-    walk.value(schema)
+    let rule = walk.value(schema)?;
+    if walk.shapes.are_few() {
+        return Ok(rule);
+    }
+    if walk.is_exact {
+        return Err(Unfit::new(
+            "alternatives that begin alike can be read in too many ways at once: let each begin with a required property \
+             that tells it from the others, or use fewer",
+        ));
+    }
+    Ok(if walk.shapes.is_object(&rule) { rules.any_object() } else { rules.any_value() })
 }
 
 /// The kinds of JSON values, by their names in schemas.
@@ -158,6 +171,7 @@ struct Walk<'a> {
     rules: &'a mut Rules,
     /// Rules of references, by pointer; also of those that are being written.
     named: HashMap<String, String>,
+    shapes: Shapes,
     /// References being followed since the last bracket: meeting one again would never end.
     open: Vec<String>,
     depth: usize,
@@ -245,6 +259,7 @@ impl Walk<'_> {
         let body = self.value(target).map_err(|unfit| unfit.under("$ref"))?;
         self.open.pop();
         self.rules.define(&name, &body);
+        self.shapes.note(&name, Shape::Same(body));
         Ok(name)
     }
 
@@ -285,7 +300,20 @@ impl Walk<'_> {
                 names.push(name);
             }
         }
-        Ok(self.rules.rule(&names.join(" | ")))
+        Ok(self.union(names))
+    }
+
+    fn union(&mut self, names: Vec<String>) -> String {
+        let rule = self.rules.rule(&names.join(" | "));
+        self.shapes.note(&rule, Shape::Union(names));
+        rule
+    }
+
+    /// A rule of the schema's own, and what it stands for.
+    fn shaped(&mut self, body: &str, shape: Shape) -> String {
+        let rule = self.rules.rule(body);
+        self.shapes.note(&rule, shape);
+        rule
     }
 
     fn one_of_values(&mut self, values: &[Value], schema: &Map<String, Value>) -> Result<String, Unfit> {
@@ -311,7 +339,8 @@ impl Walk<'_> {
         if literals.is_empty() {
             return Err(Unfit::new("none of the listed values is possible"));
         }
-        Ok(self.rules.rule(&literals.join(" | ")))
+        let shape = Shape::one_of(values.iter().filter(fits));
+        Ok(self.shaped(&literals.join(" | "), shape))
     }
 
     fn typed(&mut self, schema: &Map<String, Value>) -> Result<String, Unfit> {
@@ -324,11 +353,11 @@ impl Walk<'_> {
                 "string" => self.string(schema)?,
                 "number" => self.number(schema)?,
                 "integer" => self.integer(schema)?,
-                "boolean" => self.rules.rule(r#""true" | "false""#),
-                _ => self.rules.rule(r#""null""#),
+                "boolean" => self.shaped(r#""true" | "false""#, Shape::word()),
+                _ => self.shaped(r#""null""#, Shape::word()),
             });
         }
-        Ok(if names.len() == 1 { names.swap_remove(0) } else { self.rules.rule(&names.join(" | ")) })
+        Ok(if names.len() == 1 { names.swap_remove(0) } else { self.union(names) })
     }
 
     /// A limit that must be a whole number.

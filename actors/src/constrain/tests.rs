@@ -1,7 +1,7 @@
 //! What a grammar allows satisfies its schema, whatever the schema and whatever the dice say; what it cannot promise is
 //! refused by name.
 
-use super::{derive::Grammar, *};
+use super::{derive::Grammar, ways::Ways, *};
 use proptest::prelude::*;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::json;
@@ -290,6 +290,146 @@ proptest! {
         let schema = json!({"type": "string", "pattern": pattern});
         if schema_grammar(&schema).is_ok() && jsonschema::options().build(&schema).is_ok() {
             hold(&schema, 3);
+        }
+    }
+}
+
+/// Patterns that llama.cpp would follow in very many ways at once if they were written as they are.
+const HOSTILE: [&str; 13] = [
+    "^(.?){500}$",
+    "^(a?){0,1000}b$",
+    "^((a?){30}){30}$",
+    "^(a{0,100}){0,100}$",
+    "^((.?){100}){100}$",
+    "^(.{0,1000}){1000}$",
+    "^(.?){200}$",
+    "^(.?){50}$",
+    "^(a|b)*a(a|b){12}$",
+    "^(a{0,30}b?){30}$",
+    "^(a*)*(a*)*b$",
+    "^((a|aa)+)+$",
+    "^a?b?c?d?e?f?g?h?i?j?k?l?m?n?o?p?q?r?s?t?u?v?w?x?y?z?$",
+];
+
+#[test]
+fn a_pattern_that_can_be_read_in_many_ways_is_written_for_one_or_refused() {
+    for pattern in HOSTILE {
+        let schema = json!({"type": "string", "pattern": pattern});
+        match schema_grammar(&schema) {
+            Ok(grammar) => {
+                let ways = Ways::of(&grammar).most(12);
+                assert!(ways <= 64, "{pattern}: {ways} ways at once");
+                if jsonschema::options().build(&schema).is_ok() {
+                    hold(&schema, 20);
+                }
+            }
+            Err(unfit) => assert!(unfit.why.contains("too m"), "{pattern}: {unfit}"),
+        }
+    }
+    for refused in ["^(a|b)*a(a|b){12}$", "^(.{0,1000}){1000}$"] {
+        refusal(&json!({"type": "string", "pattern": refused}));
+    }
+    for written in ["^(.?){500}$", "^((a?){30}){30}$", "^(a{0,100}){0,100}$", "^((.?){100}){100}$", "^((a|aa)+)+$"] {
+        assert!(schema_grammar(&json!({"type": "string", "pattern": written})).is_ok(), "{written}");
+    }
+}
+
+#[test]
+fn nothing_under_a_repetition_is_nothing() {
+    for pattern in ["^(|a)+$", "^(|||)*$", "^(a|)*b$", "^(()|x)?$", "^(a?|b?)+$", "^(){3}$"] {
+        let schema = json!({"type": "string", "pattern": pattern});
+        let grammar = schema_grammar(&schema).unwrap_or_else(|unfit| panic!("{pattern}: {unfit}"));
+        assert!(!["\"\"?", "\"\"*", "\"\"+", "\"\"{"].iter().any(|bad| grammar.contains(bad)), "{pattern}: {grammar}");
+        hold(&schema, 20);
+    }
+}
+
+#[test]
+fn alternatives_that_begin_alike_and_hold_each_other_are_told_apart_or_refused() {
+    let expression = |kinds: [Value; 2]| {
+        let [plus, times] = kinds.map(|kind| {
+            let sides = json!({"left": {"$ref": "#/$defs/e"}, "right": {"$ref": "#/$defs/e"}});
+            let mut properties = serde_json::Map::new();
+            properties.insert("kind".into(), kind);
+            properties.extend(sides.as_object().unwrap().clone());
+            json!({"type": "object", "properties": properties, "required": ["kind", "left", "right"], "additionalProperties": false})
+        });
+        json!({"$ref": "#/$defs/e", "$defs": {"e": {"anyOf": [plus, times, {"type": "integer"}]}}})
+    };
+    let told_apart = expression([json!({"const": "plus"}), json!({"const": "times"})]);
+    assert!(schema_grammar(&told_apart).is_ok());
+    let alike = expression([json!({"type": "string"}), json!({"type": "string", "maxLength": 9})]);
+    assert!(refusal(&alike).why.contains("begin alike"));
+    let lists = json!({"$ref": "#/$defs/l", "$defs": {"l": {"anyOf": [
+        {"type": "array", "items": {"$ref": "#/$defs/l"}, "maxItems": 3},
+        {"type": "array", "items": {"$ref": "#/$defs/l"}, "maxItems": 4}]}}});
+    assert!(refusal(&lists).why.contains("begin alike"));
+    let leaf_or_node = json!({"$ref": "#/$defs/t", "$defs": {"t": {"anyOf": [
+        {"type": "object", "properties": {"leaf": {"type": "string"}}},
+        {"type": "object", "properties": {"nodes": {"type": "array", "items": {"$ref": "#/$defs/t"}}}}]}}});
+    assert!(schema_grammar(&leaf_or_node).is_ok());
+    // Two ways a level without recursion, forty levels: llama.cpp would not even finish reading it.
+    let mut defs = serde_json::Map::new();
+    for level in 0..40 {
+        let both = json!([{"$ref": format!("#/$defs/a{}", level + 1)}, {"$ref": format!("#/$defs/b{}", level + 1)}]);
+        let mut more = both.clone();
+        more.as_array_mut().unwrap().push(json!({"const": level}));
+        defs.insert(format!("a{level}"), json!({"anyOf": both}));
+        defs.insert(format!("b{level}"), json!({"anyOf": more}));
+    }
+    defs.insert("a40".into(), json!({"type": "string"}));
+    defs.insert("b40".into(), json!({"type": "number"}));
+    refusal(&json!({"$ref": "#/$defs/a0", "$defs": defs}));
+    // By its types only, it is any object.
+    let mut rules = Rules::default();
+    let whole = json!({"type": "object", "properties": {"l": {"$ref": "#/$defs/l"}}, "$defs": lists["$defs"]});
+    assert_eq!(schema::rule_of(&whole, Strictness::Loose, &mut rules).unwrap(), "object");
+}
+
+#[test]
+fn repetitions_inside_repetitions_are_read_in_one_way() {
+    let mut nested = json!({"type": "null"});
+    for _ in 0..6 {
+        nested = json!({"type": "array", "items": nested, "maxItems": 200});
+    }
+    let grammar = schema_grammar(&nested).unwrap();
+    assert!(Ways::of(&grammar).most(14) <= 16, "{grammar}");
+    let optional: serde_json::Map<String, Value> =
+        (0..20).map(|n| (format!("p{n}"), json!({"type": "null"}))).collect();
+    let grammar = schema_grammar(&json!({"type": "object", "properties": optional})).unwrap();
+    assert!(Ways::of(&grammar).most(6) <= 32);
+}
+
+fn patterns() -> impl Strategy<Value = String> {
+    let leaf =
+        prop_oneof![Just("a".to_owned()), Just("b".into()), Just("[ab]".into()), Just(".".into()), Just(String::new())];
+    let body = leaf.prop_recursive(4, 12, 3, |inner| {
+        prop_oneof![
+            (inner.clone(), inner.clone()).prop_map(|(one, other)| format!("{one}{other}")),
+            (inner.clone(), inner.clone()).prop_map(|(one, other)| format!("({one}|{other})")),
+            (inner.clone(), prop_oneof![Just("?"), Just("*"), Just("+")])
+                .prop_map(|(item, sign)| format!("({item}){sign}")),
+            (inner, 0_usize..4, 0_usize..40)
+                .prop_map(|(item, least, span)| format!("({item}){{{least},{}}}", least + span)),
+        ]
+    });
+    (body, any::<(bool, bool)>()).prop_map(|(body, (begins, ends))| {
+        format!("{}({body}){}", if begins { "^" } else { "" }, if ends { "$" } else { "" })
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn whatever_pattern_is_accepted_leaves_few_ways_open(pattern in patterns()) {
+        let schema = json!({"type": "string", "pattern": pattern});
+        if let Ok(grammar) = schema_grammar(&schema) {
+            let ways = Ways::of(&grammar).most(8);
+            prop_assert!(ways <= 64, "{}: {} ways at once in {}", pattern, ways, grammar);
+            if jsonschema::options().build(&schema).is_ok() {
+                hold(&schema, 3);
+            }
         }
     }
 }

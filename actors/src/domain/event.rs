@@ -44,6 +44,10 @@ pub struct TokenUsage {
     pub completion_tokens: u64,
     /// Part of `prompt_tokens` that came from a cache.
     pub cached_tokens: u64,
+    /// Part of `prompt_tokens` that was written into a provider's cache, at a price of its own. Decides the cost and is not
+    /// kept beyond it.
+    #[serde(skip)]
+    pub written_tokens: u64,
     /// Counted by us because the provider sent none.
     pub estimated: bool,
 }

@@ -1,5 +1,6 @@
 //! Money as whole nano-dollars (1 USD = 1,000,000,000), never a float on the way.
 
+use super::event::TokenUsage;
 use serde::{Deserialize, Serialize};
 use std::{fmt, iter::Sum, ops::Add};
 
@@ -89,20 +90,43 @@ impl fmt::Display for NanoUsd {
 pub struct Price {
     pub input_per_mtok: NanoUsd,
     pub cached_per_mtok: NanoUsd,
+    /// Input that the provider also writes into a cache.
+    pub written_per_mtok: NanoUsd,
     pub output_per_mtok: NanoUsd,
 }
 
 impl Price {
     /// Cost of a request, each part rounded up to a whole nano-dollar. `cached` is the part of `prompt` read from a cache.
     pub fn cost(&self, prompt: u64, cached: u64, completion: u64) -> NanoUsd {
+        let usage = TokenUsage {
+            prompt_tokens: prompt,
+            cached_tokens: cached,
+            completion_tokens: completion,
+            ..TokenUsage::default()
+        };
+        self.cost_of(&usage)
+    }
+
+    /// As [`cost`](Self::cost), of what was counted.
+    pub fn cost_of(&self, usage: &TokenUsage) -> NanoUsd {
         let part = |tokens: u64, per_mtok: NanoUsd| {
             let nano = (u128::from(tokens) * u128::from(per_mtok.0)).div_ceil(1_000_000);
             NanoUsd(u64::try_from(nano).unwrap_or(u64::MAX))
         };
-        let cached = cached.min(prompt);
-        part(prompt - cached, self.input_per_mtok)
+        let cached = usage.cached_tokens.min(usage.prompt_tokens);
+        let written = usage.written_tokens.min(usage.prompt_tokens - cached);
+        part(usage.prompt_tokens - cached - written, self.input_per_mtok)
             + part(cached, self.cached_per_mtok)
-            + part(completion, self.output_per_mtok)
+            + part(written, self.written_per_mtok)
+            + part(usage.completion_tokens, self.output_per_mtok)
+    }
+}
+
+impl NanoUsd {
+    /// A quarter more, rounded up.
+    #[must_use]
+    pub const fn and_a_quarter(self) -> Self {
+        Self(self.0.saturating_add(self.0.div_ceil(4)))
     }
 }
 
@@ -115,8 +139,14 @@ mod tests {
         let price = Price {
             input_per_mtok: NanoUsd::new(420_000_000),
             cached_per_mtok: NanoUsd::new(42_000_000),
+            written_per_mtok: NanoUsd::new(525_000_000),
             output_per_mtok: NanoUsd::new(420_000_000),
         };
+        let usage = TokenUsage { prompt_tokens: 10, cached_tokens: 3, written_tokens: 5, ..TokenUsage::default() };
+        assert_eq!(price.cost_of(&usage), NanoUsd::new(2 * 420 + 3 * 42 + 5 * 525));
+        let odd = TokenUsage { written_tokens: 99, ..usage };
+        assert_eq!(price.cost_of(&odd), NanoUsd::new(3 * 42 + 7 * 525), "never more than the prompt");
+        assert_eq!(NanoUsd::new(420_000_001).and_a_quarter(), NanoUsd::new(525_000_002));
         assert_eq!(price.cost(60_000, 0, 40_000), NanoUsd::new(42_000_000));
         assert_eq!(price.cost(1, 0, 0), NanoUsd::new(420));
         assert_eq!(price.cost(1, 9, 0), NanoUsd::new(42), "cached tokens are never more than the prompt");

@@ -289,8 +289,8 @@ impl Flight {
         progress.usage.filter(plausible).unwrap_or_else(|| TokenUsage {
             prompt_tokens: progress.prompt_tokens,
             completion_tokens: progress.count.tokens().min(self.output_tokens(decision)),
-            cached_tokens: 0,
             estimated: true,
+            ..TokenUsage::default()
         })
     }
 
@@ -305,8 +305,8 @@ impl Flight {
         let usage = TokenUsage {
             prompt_tokens,
             completion_tokens: self.output_tokens(decision),
-            cached_tokens: 0,
             estimated: true,
+            ..TokenUsage::default()
         };
         let cost = candidate.price.cost(usage.prompt_tokens, 0, usage.completion_tokens);
         AttemptRow { usage, cost, ..self.row(candidate) }
@@ -321,7 +321,7 @@ impl Flight {
     ) {
         let price = decision.candidate.price;
         let usage = self.counted(progress, decision);
-        let cost = price.cost(usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens);
+        let cost = price.cost_of(&usage);
         match result {
             Ok(()) => {
                 let baseline = self.baseline(usage);

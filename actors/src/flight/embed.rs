@@ -1,13 +1,14 @@
 //! One attempt at vectors: texts in, all of them back or none. Nothing is shown before the last is there, so whatever fails
 //! is repeated as a whole, and only where the same model is served: vectors of two models cannot be compared.
 
-use super::{Failure, Flight, FlightEvent, cloud, local};
+use super::{Failure, Flight, FlightEvent, cloud, local, server};
 use crate::{
-    cloud::Grant,
-    domain::{ChatRequest, CloudBound, ErrorKind, GatewayError, Input, Passage, TokenUsage},
+    cloud::{Grant, count},
+    domain::{ChatRequest, CloudBound, ErrorKind, GatewayError, Input, Outbound, Passage, TokenUsage},
     gpu::{
         JobStream, Lease,
         frame::{JobEvent, Prompt},
+        server::Server,
     },
     route::Decision,
     upstream::embed,
@@ -49,6 +50,9 @@ impl Flight {
         began: Instant,
         progress: &mut Progress,
     ) -> Result<Vec<Vec<f32>>, Failure> {
+        if let Some(server) = lease.server() {
+            return self.embed_at(lease, &server, decision, began, progress).await;
+        }
         let prompts = prompts(self.request());
         let due = prompts.len();
         self.note_dispatch(decision);
@@ -58,6 +62,43 @@ impl Flight {
         let whole: Option<Vec<Vec<f32>>> = vectors.into_iter().collect();
         let lacking = || GatewayError::target(&decision.candidate.target, ErrorKind::Upstream, "a vector is missing");
         Ok(whole.ok_or_else(lacking)?)
+    }
+
+    /// At a server of the operator's. It answers as a whole, so its death shows as the end of the lease.
+    async fn embed_at(
+        &mut self,
+        lease: &Lease,
+        server: &Server,
+        decision: &Decision,
+        began: Instant,
+        progress: &mut Progress,
+    ) -> Result<Vec<Vec<f32>>, Failure> {
+        self.note_dispatch(decision);
+        let (job, target) = (Arc::clone(&self.job), &decision.candidate.target);
+        let bound = Outbound::to_local(&job.request, server.premises()).ok_or_else(|| {
+            GatewayError::target(target, ErrorKind::Internal, "a local-only request for a server that may be anywhere")
+        })?;
+        let body = embed::body(bound, &server.upstream()).map_err(GatewayError::unworked)?;
+        let asking = server.client().embed(body, job.id(), server.key(), inputs(&job.request), job.deadline);
+        let answer = tokio::select! {
+            biased;
+            () = lease.revoked() => return Err(local::died(lease, decision)),
+            answer = asking => answer,
+        };
+        match answer {
+            Ok(answer) => {
+                lease.slot().heard(lease.epoch(), Instant::now());
+                progress.first = Some(began.elapsed());
+                self.note_first_token(decision, began);
+                progress.usage = answer.usage.unwrap_or_else(|| TokenUsage {
+                    prompt_tokens: count::prompt_tokens(&job.request),
+                    estimated: true,
+                    ..TokenUsage::default()
+                });
+                Ok(answer.vectors)
+            }
+            Err(error) => Err(server::judged(lease, decision, error.into()).await),
+        }
     }
 
     async fn gather(

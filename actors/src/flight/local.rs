@@ -158,7 +158,7 @@ impl Flight {
                     prompt_tokens: u64::from(prompt_tokens),
                     completion_tokens: u64::from(completion_tokens),
                     cached_tokens: u64::from(cached_tokens),
-                    estimated: false,
+                    ..TokenUsage::default()
                 };
                 let choice = part.choice;
                 let word = self.end_part(choice, reason, decision, progress).await;

@@ -112,12 +112,7 @@ impl Flight {
                 note_answer(lease, progress);
                 Ok(())
             }
-            Err(failure) if failure.poor || failure.death.is_some() || !is_doubtful(&failure.error) => Err(failure),
-            Err(failure) => {
-                lease.slot().doubt(lease.epoch());
-                let _ = tokio::time::timeout(VERDICT, lease.settled()).await;
-                Err(if lease.is_valid() { failure } else { died(lease, decision) })
-            }
+            Err(failure) => Err(judged(lease, decision, failure).await),
         }
     }
 
@@ -292,10 +287,20 @@ impl Flight {
         said.usage.filter(plausible).unwrap_or_else(|| TokenUsage {
             prompt_tokens: count::prompt_tokens(self.request()),
             completion_tokens: said.count.tokens(),
-            cached_tokens: 0,
             estimated: true,
+            ..TokenUsage::default()
         })
     }
+}
+
+/// What a failure at a server was: its own, or the server's death.
+pub(super) async fn judged(lease: &Lease, decision: &Decision, failure: Failure) -> Failure {
+    if failure.poor || failure.death.is_some() || !is_doubtful(&failure.error) {
+        return failure;
+    }
+    lease.slot().doubt(lease.epoch());
+    let _ = tokio::time::timeout(VERDICT, lease.settled()).await;
+    if lease.is_valid() { failure } else { died(lease, decision) }
 }
 
 /// Whether a failure may mean that the server is gone. A refusal is an answer.

@@ -123,6 +123,7 @@ impl Flight {
             prompt_tokens: cut.usage.prompt_tokens,
             completion_tokens: cut.usage.completion_tokens + usage.completion_tokens,
             cached_tokens: cut.usage.cached_tokens,
+            written_tokens: cut.usage.written_tokens,
             estimated: cut.usage.estimated || usage.estimated,
         }
     }

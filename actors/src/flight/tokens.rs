@@ -1,7 +1,7 @@
 //! What a request has used of the tokens that its key's limit set aside for it: said once, when the flight ends.
 
 use super::{AttemptReport, Flight};
-use crate::domain::TokenUsage;
+use crate::{cloud::count, domain::TokenUsage};
 use tokio::time::Instant;
 
 fn sum(usage: TokenUsage) -> u64 {
@@ -24,7 +24,7 @@ fn used(answer: TokenUsage, attempts: &[AttemptReport], seen: u64, reserved: u64
 impl Flight {
     pub(super) fn settle_tokens(&self) {
         let Some(hold) = self.job.take_hold() else { return };
-        let prompt = || self.request().estimated_prompt_tokens();
+        let prompt = || count::prompt_tokens(self.request());
         let seen = if self.started { self.sent.token_count().saturating_add(prompt()) } else { 0 };
         let used = used(self.usage, &self.attempts, seen, hold.tokens());
         hold.settle(used, Instant::now());

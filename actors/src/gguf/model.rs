@@ -9,6 +9,19 @@ pub(super) const MAX_LAYERS: u32 = 4096;
 /// Longest text kept of one value, in bytes.
 pub(super) const MAX_TEXT: usize = 4096;
 
+/// Models whose file need not say that each token looks at the whole text.
+pub const LOOK_BOTH_WAYS: [&str; 9] = [
+    "bert",
+    "nomic-bert",
+    "nomic-bert-moe",
+    "jina-bert-v2",
+    "jina-bert-v3",
+    "modern-bert",
+    "neo-bert",
+    "eurobert",
+    "gemma-embedding",
+];
+
 /// How a sequence's embeddings become one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -83,6 +96,8 @@ pub struct Gguf {
     pub tokenizer: Option<String>,
     pub has_chat_template: bool,
     pub pooling: Option<Pooling>,
+    /// Whether tokens look back only, where the file says.
+    pub causal: Option<bool>,
     pub fim: Fim,
     pub tensors: Tensors,
 }
@@ -91,6 +106,11 @@ impl Gguf {
     /// Layers as llama.cpp counts them for the GPU: the output layer is one more.
     pub fn offloadable_layers(&self) -> u32 {
         self.layers.unwrap_or(0).saturating_add(1)
+    }
+
+    /// Whether each token looks at the whole text, so that a text is computed in one batch and nothing is written.
+    pub fn reads_whole_texts(&self) -> bool {
+        self.causal == Some(false) || LOOK_BOTH_WAYS.contains(&self.architecture.as_str())
     }
 
     /// Computes embeddings rather than text: it says how to pool, or has an encoder's architecture.
@@ -131,6 +151,13 @@ impl Facts {
         match self.values.get(key)? {
             Value::Unsigned(number) => Some(*number),
             Value::Signed(number) => u64::try_from(*number).ok(),
+            _ => None,
+        }
+    }
+
+    fn flag(&self, key: &str) -> Option<bool> {
+        match self.values.get(key)? {
+            Value::Bool(flag) => Some(*flag),
             _ => None,
         }
     }
@@ -221,6 +248,7 @@ impl Facts {
             tokenizer: self.text("tokenizer.ggml.model"),
             has_chat_template: chat_template,
             pooling: self.pooling(&arch),
+            causal: self.flag(&of("attention.causal")),
             fim: self.fim(),
             architecture: arch,
             tensors,

@@ -18,7 +18,7 @@ pub use embed::{EmbedSpec, EmbeddingInfo};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Raised whenever a frame changes shape. Both binaries come from one workspace, so only equality is accepted.
-pub const PROTOCOL_VERSION: u32 = 5;
+pub const PROTOCOL_VERSION: u32 = 6;
 
 /// Largest payload either side accepts, in bytes. A prompt is at most the edge's body limit; this leaves room above it.
 pub const MAX_FRAME_BYTES: usize = 32 << 20;
@@ -38,8 +38,9 @@ pub enum ToEngine {
     Load(LoadSpec),
     /// Start a job. Answered by `Step` outputs that end in exactly one `Finished` or `Failed` for this job.
     Submit(Box<JobSpec>),
-    /// The receiver has gone: free the sequence before the next token. No further output for this job follows.
-    Cancel { job: JobId },
+    /// The receiver has gone: free the sequence before the next token. No further output for this job follows, but one
+    /// [`FromEngine::Left`]. `left_ns`: when it went, by the clock of the host (nanoseconds since 1970).
+    Cancel { job: JobId, left_ns: u64 },
     /// Finish nothing more, free the context and exit 0.
     Stop,
     /// Misbehave in the named way (chaos tests; the engine obeys only when started with `--chaos`).
@@ -49,7 +50,7 @@ pub enum ToEngine {
     /// Start the jobs of a request of several answers.
     SubmitAll(Box<Batch>),
     /// As `Cancel`, for all jobs of a batch that have not ended.
-    CancelAll { group: u64 },
+    CancelAll { group: u64, left_ns: u64 },
     /// Say how many tokens this prompt has, and no more: answered by a `Finished` or `Failed` between two steps.
     Count { job: JobId, prompt: Box<Prompt> },
 }
@@ -66,7 +67,8 @@ pub enum FromEngine {
     /// The model cannot be served; the engine exits with code 1 after this frame.
     LoadFailed(LoadFailure),
     /// Memory ran out in a decode. The engine ends after this frame: what it still holds cannot be trusted.
-    OutOfMemory { message: String },
+    /// `embeddings`: it was what vectors need.
+    OutOfMemory { message: String, embeddings: bool },
     /// From a thread of its own, every [`HEARTBEAT_MS`], whatever the decode thread does.
     Heartbeat(Heartbeat),
     /// A decode step of `tokens` tokens begins (prompt tokens and one per decoding sequence).
@@ -74,6 +76,19 @@ pub enum FromEngine {
     /// The step ended; everything it produced for all jobs, in order. Also used between steps (`step` of the last one)
     /// for jobs that fail or finish without a decode.
     Step { step: u64, epoch: u64, outputs: Vec<JobOutput> },
+    /// A `Cancel` or `CancelAll` is done.
+    Left(Left),
+}
+
+/// What was computed for a receiver that had gone, because the word of it came too late.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// Jobs that were cancelled; 0 when all had ended already.
+    pub jobs: u32,
+    /// Tokens of all of them that came out after the receiver had gone.
+    pub tokens: u32,
+    /// Of the job that had most.
+    pub most: u32,
 }
 
 /// Interval of `Heartbeat` frames, in milliseconds.

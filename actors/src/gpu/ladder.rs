@@ -26,6 +26,8 @@ pub struct LoadPlan {
     pub kv_type_v: KvType,
     pub parallel: u32,
     pub context_tokens: u32,
+    /// Most tokens of one text that becomes a vector; `None` = none does.
+    pub embedding_tokens: Option<u32>,
     /// `None` = as many as fit.
     pub gpu_layers: Option<u32>,
 }
@@ -35,7 +37,9 @@ impl LoadPlan {
         Shape {
             context_tokens: self.context_tokens,
             parallel: self.parallel,
+            batch_tokens: None,
             ubatch_tokens: self.ubatch_tokens,
+            embedding_tokens: self.embedding_tokens,
             kv_type_k: self.kv_type_k,
             kv_type_v: self.kv_type_v,
             gpu_layers: layers_on_gpu,
@@ -53,9 +57,13 @@ pub enum Reduction {
     SmallerContext,
     FewerGpuLayers,
     SmallerModel,
+    /// Only when it was the vectors that found no memory; the rest goes on as it was.
+    NoEmbeddings,
 }
 
 impl Reduction {
+    /// Of a failure at which the vectors' memory ran out: what costs those who write text no place and no context.
+    const FOR_EMBEDDINGS: [Self; 3] = [Self::SmallerBatch, Self::QuantisedKv, Self::NoEmbeddings];
     const ORDER: [Self; 6] = [
         Self::SmallerBatch,
         Self::QuantisedKv,
@@ -73,6 +81,7 @@ impl Reduction {
             Self::SmallerContext => "smaller_context",
             Self::FewerGpuLayers => "fewer_gpu_layers",
             Self::SmallerModel => "smaller_model",
+            Self::NoEmbeddings => "no_embeddings",
         }
     }
 }
@@ -86,6 +95,8 @@ pub struct Known {
     pub kv_can_be_quantised: bool,
     /// Files of smaller quantisations that are here, the largest first.
     pub smaller_models: Vec<PathBuf>,
+    /// It was the context for vectors that found none.
+    pub embeddings_at_fault: bool,
 }
 
 /// Whether the rows of this model's keys and values are whole blocks of the quantised type.
@@ -215,9 +226,12 @@ impl Ladder {
     }
 
     fn next(&self, known: &Known) -> Option<Rung> {
-        let from = self.rungs.last().map_or(Reduction::SmallerBatch, |rung| rung.reduction);
-        let open = Reduction::ORDER.into_iter().filter(|reduction| *reduction >= from);
-        open.into_iter().find_map(|reduction| Some(Rung { reduction, plan: self.reduced(reduction, known)? }))
+        let ordinary = self.rungs.iter().map(|rung| rung.reduction).filter(|one| *one != Reduction::NoEmbeddings);
+        let from = ordinary.max().unwrap_or(Reduction::SmallerBatch);
+        let order: &[Reduction] =
+            if known.embeddings_at_fault { &Reduction::FOR_EMBEDDINGS } else { &Reduction::ORDER };
+        let mut open = order.iter().copied().filter(|reduction| *reduction >= from);
+        open.find_map(|reduction| Some(Rung { reduction, plan: self.reduced(reduction, known)? }))
     }
 
     fn taken(&self, reduction: Reduction) -> usize {
@@ -249,6 +263,9 @@ impl Ladder {
                 // Three quarters, then half. Never none: that would be another kind of target.
                 let less = if taken == 0 { tried / 4 } else { tried / 3 };
                 plan.gpu_layers = Some(tried.checked_sub(less.max(1)).filter(|layers| *layers > 0)?);
+            }
+            Reduction::NoEmbeddings => {
+                plan.embedding_tokens.take()?;
             }
             Reduction::SmallerModel => {
                 let path = known.smaller_models.iter().find(|path| !self.has_used(path))?;

@@ -3,6 +3,7 @@
 
 use super::{
     frame::{self, EngineChaos, FromEngine, LoadFailureKind, LoadSpec, PROTOCOL_VERSION, ToEngine},
+    killed,
     life::Cause,
     memory::tells_of_no_memory,
     process::{EngineChild, Spawned},
@@ -54,7 +55,13 @@ pub struct Link {
 
 /// What is at the other end.
 enum Far {
-    Child { child: EngineChild, orders: mpsc::Sender<Vec<u8>>, last_words: watch::Receiver<LastWords> },
+    Child {
+        child: EngineChild,
+        orders: mpsc::Sender<Vec<u8>>,
+        last_words: watch::Receiver<LastWords>,
+        /// Of the kernel, when it began.
+        kills_before: Option<u64>,
+    },
     Server(Arc<Server>),
 }
 
@@ -94,7 +101,7 @@ impl Link {
         let exit = ends.child.exit();
         let (tell, last_words) = watch::channel(LastWords::default());
         let pid = ends.child.pid();
-        let far = Far::Child { child: ends.child, orders, last_words };
+        let far = Far::Child { child: ends.child, orders, last_words, kills_before: killed::by_the_kernel() };
         let told_to_die = AtomicBool::new(false);
         let link = Arc::new(Self { epoch, far, pulse: Arc::clone(&pulse), told_to_die });
         link.send(&ToEngine::Hello { version: PROTOCOL_VERSION, epoch });
@@ -169,17 +176,26 @@ impl Link {
         self.told_to_die.load(Ordering::Acquire)
     }
 
-    /// The line with which a dead child told that memory had run out, if it did: llama.cpp ends the process where it could
-    /// have said so. Waits for the end of its output, at most `bound`.
+    /// Why a dead child is known to have died for want of memory, if it is: by the line with which it told so (llama.cpp ends
+    /// the process where it could have said it), or because the kernel ended it. Waits for the end of its output, at most
+    /// `bound`.
     pub async fn ran_out_of_memory(&self, bound: Duration) -> Option<String> {
         let Far::Child { last_words, .. } = &self.far else { return None };
         let mut words = last_words.clone();
         let _ = tokio::time::timeout(bound, words.wait_for(|words| words.ended.is_some())).await;
         let words = words.borrow().clone();
-        let (line, at) = words.no_memory?;
         // Some failed allocations are lived with: only one that it died of is among its last words.
         let end = words.ended.unwrap_or_else(Instant::now);
-        (end.saturating_duration_since(at) < LAST_WORDS).then_some(line)
+        let last = words.no_memory.filter(|(_, at)| end.saturating_duration_since(*at) < LAST_WORDS);
+        last.map(|(line, _)| line).or_else(|| self.ended_by_the_kernel())
+    }
+
+    fn ended_by_the_kernel(&self) -> Option<String> {
+        let Far::Child { child, kills_before: Some(before), .. } = &self.far else { return None };
+        let was_killed = child.exit().borrow().as_ref().is_some_and(|status| status.starts_with("signal: 9"));
+        let has_risen = killed::by_the_kernel().is_some_and(|now| now > *before);
+        (was_killed && has_risen && !self.was_told_to_die())
+            .then(|| "the kernel ended the engine, because this machine or its control group had none left".to_owned())
     }
 
     /// Waits until the child is reaped, at most `bound`. Of a server there is nothing to reap.
@@ -240,7 +256,10 @@ fn on_frame(slot: &EngineSlot, epoch: u64, frame: FromEngine, pulse: &Mutex<Puls
             FromEngine::Loaded(_) => pulse.loaded(),
             FromEngine::StepBegin { tokens, .. } => pulse.step_began(*tokens, now),
             FromEngine::Step { .. } => pulse.step_ended(now),
-            FromEngine::LoadFailed(_) | FromEngine::OutOfMemory { .. } | FromEngine::Heartbeat(_) => {}
+            FromEngine::LoadFailed(_)
+            | FromEngine::OutOfMemory { .. }
+            | FromEngine::Heartbeat(_)
+            | FromEngine::Left(_) => {}
         }
     }
     match frame {
@@ -255,7 +274,10 @@ fn on_frame(slot: &EngineSlot, epoch: u64, frame: FromEngine, pulse: &Mutex<Puls
                 LoadFailureKind::Other => Cause::LoadFailed(failure.message),
             })
         }
-        FromEngine::OutOfMemory { message } => Err(Cause::OutOfMemory(message)),
+        FromEngine::OutOfMemory { message, embeddings } => {
+            slot.told_of_no_memory(epoch, embeddings);
+            Err(Cause::OutOfMemory(message))
+        }
         frame => slot.on_frame(epoch, frame, now),
     }
 }

@@ -10,6 +10,18 @@ pub const CANARY_CELLS: u32 = 256;
 const CELL_BLOCK: u32 = 256;
 /// Bytes of a number in a working buffer.
 const F32: u64 = 4;
+/// Most tokens of one decode, unless configured.
+const BATCH_TOKENS: u32 = 512;
+/// On a CPU a decode of 512 prompt tokens takes seconds, in which nothing is cancelled and no canary answered.
+const BATCH_TOKENS_CPU: u32 = 256;
+/// Texts that the context for vectors holds at once.
+pub const EMBEDDING_SEQUENCES: u32 = 32;
+
+/// Most tokens of one decode. Room for every sequence at once, whatever was asked for.
+pub fn batch_tokens(configured: Option<u32>, on_gpu: bool, parallel: u32) -> u32 {
+    let usual = if on_gpu { BATCH_TOKENS } else { BATCH_TOKENS_CPU };
+    configured.unwrap_or(usual).max(parallel.saturating_add(1))
+}
 
 /// What decides how much memory a load takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -17,11 +29,22 @@ pub struct Shape {
     /// The pool, as configured.
     pub context_tokens: u32,
     pub parallel: u32,
+    /// Most tokens of one decode; `None` = by device.
+    pub batch_tokens: Option<u32>,
     pub ubatch_tokens: u32,
+    /// Most tokens of one text that becomes a vector; `None` = none does.
+    pub embedding_tokens: Option<u32>,
     pub kv_type_k: KvType,
     pub kv_type_v: KvType,
     /// Layers on the GPU, the output layer included; 0 = all on the CPU.
     pub gpu_layers: u32,
+}
+
+impl Shape {
+    /// Tokens that are computed at once on a device of this kind.
+    pub fn at_once(&self, on_gpu: bool) -> u32 {
+        self.ubatch_tokens.min(batch_tokens(self.batch_tokens, on_gpu, self.parallel)).max(1)
+    }
 }
 
 /// Bytes on the device that holds the layers, and beside it.
@@ -42,6 +65,8 @@ impl Share {
 pub struct Estimate {
     pub gpu: Share,
     pub host: Share,
+    /// What the first request for vectors takes beside all that, where the layers are.
+    pub embeddings: u64,
     pub kv_bytes_per_token: u64,
     /// The pool after it was clamped to what the model was trained for, with the canary's cells.
     pub pool_tokens: u32,
@@ -50,9 +75,10 @@ pub struct Estimate {
 }
 
 impl Estimate {
-    /// Bytes on whatever device computes.
+    /// Bytes on whatever device computes, vectors included.
     pub const fn on_device(&self) -> u64 {
-        if self.layers_on_gpu > 0 { self.gpu.total() } else { self.host.total() }
+        let loaded = if self.layers_on_gpu > 0 { self.gpu.total() } else { self.host.total() };
+        loaded.saturating_add(self.embeddings)
     }
 }
 
@@ -72,13 +98,14 @@ pub fn estimate(model: &Gguf, shape: &Shape) -> Estimate {
     let (weights_host, weights_gpu) = split(&model.tensors.layers);
     let (kv_host, kv_gpu) = split(&per_layer);
     let pool = u64::from(pool_tokens);
-    let compute = compute(model, shape, pool_tokens);
+    let tokens = shape.at_once(on_gpu > 0);
+    let compute = compute(model, tokens, pool_tokens, true);
     // Tied embeddings are the output layer too: there is a copy of them where that is.
     let output = if model.tensors.output > model.tensors.embedding / 2 { 0 } else { model.tensors.embedding };
     let output = model.tensors.output.saturating_add(if on_gpu > 0 { output } else { 0 });
     let (output_host, output_gpu) = if on_gpu > 0 { (0, output) } else { (output, 0) };
     let (compute_host, compute_gpu) =
-        if on_gpu > 0 { (inputs(model, shape, pool_tokens), compute) } else { (compute, 0) };
+        if on_gpu > 0 { (inputs(model, tokens, pool_tokens), compute) } else { (compute, 0) };
     Estimate {
         gpu: Share {
             weights: weights_gpu.saturating_add(output_gpu),
@@ -90,6 +117,7 @@ pub fn estimate(model: &Gguf, shape: &Shape) -> Estimate {
             kv: kv_host.saturating_mul(pool),
             compute: compute_host,
         },
+        embeddings: embeddings(model, shape, on_gpu > 0, kv_bytes_per_token),
         kv_bytes_per_token,
         pool_tokens,
         layers,
@@ -129,22 +157,38 @@ fn kv_of_layer(model: &Gguf, shape: &Shape, layer: u32) -> u64 {
     shape.kv_type_k.row_bytes(row(key)).saturating_add(shape.kv_type_v.row_bytes(row(value)))
 }
 
+/// The context for vectors: cells for one long text and a batch of others, the buffers of a batch, and a row of output for
+/// each of its tokens. A model that reads a text as a whole needs no cells, but a batch as long as the longest text.
+fn embeddings(model: &Gguf, shape: &Shape, on_gpu: bool, kv_bytes_per_token: u64) -> u64 {
+    let trained = model.context_length.unwrap_or(u32::MAX).max(1);
+    let Some(longest) = shape.embedding_tokens.map(|tokens| tokens.min(trained)) else { return 0 };
+    let whole = model.reads_whole_texts();
+    let batch = if whole { longest } else { shape.at_once(on_gpu) };
+    let batch = batch.checked_next_multiple_of(EMBEDDING_SEQUENCES).unwrap_or(batch);
+    let cells = if whole { longest } else { longest.saturating_add(batch) };
+    let cells = cells.checked_next_multiple_of(CELL_BLOCK).unwrap_or(cells);
+    let kv = if whole { 0 } else { kv_bytes_per_token.saturating_mul(u64::from(cells)) };
+    let row = if whole { 0 } else { u64::from(model.vocabulary.unwrap_or(0)) };
+    let row = row.saturating_add(u64::from(model.embedding_length.unwrap_or(0)));
+    let output = u64::from(batch).saturating_mul(row).saturating_mul(F32);
+    kv.saturating_add(output).saturating_add(compute(model, batch, cells, !whole))
+}
+
 /// What enters a step: embeddings and the attention mask.
-fn inputs(model: &Gguf, shape: &Shape, pool_tokens: u32) -> u64 {
-    let tokens = u64::from(shape.ubatch_tokens.min(pool_tokens));
+fn inputs(model: &Gguf, tokens: u32, pool_tokens: u32) -> u64 {
     let row = u64::from(model.embedding_length.unwrap_or(0)).saturating_add(u64::from(pool_tokens));
-    tokens.saturating_mul(row).saturating_mul(F32)
+    u64::from(tokens.min(pool_tokens)).saturating_mul(row).saturating_mul(F32)
 }
 
 /// The widest moment of a step: a feed-forward layer, or the logits, of a whole micro-batch. llama.cpp reserves logits for
 /// every token of it, which with a large vocabulary is most of the buffer.
-fn compute(model: &Gguf, shape: &Shape, pool_tokens: u32) -> u64 {
-    let tokens = u64::from(shape.ubatch_tokens.min(pool_tokens));
+fn compute(model: &Gguf, tokens: u32, pool_tokens: u32, writes: bool) -> u64 {
+    let at_once = u64::from(tokens.min(pool_tokens));
     let embedding = u64::from(model.embedding_length.unwrap_or(0));
     let wide = u64::from(model.feed_forward_length.unwrap_or(0));
-    let layer = tokens.saturating_mul(embedding.saturating_mul(4).saturating_add(wide.saturating_mul(2)));
-    let logits = u64::from(model.vocabulary.unwrap_or(0)).saturating_mul(tokens);
-    layer.max(logits).saturating_mul(F32).saturating_add(inputs(model, shape, pool_tokens))
+    let layer = at_once.saturating_mul(embedding.saturating_mul(4).saturating_add(wide.saturating_mul(2)));
+    let logits = if writes { u64::from(model.vocabulary.unwrap_or(0)).saturating_mul(at_once) } else { 0 };
+    layer.max(logits).saturating_mul(F32).saturating_add(inputs(model, tokens, pool_tokens))
 }
 
 /// Whether a line of an engine's log says that memory ran out. llama.cpp tells its reasons nowhere else.

@@ -11,7 +11,7 @@ mod work;
 
 pub use health::Condemned;
 pub use lease::{JobStream, Lease};
-pub use view::{Answered, SlotStats, SlotView};
+pub use view::{Answered, SlotStats, SlotView, Work};
 
 use super::{
     frame::{JobId, LoadedInfo, ToEngine},
@@ -86,6 +86,7 @@ struct Inner {
     ladder: Ladder,
     /// What loads have shown of model and device.
     seen: memory::Seen,
+    work: Work,
 }
 
 pub struct EngineSlot {
@@ -118,6 +119,7 @@ impl EngineSlot {
             condemned: None,
             ladder: Ladder::new(memory::configured(&config), limits.reset_after),
             seen: memory::Seen::default(),
+            work: Work::default(),
         };
         let view = watch::Sender::new(SlotView::cold(&inner.ladder));
         Arc::new(Self { config, limits, inner: Mutex::new(inner), view, next_id: AtomicU64::new(1), poison })
@@ -298,6 +300,7 @@ impl EngineSlot {
         inner.adopted = false;
         inner.leases.clear();
         inner.sinks.clear();
+        inner.work.beat = None;
         observe::leases(self.name(), 0);
         self.transition(inner, GpuInput::Died(cause));
         let link = inner.link.take();

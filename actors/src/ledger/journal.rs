@@ -10,6 +10,7 @@ mod record;
 mod replay;
 mod writer;
 
+pub(in crate::ledger) use folder::OWNER_FILE;
 pub use folder::{Folder, FolderError};
 pub use reader::Reader;
 pub use record::{Entry, Record, RecordRef};

@@ -3,14 +3,20 @@
 
 use super::{
     books::{Books, Ledger, Outlet},
-    journal::{Begin, Disk, Folder, FolderError, Journal, Replay, SystemDisk, replay},
+    journal::{Begin, Disk, Folder, FolderError, Journal, OWNER_FILE, Replay, SystemDisk, replay},
     store::{Access, Opening, SqlStore, Store, StoreError},
 };
 use crate::{
     config::{LedgerConfig, LedgerPlace},
     domain::UnixMs,
 };
-use std::{fs, io, path::Path, sync::Arc};
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+    sync::Arc,
+};
 use tokio::time::Instant;
 
 /// In the journal's folder: the name of the ledger whose journal it is.
@@ -103,7 +109,8 @@ fn belongs(folder: &Path, opening: &Opening) -> Result<(), OpenError> {
     if !named.trim().is_empty() && opening.applied > 0 {
         return Err(OpenError::OtherLedger { folder: folder.display().to_string() });
     }
-    Ok(fs::write(file, &opening.ledger)?)
+    let mut named = OpenOptions::new().write(true).create(true).truncate(true).mode(OWNER_FILE).open(file)?;
+    Ok(named.write_all(opening.ledger.as_bytes())?)
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {

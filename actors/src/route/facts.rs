@@ -50,7 +50,7 @@ impl Abilities {
         prefix_cache: false,
         own_grammar: true,
     };
-    /// A server of the operator's, with what its configuration says it can do.
+    /// A server of the operator's, of whose tokenizer only its own vectors know, with what its configuration says it can do.
     pub const fn of_server(offers: Needs) -> Self {
         Self { offers, ..Self::CLOUD }
     }
@@ -99,7 +99,7 @@ impl Abilities {
     }
 
     pub fn serves(self, request: &ChatRequest) -> bool {
-        let reads = self.token_prompts || !request.has_token_ids();
+        let reads = self.token_prompts || request.needs.embeddings || !request.has_token_ids();
         let writes = self.generates || request.needs.embeddings;
         let hears = self.chats || request.kind != RequestKind::Chat;
         reads && writes && hears && !self.missing(request.needs).any() && self.unmet(request).is_none()

@@ -84,7 +84,12 @@ pub(super) fn cloud(at: usize, name: &str, usd: u64, usable: bool) -> CloudFacts
         model: name.into(),
         wire: Wire::OpenAi,
         window: 100_000,
-        price: Price { input_per_mtok: per_mtok, cached_per_mtok: NanoUsd::ZERO, output_per_mtok: per_mtok },
+        price: Price {
+            input_per_mtok: per_mtok,
+            cached_per_mtok: NanoUsd::ZERO,
+            written_per_mtok: per_mtok,
+            output_per_mtok: per_mtok,
+        },
         prefill: crate::config::PrefillStyle::None,
         view: CloudView {
             usable,

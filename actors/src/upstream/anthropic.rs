@@ -14,7 +14,7 @@ pub use body::{body, is_continuable, unmet};
 pub use events::EventReader;
 pub use whole::read_whole;
 
-use super::chunk::Malformed;
+use super::chunk::{Malformed, tokens};
 use crate::domain::{ErrorKind, TokenUsage};
 use serde_json::Value;
 
@@ -51,7 +51,7 @@ struct Counts {
 
 impl Counts {
     fn absorb(&mut self, usage: &Value) {
-        let count = |name: &str| usage.get(name).and_then(Value::as_u64);
+        let count = |name: &str| usage.get(name).and_then(tokens);
         self.input = self.input.max(count("input_tokens"));
         self.output = self.output.max(count("output_tokens"));
         self.cache_read = self.cache_read.max(count("cache_read_input_tokens").unwrap_or(0));
@@ -64,6 +64,7 @@ impl Counts {
             prompt_tokens: self.input?.saturating_add(self.cache_read).saturating_add(self.cache_written),
             completion_tokens: self.output?,
             cached_tokens: self.cache_read,
+            written_tokens: self.cache_written,
             estimated: false,
         })
     }

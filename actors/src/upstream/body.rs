@@ -5,12 +5,28 @@
 //! [`text_body`] is for those that do.
 
 use super::Continuation;
-use crate::domain::{GatewayError, Input, Outbound, RequestKind};
+use crate::domain::{Choices, GatewayError, Input, Outbound, RequestKind};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 /// What only `/v1/completions` knows.
 const COMPLETION_ONLY: [&str; 4] = ["prompt", "suffix", "echo", "best_of"];
+/// Other servers' names for what is decided here: they would make an answer longer than was set aside for it, or several
+/// of one.
+const OUTSIZING: [&str; 12] = [
+    "best_of",
+    "max_output_tokens",
+    "max_new_tokens",
+    "max_length",
+    "max_gen_toks",
+    "n_predict",
+    "num_predict",
+    "num_return_sequences",
+    "num_completions",
+    "candidate_count",
+    "use_beam_search",
+    "num_beams",
+];
 /// More is refused by chat endpoints.
 const MAX_TOP_LOGPROBS: u64 = 20;
 
@@ -46,9 +62,9 @@ pub fn text_body<'a>(
         return Err(GatewayError::invalid("prompt", "a prompt of token ids can only be served locally"));
     }
     let mut body = request.body.clone();
-    // 0 is how some clients say "not set"; providers refuse it.
-    if request.choices.best_of <= request.choices.n {
-        body.shift_remove("best_of");
+    as_understood(&mut body, &request.choices);
+    if request.choices.best_of > request.choices.n {
+        body.insert("best_of".into(), request.choices.best_of.into());
     }
     body.shift_remove("max_completion_tokens");
     body.insert("max_tokens".into(), output_cap.into());
@@ -87,6 +103,7 @@ fn upstream(
     if request.kind == RequestKind::Completion {
         completion_to_chat(&mut body, &request.input)?;
     }
+    as_understood(&mut body, &request.choices);
     body.insert("model".into(), upstream_model.into());
     body.insert("stream".into(), stream.into());
     set_usage_wish(&mut body, stream);
@@ -98,6 +115,16 @@ fn encode(body: &Map<String, Value>) -> Result<Bytes, GatewayError> {
     serde_json::to_vec(body)
         .map(Bytes::from)
         .map_err(|_| GatewayError::gateway(crate::domain::ErrorKind::Internal, "the request could not be encoded"))
+}
+
+/// Answers are as many as were set aside for: `2.0` is two to some servers and a fault to others.
+fn as_understood(body: &mut Map<String, Value>, choices: &Choices) {
+    for field in OUTSIZING {
+        body.shift_remove(field);
+    }
+    if let Some(n) = body.get_mut("n") {
+        *n = choices.n.into();
+    }
 }
 
 fn completion_to_chat(body: &mut Map<String, Value>, input: &Input) -> Result<(), GatewayError> {
@@ -187,6 +214,32 @@ mod tests {
                 "stream": true, "stream_options": {"include_usage": true}, "max_tokens": 256
             })
         );
+    }
+
+    #[test]
+    fn what_makes_answers_longer_or_more_is_sent_as_it_was_understood() {
+        let asked =
+            json!({"n": 2.0, "best_of": 20, "max_output_tokens": 9999, "max_new_tokens": 9999, "max_tokens": 5});
+        for (kind, input) in
+            [(RequestKind::Chat, Input::Messages(vec![])), (RequestKind::Completion, Input::Text("once".into()))]
+        {
+            let mut request = request(kind, input, asked.clone());
+            request.choices.n = 2;
+            let bytes = upstream_body(CloudBound::new(&request).unwrap(), "m", 5, false).unwrap();
+            let sent: Value = serde_json::from_slice(&bytes).unwrap();
+            assert_eq!((&sent["n"], &sent["max_tokens"]), (&json!(2), &json!(5)), "{sent}");
+            if kind == RequestKind::Completion {
+                request.choices.best_of = 20;
+                let bytes = text_body(CloudBound::new(&request).unwrap(), "m", 5, false).unwrap();
+                let sent: Value = serde_json::from_slice(&bytes).unwrap();
+                assert_eq!((&sent["n"], &sent["best_of"], sent.get("max_new_tokens")), (&json!(2), &json!(20), None));
+                request.choices.best_of = 2;
+            }
+            assert!(
+                !["best_of", "max_output_tokens", "max_new_tokens"].iter().any(|name| sent.get(name).is_some()),
+                "{sent}"
+            );
+        }
     }
 
     #[test]

@@ -146,19 +146,34 @@ fn delta_of(choice: u32, mut fields: Map<String, Value>, logprobs: Option<Value>
     };
     // `"refusal": null` or `"tool_calls": []` is nothing a client would notice.
     fields.retain(|_, value| !value.is_null() && value.as_array().is_none_or(|array| !array.is_empty()));
-    Delta { choice, content, other: fields, logprobs, tokens: Vec::new() }
+    // An empty map that was full keeps its memory, which many events that wait for a slow reader would hold.
+    let other = if fields.is_empty() { Map::new() } else { fields };
+    Delta { choice, content, other, logprobs, tokens: Vec::new() }
 }
 
 /// Token counts, `None` unless both are there and sane.
 pub fn usage_of(usage: &Value) -> Option<TokenUsage> {
-    let prompt_tokens = usage.get("prompt_tokens")?.as_u64()?;
-    let completion_tokens = usage.get("completion_tokens")?.as_u64()?;
+    let prompt_tokens = usage.get("prompt_tokens").and_then(tokens)?;
+    let completion_tokens = usage.get("completion_tokens").and_then(tokens)?;
     let cached = usage
         .pointer("/prompt_tokens_details/cached_tokens")
         .or_else(|| usage.get("prompt_cache_hit_tokens"))
-        .and_then(Value::as_u64)
+        .and_then(tokens)
         .unwrap_or(0);
-    Some(TokenUsage { prompt_tokens, completion_tokens, cached_tokens: cached.min(prompt_tokens), estimated: false })
+    Some(TokenUsage {
+        prompt_tokens,
+        completion_tokens,
+        cached_tokens: cached.min(prompt_tokens),
+        estimated: false,
+        ..TokenUsage::default()
+    })
+}
+
+/// A count of tokens; `10.0` is one, because some servers know no other numbers.
+pub(super) fn tokens(count: &Value) -> Option<u64> {
+    // Beyond this a decimal is no longer exact, and no count of tokens.
+    let whole = |number: &f64| number.fract() == 0.0 && (0.0..9e15).contains(number);
+    count.as_u64().or_else(|| count.as_f64().filter(whole).map(|number| number as u64))
 }
 
 /// One choice of a whole answer.
@@ -247,7 +262,13 @@ mod tests {
         ]);
         assert_eq!(events, [text(0, "a"), finish(0, "stop")]);
         assert!(reader.is_complete());
-        let usage = TokenUsage { prompt_tokens: 3, completion_tokens: 1, cached_tokens: 2, estimated: false };
+        let usage = TokenUsage {
+            prompt_tokens: 3,
+            completion_tokens: 1,
+            cached_tokens: 2,
+            estimated: false,
+            ..TokenUsage::default()
+        };
         assert_eq!(reader.usage(), Some(usage));
     }
 
@@ -321,6 +342,13 @@ mod tests {
             json!({"prompt_tokens": "1"}),
         ] {
             assert_eq!(usage_of(&usage), None, "{usage}");
+        }
+        let decimals =
+            json!({"prompt_tokens": 10.0, "completion_tokens": 3.0, "prompt_tokens_details": {"cached_tokens": 4.0}});
+        let usage = usage_of(&decimals).unwrap();
+        assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.cached_tokens), (10, 3, 4));
+        for odd in [json!(1.5), json!(-1.0), json!(1e300)] {
+            assert_eq!(usage_of(&json!({"prompt_tokens": odd, "completion_tokens": 1})), None, "{odd}");
         }
         let deepseek = json!({"prompt_tokens": 3, "completion_tokens": 1, "prompt_cache_hit_tokens": 9});
         assert_eq!(usage_of(&deepseek).unwrap().cached_tokens, 3, "never more than the prompt");

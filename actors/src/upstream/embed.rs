@@ -1,9 +1,10 @@
-//! Vectors at a provider: our request as the JSON of `POST /embeddings`, and the answer to it. Pure.
+//! Vectors at a provider, or a server of the operator's: our request as the JSON of `POST /embeddings`, and the answer to it. Pure.
 //!
 //! The client's own fields go through untouched, but for the model and the form of the numbers: they are asked for as
 //! numbers, which every provider knows, whatever form the client gets them in.
 
-use crate::domain::{CloudBound, ErrorKind, GatewayError, TokenUsage};
+use super::chunk::tokens as count;
+use crate::domain::{ErrorKind, GatewayError, Outbound, TokenUsage};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::Value;
@@ -20,8 +21,8 @@ pub struct Embedded {
 ///
 /// # Errors
 /// A bug of ours: the body could not be encoded.
-pub fn body(request: CloudBound<'_>, upstream_model: &str) -> Result<Bytes, GatewayError> {
-    let mut body = request.request().body.clone();
+pub fn body<'a>(request: impl Into<Outbound<'a>>, upstream_model: &str) -> Result<Bytes, GatewayError> {
+    let mut body = request.into().request().body.clone();
     body.insert("model".into(), upstream_model.into());
     body.insert("encoding_format".into(), "float".into());
     serde_json::to_vec(&body)
@@ -59,7 +60,7 @@ pub fn read(body: &[u8], due: usize) -> Option<Embedded> {
 
 /// Some providers tell only the total, which is the same.
 fn usage(usage: &Value) -> Option<TokenUsage> {
-    let tokens = |field: &str| usage.get(field).and_then(Value::as_u64);
+    let tokens = |field: &str| usage.get(field).and_then(count);
     let prompt_tokens = tokens("prompt_tokens").or_else(|| tokens("total_tokens"))?;
     Some(TokenUsage { prompt_tokens, ..TokenUsage::default() })
 }
@@ -67,7 +68,7 @@ fn usage(usage: &Value) -> Option<TokenUsage> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::ChatRequest;
+    use crate::domain::{ChatRequest, CloudBound};
     use serde_json::json;
 
     fn read_json(body: &Value, due: usize) -> Option<Embedded> {

@@ -82,7 +82,7 @@ fn user_blocks() -> Schema {
 }
 
 fn assistant_blocks() -> Schema {
-    text_or_array("AssistantBlock", 0)
+    text_or_array("ContentBlock", 0)
 }
 
 #[derive(ToSchema)]
@@ -106,14 +106,6 @@ pub(super) enum UserBlock {
 pub(super) enum ImageSource {
     Base64 { media_type: String, data: String },
     Url { url: String },
-}
-
-#[derive(ToSchema)]
-#[serde(tag = "type", rename_all = "snake_case")]
-pub(super) enum AssistantBlock {
-    Text { text: String },
-    ToolUse { id: String, name: String, input: Free },
-    Thinking { thinking: String, signature: String },
 }
 
 #[derive(ToSchema)]
@@ -163,6 +155,7 @@ pub(super) enum StopReason {
     Refusal,
 }
 
+/// What an assistant says, in an answer or in an earlier turn of a request.
 #[derive(ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum ContentBlock {

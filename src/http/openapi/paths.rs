@@ -183,7 +183,7 @@ fn messages(c: &mut Collector) -> Operation {
         (c.of::<anthropic::MessagesRequest>(), c.of::<anthropic::Message>(), c.of::<anthropic::MessageEvent>());
     c.of::<anthropic::TextBlock>();
     c.of::<anthropic::UserBlock>();
-    c.of::<anthropic::AssistantBlock>();
+    c.of::<anthropic::ContentBlock>();
     Draft::new(c, "createMessage", "Anthropic", "A message")
         .in_anthropics_words(c)
         .takes(body)

@@ -1,6 +1,6 @@
 //! A model for tests that only counts.
 
-use super::{Backend, BatchToken, DecodeFault, EmbedRun, Limits, SampleFault, Sampled, Sequence, Token};
+use super::{Backend, BatchToken, DecodeFault, EmbedRun, EmbedderFault, Limits, SampleFault, Sampled, Sequence, Token};
 use crate::{embed::EmbedLimits, job::failure, logprobs::Likelihood, sampling::SamplingPlan};
 use spillway_actors::gpu::frame::{JobFailure, JobFailureKind, JobId, JobSpec, Prompt, Sampling};
 use std::collections::{HashMap, HashSet};
@@ -23,6 +23,7 @@ pub(crate) struct Counting {
     /// Whether it makes vectors, and how.
     pub(crate) embedder: Option<EmbedLimits>,
     pub(crate) generates: bool,
+    pub(crate) no_room_for_vectors: bool,
     /// Tokens that sequences of the context for vectors hold.
     pub(crate) texts: HashMap<Sequence, Vec<Token>>,
     /// A text with this token cannot be computed.
@@ -52,6 +53,7 @@ impl Counting {
             faults: vec![],
             embedder: Some(EmbedLimits { batch_tokens: 12, sequences: 4, max_tokens: 40, whole: false }),
             generates: true,
+            no_room_for_vectors: false,
             texts: HashMap::new(),
             poison: None,
         }
@@ -171,8 +173,11 @@ impl Backend for Counting {
         self.generates
     }
 
-    fn embedder(&mut self) -> Result<EmbedLimits, JobFailure> {
-        self.embedder.ok_or_else(|| failure(JobFailureKind::Invalid, "no vectors here"))
+    fn embedder(&mut self) -> Result<EmbedLimits, EmbedderFault> {
+        if self.no_room_for_vectors {
+            return Err(EmbedderFault::OutOfMemory("vectors".into()));
+        }
+        self.embedder.ok_or_else(|| EmbedderFault::Refused(failure(JobFailureKind::Invalid, "no vectors here")))
     }
 
     /// A text's vector is its tokens.

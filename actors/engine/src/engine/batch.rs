@@ -83,9 +83,7 @@ impl<B: Backend> Engine<B> {
     /// Frees everything of a batch at once; nothing more is said about it.
     pub fn cancel_all(&mut self, group: u64) {
         self.arriving.forget_group(group);
-        let jobs: Vec<JobId> =
-            self.jobs.iter().filter(|(_, entry)| entry.group == group).map(|(job, _)| *job).collect();
-        jobs.into_iter().for_each(|job| self.cancel(job));
+        self.jobs_of(group).into_iter().for_each(|job| self.cancel(job));
     }
 
     pub(super) fn take_in_some(&mut self) {

@@ -2,9 +2,9 @@
 //! streams keep their pace. Whose turn it is says [`Queue`]; what a batch gives, the backend. Long requests are tokenised over
 //! several turns, and what is tokenised is computed meanwhile: the gateway takes an engine without steps for a stuck one.
 
-use super::{Engine, as_u32};
+use super::{Engine, Shortage, as_u32};
 use crate::{
-    backend::{Backend, DecodeFault, EmbedRun, Token},
+    backend::{Backend, DecodeFault, EmbedRun, EmbedderFault, Token},
     embed::{EmbedLimits, Queue, Run},
     job::failure,
 };
@@ -72,18 +72,25 @@ impl<B: Backend> Engine<B> {
         self.embeddings.queue.enqueue(spec.job, spec.inputs.len());
         self.embeddings.requests.insert(spec.job, Request { prompts: spec.inputs.into(), ..Request::default() });
         self.embeddings.untokenised.push_back(spec.job);
-        if let Err(failure) = self.may_embed(spec.job) {
-            self.fail_embedding(spec.job, failure);
+        match self.may_embed(spec.job) {
+            Ok(()) => {}
+            Err(EmbedderFault::Refused(failure)) => self.fail_embedding(spec.job, failure),
+            // Not failed: it may go on elsewhere.
+            Err(EmbedderFault::OutOfMemory(message)) => self.no_memory_for_vectors(message),
         }
     }
 
-    fn may_embed(&mut self, job: JobId) -> Result<(), JobFailure> {
+    fn no_memory_for_vectors(&mut self, message: String) {
+        self.out_of_memory = Some(Shortage { message, embeddings: true });
+    }
+
+    fn may_embed(&mut self, job: JobId) -> Result<(), EmbedderFault> {
         let texts = self.embeddings.requests.values().map(|request| request.prompts.len() + request.tokenised);
         if texts.sum::<usize>() > MAX_WAITING {
-            return Err(failure(JobFailureKind::Decode, "the engine's queue is full"));
+            return Err(EmbedderFault::Refused(failure(JobFailureKind::Decode, "the engine's queue is full")));
         }
         if self.embeddings.requests.get(&job).is_none_or(|request| request.prompts.is_empty()) {
-            return Err(failure(JobFailureKind::Invalid, "there is no text to embed"));
+            return Err(EmbedderFault::Refused(failure(JobFailureKind::Invalid, "there is no text to embed")));
         }
         self.backend.embedder().map(|_| ())
     }
@@ -158,6 +165,7 @@ impl<B: Backend> Engine<B> {
             .collect();
         match self.backend.embed(&batch) {
             Ok(vectors) => runs.iter().zip(vectors).for_each(|(run, vector)| self.computed(run, vector)),
+            Err(DecodeFault::OutOfMemory(message)) => self.no_memory_for_vectors(message),
             Err(_) if runs.len() > 1 => {
                 for run in runs {
                     if !self.embeddings.queue.contains(run.job) {

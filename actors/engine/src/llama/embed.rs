@@ -5,7 +5,7 @@
 //! look at the whole text gets it in one batch and is pooled by llama.cpp, which knows what such models add to it.
 
 use crate::{
-    backend::{DecodeFault, EmbedRun, Sequence, Token},
+    backend::{DecodeFault, EmbedRun, EmbedderFault, Sequence, Token},
     embed::{EmbedLimits, Pool, Pooling},
     job::failure,
     memory,
@@ -20,24 +20,17 @@ use llama_cpp_2::{
     model::LlamaModel,
     token::LlamaToken,
 };
-use spillway_actors::gpu::frame::{EmbeddingInfo, JobFailure, JobFailureKind};
+use spillway_actors::{
+    gguf::LOOK_BOTH_WAYS,
+    gpu::{
+        frame::{EmbeddingInfo, JobFailureKind},
+        memory::EMBEDDING_SEQUENCES,
+    },
+};
 use std::{collections::HashMap, num::NonZeroU32};
 
 /// Short texts of one batch, and one for the text that comes in portions.
-const SEQUENCES: u32 = 32;
-/// Models whose file need not say that each token looks at the whole text.
-const LOOK_BOTH_WAYS: [&str; 9] = [
-    "bert",
-    "nomic-bert",
-    "nomic-bert-moe",
-    "jina-bert-v2",
-    "jina-bert-v3",
-    "modern-bert",
-    "neo-bert",
-    "eurobert",
-    "gemma-embedding",
-];
-
+const SEQUENCES: u32 = EMBEDDING_SEQUENCES;
 /// What a model file says about vectors, and what the configuration allows.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EmbedPlan {
@@ -46,18 +39,20 @@ pub(super) struct EmbedPlan {
     dimensions: usize,
     max_tokens: u32,
     batch_tokens: u32,
+    /// Tests: the GPU that the CPU plays has no room for it.
+    no_room: bool,
 }
 
 impl EmbedPlan {
     /// `None`: the configuration wants no vectors, or the model ranks texts instead.
-    pub(super) fn new(model: &LlamaModel, max_tokens: Option<u32>, batch_tokens: usize) -> Option<Self> {
+    pub(super) fn new(model: &LlamaModel, max_tokens: Option<u32>, batch_tokens: u32, no_room: bool) -> Option<Self> {
         let arch = model.meta_val_str("general.architecture").unwrap_or_default();
         let number = model.meta_val_str(&format!("{arch}.pooling_type")).ok().and_then(|text| text.trim().parse().ok());
         let whole = !writes_text(model);
         let max_tokens = max_tokens?.min(model.n_ctx_train().max(1));
-        let batch_tokens = if whole { max_tokens } else { u32::try_from(batch_tokens).unwrap_or(1) };
+        let batch_tokens = if whole { max_tokens } else { batch_tokens };
         let dimensions = usize::try_from(model.n_embd_out()).ok().filter(|dimensions| *dimensions > 0)?;
-        Some(Self { pooling: Pooling::from_gguf(number).ok()?, whole, dimensions, max_tokens, batch_tokens })
+        Some(Self { pooling: Pooling::from_gguf(number).ok()?, whole, dimensions, max_tokens, batch_tokens, no_room })
     }
 
     pub(super) fn info(&self) -> EmbeddingInfo {
@@ -107,11 +102,16 @@ impl Embedder {
         library: &LlamaBackend,
         plan: EmbedPlan,
         like: LlamaContextParams,
-    ) -> Result<Self, JobFailure> {
-        let context = model.new_context(library, plan.params(like)).map_err(|_| {
-            // The text's context is as it was: no reason to make that one smaller.
-            memory::ran_out();
-            failure(JobFailureKind::Decode, "no memory for the context that embeddings need")
+    ) -> Result<Self, EmbedderFault> {
+        let no_memory = || EmbedderFault::OutOfMemory("no memory for the context that embeddings need".into());
+        if plan.no_room {
+            return Err(no_memory());
+        }
+        let context = model.new_context(library, plan.params(like)).map_err(|error| {
+            if memory::ran_out() {
+                return no_memory();
+            }
+            EmbedderFault::Refused(failure(JobFailureKind::Decode, format!("no context for embeddings: {error}")))
         })?;
         let room = usize::try_from(plan.batch_tokens.min(context.n_batch())).unwrap_or(0);
         Ok(Self { context, batch: LlamaBatch::new(room, 1), plan, vocab: model.n_vocab(), pools: HashMap::new() })
@@ -129,9 +129,9 @@ impl Embedder {
 
     pub(super) fn embed(&mut self, runs: &[EmbedRun<'_>]) -> Result<Vec<Option<Vec<f32>>>, DecodeFault> {
         let computed = self.fill(runs).and_then(|()| {
-            self.context.decode(&mut self.batch).map_err(|error| {
-                memory::ran_out();
-                DecodeFault::Failed(error.to_string())
+            self.context.decode(&mut self.batch).map_err(|error| match error.to_string() {
+                why if memory::ran_out() => DecodeFault::OutOfMemory(why),
+                why => DecodeFault::Failed(why),
             })?;
             if self.plan.whole { self.read_texts(runs) } else { self.read_tokens(runs) }
         });

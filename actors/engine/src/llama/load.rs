@@ -27,24 +27,19 @@ use spillway_actors::{
     gguf::Gguf,
     gpu::{
         frame::{ChatTraits, LoadFailure, LoadFailureKind, LoadSpec, LoadedInfo},
-        memory::{CANARY_CELLS, Estimate, Shape, estimate},
+        memory::{self as memory_plan, CANARY_CELLS, Estimate, Shape, estimate},
     },
 };
 use std::{path::Path, time::Instant};
 
-/// Tokens of one decode.
-const BATCH_TOKENS: u32 = 512;
-/// On a CPU a decode of 512 prompt tokens takes seconds, in which nothing is cancelled and no canary answered.
-const BATCH_TOKENS_CPU: u32 = 256;
 /// On a CPU a prompt token costs as much time as a generated one, so prompts get less room beside running jobs.
 const MIXED_PROMPT_TOKENS_CPU: usize = 128;
 /// llama.cpp's own limit is 256 sequences; one is the canary's.
 const MAX_PARALLEL: u32 = 255;
 
-/// Most tokens of one decode. Room for every sequence at once, whatever was asked for.
+/// Most tokens of one decode.
 pub(super) fn batch_tokens(device: &Device, spec: &LoadSpec) -> u32 {
-    let usual = if device.is_gpu() { BATCH_TOKENS } else { BATCH_TOKENS_CPU };
-    spec.batch_tokens.unwrap_or(usual).max(spec.parallel + 1)
+    memory_plan::batch_tokens(spec.batch_tokens, device.is_gpu(), spec.parallel)
 }
 
 /// Layers that this load puts onto a GPU if all goes well.
@@ -79,7 +74,9 @@ pub fn load(spec: &LoadSpec, progress: Progress) -> Result<(Llama, LoadedInfo), 
     // A lock that was refused is no want of memory.
     memory::ran_out();
     let limits = limits(spec, &device, model, pool, context.n_batch());
-    let embed_plan = EmbedPlan::new(model, spec.embedding_tokens, limits.batch_tokens);
+    let batch_of_vectors = batch_tokens(&device, spec).min(spec.ubatch_tokens).max(1);
+    let no_room = trying.lacks_room_for_vectors(&file);
+    let embed_plan = EmbedPlan::new(model, spec.embedding_tokens, batch_of_vectors, no_room);
     let mut info = LoadedInfo {
         generates: embed::writes_text(model),
         embeddings: embed_plan.map(|plan| plan.info()),
@@ -141,19 +138,6 @@ impl Trying<'_> {
         Ok((loaded.map_err(|_| Trying { layers, ..*self }.failed("its weights"))?, layers))
     }
 
-    fn estimate(&self, file: &Gguf) -> Estimate {
-        let spec = self.spec;
-        let shape = Shape {
-            context_tokens: spec.context_tokens,
-            parallel: spec.parallel,
-            ubatch_tokens: spec.ubatch_tokens.min(batch_tokens(self.device, spec)),
-            kv_type_k: spec.kv_type_k,
-            kv_type_v: spec.kv_type_v,
-            gpu_layers: self.layers,
-        };
-        estimate(file, &shape)
-    }
-
     /// What no machine like this one could hold is refused before the attempt, which the kernel might end by a kill.
     fn refuse_the_impossible(&self, file: &Gguf) -> Result<(), LoadFailure> {
         let estimate = self.estimate(file);
@@ -168,6 +152,28 @@ impl Trying<'_> {
             }
             _ => Ok(()),
         }
+    }
+
+    fn estimate(&self, file: &Gguf) -> Estimate {
+        let spec = self.spec;
+        let shape = Shape {
+            context_tokens: spec.context_tokens,
+            parallel: spec.parallel,
+            batch_tokens: spec.batch_tokens,
+            ubatch_tokens: spec.ubatch_tokens,
+            embedding_tokens: spec.embedding_tokens,
+            kv_type_k: spec.kv_type_k,
+            kv_type_v: spec.kv_type_v,
+            gpu_layers: self.layers,
+        };
+        estimate(file, &shape)
+    }
+
+    /// Only for a simulated GPU: a real one says so itself when the first vector is asked for.
+    fn lacks_room_for_vectors(&self, file: &Gguf) -> bool {
+        let estimate = self.estimate(file);
+        matches!(self.device, Device::Simulated { bytes }
+            if estimate.gpu.total().saturating_add(estimate.embeddings) > *bytes)
     }
 
     pub(super) fn out_of_memory(&self, what: &str) -> LoadFailure {

@@ -130,7 +130,7 @@ fn an_engine_without_memory_for_a_decode_says_so_fails_no_job_and_ends() {
     let mut peer = Peer::loaded_with(model);
     peer.say(&ToEngine::Submit(Box::new(spec(7, "abc", 2))));
     assert!(matches!(peer.hear(), FromEngine::StepBegin { .. }));
-    assert_eq!(peer.hear(), FromEngine::OutOfMemory { message: "no more".into() });
+    assert_eq!(peer.hear(), FromEngine::OutOfMemory { message: "no more".into(), embeddings: false });
     assert_eq!(peer.engine.join().unwrap(), exit::OUT_OF_MEMORY);
 }
 

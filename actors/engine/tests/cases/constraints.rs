@@ -98,6 +98,33 @@ fn what_cannot_be_a_grammar_is_refused_unquoted_and_harms_nobody() {
 }
 
 #[test]
+fn patterns_that_could_be_read_in_many_ways_cost_no_more_than_others() {
+    let _cores = alone();
+    let (mut engine, _) = Engine::loaded(1, 2048, &[]);
+    let hostile = [
+        "^(.?){500}$",
+        "^(a?){0,1000}b$",
+        "^((a?){30}){30}$",
+        "^(a{0,100}){0,100}$",
+        "^((.?){100}){100}$",
+        "^(.{0,1000}){1000}$",
+        "^((a|aa)+)+$",
+        "^a?b?c?d?e?f?g?h?i?j?k?l?m?n?$",
+        "(ab|ba){3}.*c",
+        "^(|a)+$",
+        "^(|||)*$",
+    ];
+    for (job, pattern) in (0..).zip(hostile) {
+        let Ok(grammar) = schema_grammar(&json!({"type": "string", "pattern": pattern})) else { continue };
+        let began = std::time::Instant::now();
+        let heard =
+            engine.run_one(JobSpec { grammar: Some(grammar), sampling: hot(job), ..greedy(job.into(), "Say aab", 24) });
+        assert!(matches!(heard.end, Some(JobEvent::Finished { .. })), "{pattern}: {:?}", heard.end);
+        assert!(began.elapsed() < std::time::Duration::from_secs(30), "{pattern}: {:?}", began.elapsed());
+    }
+}
+
+#[test]
 fn likelihoods_are_those_of_the_model_and_biases_change_what_is_chosen() {
     let _cores = alone();
     let (mut engine, _) = Engine::loaded(1, 2048, &[]);

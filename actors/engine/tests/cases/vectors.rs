@@ -64,7 +64,7 @@ fn a_text_has_one_vector_alone_among_others_in_portions_and_beside_running_jobs(
     }
     let JobEvent::Finished { prompt_tokens, .. } = together.end.unwrap() else { panic!("it failed") };
     assert!(prompt_tokens > 256, "the long one needs several batches: {prompt_tokens}");
-    engine.say(&ToEngine::Cancel { job: 90 });
+    engine.say(&ToEngine::Cancel { job: 90, left_ns: 0 });
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn texts_too_long_and_ids_unknown_fail_their_request_and_nobody_elses() {
     assert_eq!(vectors(&mut engine, 9, vec![Prompt::Tokens(vec![1; 1024])]).len(), 1);
     // Cancelled between two batches; what it held is free for the next.
     engine.say(&ToEngine::Embed(Box::new(EmbedSpec { job: 10, inputs: vec![Prompt::Tokens(vec![2; 1024]); 8] })));
-    engine.say(&ToEngine::Cancel { job: 10 });
+    engine.say(&ToEngine::Cancel { job: 10, left_ns: 0 });
     assert_eq!(vectors(&mut engine, 11, texts(&["after"])).len(), 1);
 }
 

@@ -4,8 +4,8 @@
 //! contain any prompt.
 
 use spillway_actors::gpu::frame::{
-    self, FromEngine, Heartbeat, JobEvent, JobId, JobOutput, JobSpec, KvType, LoadSpec, LoadedInfo, PROTOCOL_VERSION,
-    Prompt, Rope, Sampling, StopReason, ToEngine, TokenLogprob,
+    self, FromEngine, Heartbeat, JobEvent, JobId, JobOutput, JobSpec, KvType, Left, LoadSpec, LoadedInfo,
+    PROTOCOL_VERSION, Prompt, Rope, Sampling, StopReason, ToEngine, TokenLogprob,
 };
 use std::{
     collections::{BTreeMap, HashMap},
@@ -120,6 +120,8 @@ impl Heard {
 pub(crate) struct Engine {
     pub(crate) child: Child,
     pub(crate) stream: Option<UnixStream>,
+    /// What it said of cancelled jobs.
+    pub(crate) left: Vec<Left>,
     /// What it has said on stderr so far.
     log: Arc<Mutex<String>>,
     reading: Option<JoinHandle<()>>,
@@ -151,7 +153,7 @@ impl Engine {
                 line.clear();
             }
         });
-        Self { child, stream: Some(ours), log, reading: Some(reading) }
+        Self { child, stream: Some(ours), left: Vec::new(), log, reading: Some(reading) }
     }
 
     pub(crate) fn greeted(arguments: &[&str]) -> Self {
@@ -231,6 +233,7 @@ impl Engine {
                     heard.entry(output.job).or_default().hear(output);
                 }
             }
+            FromEngine::Left(left) => self.left.push(left),
             frame => panic!("unexpected {frame:?}"),
         }
     }

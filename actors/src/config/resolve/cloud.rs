@@ -67,7 +67,7 @@ fn cloud(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Opti
     let actors = section.size("actors", 1..=64);
     let max_concurrency = section.size("max_concurrency", 1..=10_000);
     let timeouts = timeouts(&section);
-    let models = models::models(&section, context.report, names);
+    let models = models::models(&section, wire.as_ref().map_or(Wire::OpenAi, |wire| wire.value), context.report, names);
     let word = models.iter().flatten().find_map(|model| match model.kind {
         ModelKind::Chat => None,
         ModelKind::Completion => Some("completion"),

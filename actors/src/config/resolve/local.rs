@@ -6,7 +6,7 @@ mod server;
 use super::{Context, Names, loading, names::RESERVED};
 use crate::{
     config::{
-        Catalogue, CatalogueModel, LocalConfig, LocalDefaults, Place, Source,
+        Catalogue, CatalogueModel, LocalConfig, LocalDefaults, LocalServer, Place, Source,
         raw::Value,
         section::{Placed, Section, as_text, did_you_mean},
     },
@@ -42,7 +42,7 @@ fn local(section: Section<'_>, context: &Context<'_>, catalogue: &Catalogue, nam
     let threads = section.small_or("threads", "auto", 1..=1024);
     let use_mmap = section.flag("use_mmap");
     let use_mlock = section.flag("use_mlock");
-    let embedding_tokens = embedding_tokens(&section);
+    let embedding_tokens = embedding_tokens(&section, server.as_ref().and_then(Option::as_ref));
     let options = loading::options(&section);
     let defaults = section.section("defaults").and_then(defaults);
     check_pool(&section, context_tokens, max_request_tokens.flatten());
@@ -75,9 +75,10 @@ fn local(section: Section<'_>, context: &Context<'_>, catalogue: &Catalogue, nam
     })
 }
 
-/// `Some(None)` = no vectors.
-fn embedding_tokens(section: &Section<'_>) -> Option<Option<u32>> {
-    let wanted = section.flag("embeddings");
+/// `Some(None)` = no vectors. Of a server its `abilities` must say that it makes some.
+fn embedding_tokens(section: &Section<'_>, server: Option<&LocalServer>) -> Option<Option<u32>> {
+    let wanted =
+        section.flag("embeddings").map(|wanted| wanted && server.is_none_or(|server| server.offers.embeddings));
     let tokens = section.small("embedding_tokens", 16..=MAX_TOKENS);
     Some(Some(tokens?).filter(|_| wanted == Some(true))).filter(|_| wanted.is_some())
 }

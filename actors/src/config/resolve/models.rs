@@ -3,7 +3,7 @@
 use super::{Names, money::price};
 use crate::{
     config::{
-        CloudModel, ModelKind, PrefillStyle,
+        CloudModel, ModelKind, PrefillStyle, Wire,
         section::{Report, Section},
     },
     domain::{ModelName, NanoUsd, Price},
@@ -15,7 +15,12 @@ const DEFAULT_EMBEDDING_TOKENS: u32 = 8192;
 const DEFAULT_LATENCY: Duration = Duration::from_millis(300);
 
 /// At least one model, or a fault.
-pub(super) fn models(cloud: &Section<'_>, report: &Report<'_>, names: &mut Names) -> Option<Vec<CloudModel>> {
+pub(super) fn models(
+    cloud: &Section<'_>,
+    wire: Wire,
+    report: &Report<'_>,
+    names: &mut Names,
+) -> Option<Vec<CloudModel>> {
     let sections = cloud.sections("models");
     if let (true, Some(entry)) = (sections.is_empty(), cloud.entry("models"))
         && entry.node.array().is_some_and(<[_]>::is_empty)
@@ -23,10 +28,10 @@ pub(super) fn models(cloud: &Section<'_>, report: &Report<'_>, names: &mut Names
         cloud.refuse("models", &entry.node.origin, "must hold at least one model");
     }
     // Every model is read before the first fault ends the reading.
-    sections.into_iter().map(|section| model(section, report, names)).collect::<Vec<_>>().into_iter().collect()
+    sections.into_iter().map(|section| model(section, wire, report, names)).collect::<Vec<_>>().into_iter().collect()
 }
 
-fn model(section: Section<'_>, report: &Report<'_>, names: &mut Names) -> Option<CloudModel> {
+fn model(section: Section<'_>, wire: Wire, report: &Report<'_>, names: &mut Names) -> Option<CloudModel> {
     let name = section.text("name").filter(|name| names.add_model(name, report));
     let upstream = section.optional_text("upstream");
     let kind = kind(&section);
@@ -41,7 +46,7 @@ fn model(section: Section<'_>, report: &Report<'_>, names: &mut Names) -> Option
     {
         section.refuse("prefill_style", &entry.node.origin, "is for chats: a model of kind = \"completion\" has none");
     }
-    let price = whole_price(&section, kind);
+    let price = whole_price(&section, kind, wire);
     let price_source = section.optional_text("source");
     let price_as_of = section.optional_text("as_of");
     let typical_latency = match section.entry("typical_latency_ms") {
@@ -87,7 +92,7 @@ pub(super) fn prefill(section: &Section<'_>) -> Option<PrefillStyle> {
 }
 
 /// Input and output must be stated: a forgotten price would be a free model. Vectors have no output to pay for.
-fn whole_price(section: &Section<'_>, kind: Option<ModelKind>) -> Option<Price> {
+fn whole_price(section: &Section<'_>, kind: Option<ModelKind>, wire: Wire) -> Option<Price> {
     let input = price(section, "input_usd_per_mtok");
     let output = match (kind, section.entry("output_usd_per_mtok")) {
         (Some(ModelKind::Embedding), None) => Some(NanoUsd::ZERO),
@@ -97,5 +102,16 @@ fn whole_price(section: &Section<'_>, kind: Option<ModelKind>) -> Option<Price> 
         Some(_) => price(section, "cached_usd_per_mtok"),
         None => input,
     };
-    Some(Price { input_per_mtok: input?, cached_per_mtok: cached?, output_per_mtok: output? })
+    let written = match section.entry("cache_write_usd_per_mtok") {
+        Some(_) => price(section, "cache_write_usd_per_mtok"),
+        // What Anthropic asks for a cache of five minutes, the one it makes unless told otherwise.
+        None if wire == Wire::Anthropic => input.map(NanoUsd::and_a_quarter),
+        None => input,
+    };
+    Some(Price {
+        input_per_mtok: input?,
+        cached_per_mtok: cached?,
+        written_per_mtok: written?,
+        output_per_mtok: output?,
+    })
 }

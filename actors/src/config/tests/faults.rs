@@ -231,6 +231,9 @@ fn nothing_that_can_serve_is_a_fault() {
     sources.env.clear();
     let expected = "nothing can serve: there is no [[local]] and no [[cloud]] with a key; not set: HOLYSHEEP_API_KEY";
     assert_eq!(faults(&sources), [format!("0:0 {expected}")]);
+    // A command that makes keys serves nothing.
+    sources.need_not_serve = true;
+    assert!(load(&sources, &|_| Err(io::ErrorKind::NotFound.into())).is_ok());
 }
 
 #[test]

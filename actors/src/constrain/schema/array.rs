@@ -1,6 +1,6 @@
 //! Arrays: the items a tuple names, then items of one kind, so many of them.
 
-use super::{Unfit, Walk};
+use super::{Unfit, Walk, alike::Shape};
 use serde_json::{Map, Value};
 
 /// Most items that are ever asked for or allowed by number; llama.cpp writes each one out.
@@ -36,7 +36,8 @@ impl Walk<'_> {
             return Err(Unfit::new("'minItems' asks for more items than are allowed"));
         }
         let inside = self.items_after(&places, item.as_deref(), least, most);
-        Ok(self.rules.rule(&format!(r#""[" ws {inside} ws "]""#)))
+        let inner = places.into_iter().chain(item).collect();
+        Ok(self.shaped(&format!(r#""[" ws {inside} ws "]""#), Shape::Array(inner)))
     }
 
     /// From the last place of the tuple to the first; what is not asked for may end the array.

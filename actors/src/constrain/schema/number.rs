@@ -1,6 +1,6 @@
 //! Numbers and their bounds, digit by digit.
 
-use super::{Unfit, Walk};
+use super::{Unfit, Walk, alike::Shape};
 use serde_json::{Map, Value};
 
 /// Largest number of 15 digits: exact in every JSON reader.
@@ -39,7 +39,7 @@ impl Walk<'_> {
         if alternatives.is_empty() {
             return Err(Unfit::new("no whole number lies within the bounds"));
         }
-        Ok(self.rules.rule(&alternatives.join(" | ")))
+        Ok(self.digits_rule(&alternatives))
     }
 
     pub(super) fn number(&mut self, schema: &Map<String, Value>) -> Result<String, Unfit> {
@@ -60,7 +60,11 @@ impl Walk<'_> {
         if alternatives.is_empty() {
             return Err(Unfit::new("the bounds are too close together"));
         }
-        Ok(self.rules.rule(&alternatives.join(" | ")))
+        Ok(self.digits_rule(&alternatives))
+    }
+
+    fn digits_rule(&mut self, alternatives: &[String]) -> String {
+        self.shaped(&alternatives.join(" | "), Shape::number(alternatives.len() as u64))
     }
 }
 

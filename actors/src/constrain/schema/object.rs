@@ -1,6 +1,6 @@
 //! Objects: the properties a schema names, in its order, or a map of any names.
 
-use super::{MAX_PROPERTIES, Unfit, Walk};
+use super::{MAX_PROPERTIES, Unfit, Walk, alike::Shape};
 use crate::constrain::gbnf::literal;
 use serde_json::{Map, Value};
 
@@ -55,13 +55,15 @@ impl Walk<'_> {
         let next = self.rules.rule(&format!(r#""," ws {member}"#));
         let more = self.rules.repeat(&next, 0, most.map(|most| most - 1));
         let optional = if least == 0 { "?" } else { "" };
-        Ok(self.rules.rule(&format!(r#""{{" ws ({member} {more}){optional} ws "}}""#)))
+        let shape = Shape::Object { first: None, inner: vec![value], optional: 0 };
+        Ok(self.shaped(&format!(r#""{{" ws ({member} {more}){optional} ws "}}""#), shape))
     }
 
     /// Two rules a property: what may come when nothing came yet, and when something did.
     fn named_properties(&mut self, properties: &[Property<'_>]) -> Result<String, Unfit> {
         // Nothing more, and nothing at all.
         let (mut after_some, mut after_none) = (r#""""#.to_owned(), r#""""#.to_owned());
+        let (mut inner, mut first_value) = (Vec::with_capacity(properties.len()), None);
         for property in properties.iter().rev() {
             let value = self.inner(property.schema, &format!("properties.{}", property.name))?;
             let key = literal(&format!("{}:", Value::from(property.name)));
@@ -73,8 +75,12 @@ impl Walk<'_> {
                 after_none = self.rules.rule(&format!("{first} | {after_none}"));
                 after_some = self.rules.rule(&format!("{with} | {after_some}"));
             }
+            first_value = property.is_required.then(|| (property.name.to_owned(), value.clone()));
+            inner.push(value);
         }
-        Ok(self.rules.rule(&format!(r#""{{" ws {after_none} ws "}}""#)))
+        let optional = properties.iter().filter(|property| !property.is_required).count();
+        let shape = Shape::Object { first: first_value, inner, optional };
+        Ok(self.shaped(&format!(r#""{{" ws {after_none} ws "}}""#), shape))
     }
 }
 

@@ -1,6 +1,6 @@
 //! Strings: by length, by pattern, by format.
 
-use super::{Unfit, Walk};
+use super::{Unfit, Walk, alike::Shape};
 use crate::constrain::{gbnf::MAX_REPEAT, pattern};
 use serde_json::{Map, Value};
 
@@ -60,7 +60,7 @@ impl Walk<'_> {
         }
         if let Some(pattern) = pattern.or(format) {
             match pattern::inside(pattern, self.rules) {
-                Ok(inside) => return Ok(self.rules.rule(&format!(r#""\"" {inside} "\"""#))),
+                Ok(inside) => return Ok(self.shaped(&format!(r#""\"" {inside} "\"""#), Shape::string(4))),
                 Err(unfit) if self.is_exact => return Err(unfit),
                 Err(_) => {}
             }
@@ -70,7 +70,7 @@ impl Walk<'_> {
         }
         let char = self.rules.char();
         let inside = self.rules.repeat(&char, least, most);
-        Ok(self.rules.rule(&format!(r#""\"" {inside} "\"""#)))
+        Ok(self.shaped(&format!(r#""\"" {inside} "\"""#), Shape::string(3)))
     }
 
     fn format(&self, schema: &Map<String, Value>) -> Result<Option<&'static str>, Unfit> {

@@ -87,7 +87,7 @@ pub(super) fn usage_of_parts(parts: &[Part]) -> TokenUsage {
         prompt_tokens: prompts.values().map(|(tokens, _)| tokens).sum(),
         completion_tokens: parts.iter().map(|part| part.usage.completion_tokens).sum(),
         cached_tokens: prompts.values().map(|(_, cached)| cached).sum(),
-        estimated: false,
+        ..TokenUsage::default()
     }
 }
 
@@ -128,7 +128,8 @@ mod tests {
     }
 
     fn ended(mut part: Part, prompt_tokens: u64, completion_tokens: u64, cached_tokens: u64) -> Part {
-        part.usage = TokenUsage { prompt_tokens, completion_tokens, cached_tokens, estimated: false };
+        part.usage =
+            TokenUsage { prompt_tokens, completion_tokens, cached_tokens, estimated: false, ..TokenUsage::default() };
         part
     }
 

@@ -12,12 +12,18 @@ fn configured() -> LoadPlan {
         kv_type_v: KvType::F16,
         parallel: 8,
         context_tokens: 8192,
+        embedding_tokens: Some(2048),
         gpu_layers: None,
     }
 }
 
 fn known(layers_on_gpu: u32) -> Known {
-    Known { layers_on_gpu, kv_can_be_quantised: true, smaller_models: vec!["small.gguf".into()] }
+    Known {
+        layers_on_gpu,
+        kv_can_be_quantised: true,
+        smaller_models: vec!["small.gguf".into()],
+        embeddings_at_fault: false,
+    }
 }
 
 fn ladder() -> Ladder {
@@ -53,6 +59,22 @@ async fn each_failure_gives_up_one_thing_in_the_documented_order() {
     assert_eq!((plan.ubatch_tokens, plan.kv_type_k, plan.parallel, plan.context_tokens), (128, KvType::Q8_0, 4, 2048));
     assert_eq!((plan.gpu_layers, plan.model_path.to_str()), (Some(17), Some("small.gguf")));
     assert!(ladder.view().exhausted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn vectors_that_find_no_memory_cost_no_place_and_no_context_and_at_last_themselves() {
+    let mut ladder = ladder();
+    let at_fault = Known { embeddings_at_fault: true, ..known(33) };
+    for given_up in ["smaller_batch", "quantised_kv", "no_embeddings"] {
+        let Verdict::Down(reduction) = ladder.out_of_memory(&at_fault, Instant::now()) else {
+            panic!("a rung is left")
+        };
+        assert_eq!(reduction.label(), given_up);
+    }
+    let plan = ladder.plan();
+    assert_eq!((plan.parallel, plan.context_tokens, plan.embedding_tokens), (8, 8192, None));
+    // What text needs goes on from where it was.
+    assert_eq!(fall(&mut ladder, 33, Instant::now()).first(), Some(&"fewer_slots"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -128,7 +150,7 @@ async fn a_reload_asks_for_everything_back_at_once_until_memory_runs_out_again()
 
 #[derive(Debug, Clone)]
 enum Happening {
-    OutOfMemory { layers: u32, quantised: bool, smaller: usize },
+    OutOfMemory { layers: u32, quantised: bool, smaller: usize, embeddings: bool },
     Serves,
     Ended,
     Climb,
@@ -137,8 +159,13 @@ enum Happening {
 
 fn happenings() -> impl Strategy<Value = Vec<Happening>> {
     let one = prop_oneof![
-        4 => (0_u32..40, any::<bool>(), 0_usize..3)
-            .prop_map(|(layers, quantised, smaller)| Happening::OutOfMemory { layers, quantised, smaller }),
+        4 => (0_u32..40, any::<bool>(), 0_usize..3, any::<bool>())
+            .prop_map(|(layers, quantised, smaller, embeddings)| Happening::OutOfMemory {
+                layers,
+                quantised,
+                smaller,
+                embeddings,
+            }),
         2 => Just(Happening::Serves),
         1 => Just(Happening::Ended),
         3 => Just(Happening::Climb),
@@ -156,13 +183,25 @@ proptest! {
         for happening in happenings {
             let before = (ladder.rung(), ladder.plan().clone());
             match happening {
-                Happening::OutOfMemory { layers, quantised, smaller } => {
+                Happening::OutOfMemory { layers, quantised, smaller, embeddings } => {
                     let smaller_models = ["small.gguf", "smaller.gguf"].iter().take(smaller).map(PathBuf::from).collect();
-                    let known = Known { layers_on_gpu: layers, kv_can_be_quantised: quantised, smaller_models };
+                    let known = Known {
+                        layers_on_gpu: layers,
+                        kv_can_be_quantised: quantised,
+                        smaller_models,
+                        embeddings_at_fault: embeddings && ladder.plan().embedding_tokens.is_some(),
+                    };
                     match ladder.out_of_memory(&known, now) {
                         Verdict::Down(_) => {
                             prop_assert_eq!(ladder.rung(), before.0 + 1);
                             prop_assert_ne!(ladder.plan(), &before.1);
+                            if embeddings && before.1.embedding_tokens.is_some() {
+                                let (now, then) = (ladder.plan(), &before.1);
+                                prop_assert_eq!(
+                                    (now.parallel, now.context_tokens, now.gpu_layers),
+                                    (then.parallel, then.context_tokens, then.gpu_layers)
+                                );
+                            }
                             if layers == 0 {
                                 prop_assert_eq!(ladder.plan().gpu_layers, before.1.gpu_layers);
                             }
@@ -192,7 +231,7 @@ proptest! {
                 Happening::Wait(seconds) => now += Duration::from_secs(seconds),
             }
             prop_assert_ne!(ladder.plan().gpu_layers, Some(0), "never a silent CPU");
-            prop_assert!(ladder.rung() <= 9);
+            prop_assert!(ladder.rung() <= 10);
         }
     }
 
@@ -204,9 +243,9 @@ proptest! {
         let plan = LoadPlan { context_tokens: context, parallel, ubatch_tokens: ubatch, ..configured() };
         let mut ladder = Ladder::new(plan, HEALTHY);
         let mut layers = 3;
-        let known = |layers| Known { layers_on_gpu: layers, kv_can_be_quantised: true, smaller_models: Vec::new() };
+        let without_siblings = |layers| Known { smaller_models: Vec::new(), ..known(layers) };
         let mut before = memory::estimate(&model, &ladder.plan().shape(layers)).gpu.total();
-        while let Verdict::Down(_) = ladder.out_of_memory(&known(layers), Instant::now()) {
+        while let Verdict::Down(_) = ladder.out_of_memory(&without_siblings(layers), Instant::now()) {
             layers = ladder.plan().gpu_layers.unwrap_or(layers);
             let now = memory::estimate(&model, &ladder.plan().shape(layers)).gpu.total();
             prop_assert!(now <= before, "{} after {}: {:?}", now, before, ladder.plan());

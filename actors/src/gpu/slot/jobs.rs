@@ -1,7 +1,7 @@
 //! Jobs of a slot's engine: their outputs passed on, and told of when the engine dies under them.
 
 use super::{
-    EngineSlot, Inner,
+    EngineSlot, Inner, Work,
     work::{Sink, deliver},
 };
 use crate::{
@@ -25,7 +25,14 @@ impl EngineSlot {
                 inner.info = Some(Arc::new(info));
                 self.publish(&inner);
             }
-            FromEngine::Heartbeat(beat) => observe::kv_usage(self.name(), beat.kv_used, beat.kv_total),
+            FromEngine::Heartbeat(beat) => {
+                inner.work.beat = Some(beat);
+                observe::kv_usage(self.name(), beat.kv_used, beat.kv_total);
+            }
+            FromEngine::Left(left) => {
+                inner.work.leave(left);
+                observe::clients_left(self.name(), left.jobs, left.tokens);
+            }
             FromEngine::Step { epoch: tag, outputs, .. } if tag == epoch => {
                 let held = inner.leases.len();
                 for output in outputs {
@@ -44,6 +51,11 @@ impl EngineSlot {
             _ => {}
         }
         Ok(())
+    }
+
+    /// What the engine said last of its work, and what was computed for nobody.
+    pub fn work(&self) -> Work {
+        self.inner.lock().work
     }
 
     /// Whether some job waits for an output.

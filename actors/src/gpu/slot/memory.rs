@@ -34,6 +34,7 @@ pub(super) fn configured(config: &LocalConfig) -> LoadPlan {
         kv_type_v: config.options.kv_type_v,
         parallel: config.parallel,
         context_tokens: config.context_tokens,
+        embedding_tokens: config.embedding_tokens,
         gpu_layers: config.gpu_layers,
     }
 }
@@ -57,7 +58,7 @@ impl EngineSlot {
             threads: config.threads,
             use_mmap: config.use_mmap,
             use_mlock: config.use_mlock,
-            embedding_tokens: config.embedding_tokens,
+            embedding_tokens: plan.embedding_tokens,
             batch_tokens: config.options.batch_tokens,
             ubatch_tokens: plan.ubatch_tokens,
             kv_type_k: plan.kv_type_k,
@@ -80,6 +81,15 @@ impl EngineSlot {
         let mut inner = self.inner.lock();
         if inner.epoch == epoch {
             inner.seen.known.layers_on_gpu = failure.gpu_layers;
+            inner.seen.known.embeddings_at_fault = false;
+        }
+    }
+
+    /// The engine of `epoch` says on its way out that memory ran out, and whether vectors asked for it.
+    pub(crate) fn told_of_no_memory(&self, epoch: u64, embeddings: bool) {
+        let mut inner = self.inner.lock();
+        if inner.epoch == epoch {
+            inner.seen.known.embeddings_at_fault = embeddings;
         }
     }
 
@@ -124,6 +134,7 @@ impl EngineSlot {
         let why = why.clone();
         let Inner { ladder, seen, .. } = &mut *inner;
         let verdict = ladder.out_of_memory(&seen.known, now);
+        seen.known.embeddings_at_fault = false;
         let rung = ladder.rung();
         match verdict {
             Verdict::Down(reduction) => {

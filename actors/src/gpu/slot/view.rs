@@ -1,6 +1,11 @@
 //! What the rest of the gateway sees of a slot, without asking any actor.
 
-use crate::gpu::{frame::LoadedInfo, ladder::Ladder, life::GpuState, watchdog::Pace};
+use crate::gpu::{
+    frame::{Heartbeat, Left, LoadedInfo},
+    ladder::Ladder,
+    life::GpuState,
+    watchdog::Pace,
+};
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
@@ -68,6 +73,27 @@ impl SlotStats {
     pub fn expected_first_token(&self, prompt_tokens: u64) -> Duration {
         let seconds = self.pace.prompt_token.mul_add(prompt_tokens as f64, self.pace.decode_step);
         Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+    }
+}
+
+/// What an engine has to do, and what it did for clients that had gone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Work {
+    /// The last heartbeat of the engine that lives; `None` before it.
+    pub beat: Option<Heartbeat>,
+    /// Jobs whose client left before their end, of all engines of this slot so far.
+    pub left: u64,
+    /// Tokens that came out for them after the client had gone.
+    pub tokens_after_leaving: u64,
+    /// Most of one job.
+    pub most_after_leaving: u32,
+}
+
+impl Work {
+    pub(super) fn leave(&mut self, left: Left) {
+        self.left += u64::from(left.jobs);
+        self.tokens_after_leaving += u64::from(left.tokens);
+        self.most_after_leaving = self.most_after_leaving.max(left.most);
     }
 }
 

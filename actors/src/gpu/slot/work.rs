@@ -9,7 +9,10 @@ use crate::{
         life::Cause,
     },
 };
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{SystemTime, UNIX_EPOCH},
+};
 use tokio::{sync::mpsc, time::Instant};
 
 /// Where the outputs of one job go.
@@ -119,6 +122,7 @@ impl EngineSlot {
 
     /// The receiver of these jobs has gone; `group` if they are a batch.
     pub(crate) fn cancel(&self, epoch: u64, jobs: &[JobId], group: Option<u64>) {
+        let left_ns = unix_ns();
         let mut inner = self.inner.lock();
         if inner.epoch != epoch {
             return;
@@ -126,13 +130,19 @@ impl EngineSlot {
         let running: Vec<JobId> = jobs.iter().copied().filter(|job| inner.sinks.remove(job).is_some()).collect();
         let Some(link) = inner.link.as_ref().filter(|_| !running.is_empty()) else { return };
         if let Some(group) = group {
-            link.send(&ToEngine::CancelAll { group });
+            link.send(&ToEngine::CancelAll { group, left_ns });
             return;
         }
         for job in running {
-            link.send(&ToEngine::Cancel { job });
+            link.send(&ToEngine::Cancel { job, left_ns });
         }
     }
+}
+
+/// The clock that engine and gateway have in common. A clock that is set meanwhile spoils one measurement.
+fn unix_ns() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Passes one output to its job's channel; a gap in its sequence numbers means that the link cannot be trusted. Says who
@@ -156,7 +166,7 @@ pub(super) fn deliver(inner: &mut Inner, output: JobOutput, now: Instant) -> Res
     } else if !delivered {
         inner.sinks.remove(&output.job);
         if let Some(link) = &inner.link {
-            link.send(&ToEngine::Cancel { job: output.job });
+            link.send(&ToEngine::Cancel { job: output.job, left_ns: unix_ns() });
         }
     }
     Ok(answered)

@@ -76,6 +76,26 @@ async fn every_reservation_ends_settled_voided_or_at_what_was_reserved() {
 }
 
 #[tokio::test]
+async fn nobody_but_its_owner_reads_the_ledger() {
+    let folder = TestFolder::new();
+    let ledger = opened(&folder).await;
+    let reservation = reserve(&ledger, 100).await.unwrap();
+    reservation.settle("ok", used(3), NanoUsd::new(40), NanoUsd::ZERO).written().await.unwrap();
+    let (mut looked_at, mut todo) = (0, vec![folder.0.join("ledger.journal")]);
+    todo.extend(std::fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().path()));
+    while let Some(path) = todo.pop() {
+        let mode = std::os::unix::fs::PermissionsExt::mode(&path.metadata().unwrap().permissions());
+        assert_eq!(mode & 0o077, 0, "{} is {mode:o}", path.display());
+        looked_at += 1;
+        if path.is_dir() {
+            todo.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        }
+    }
+    assert!(looked_at >= 4, "a database, a folder, its lock and a segment");
+    ledger.close().await;
+}
+
+#[tokio::test]
 async fn a_reservation_whose_caller_leaves_before_it_is_written_is_void() {
     let ledger = Ledger::default();
     let (reservation, receipt) = ledger.set_aside(priced(100), BudgetLimits::default(), soon()).unwrap();

@@ -3,13 +3,17 @@
 use super::frame::SEGMENT_HEAD;
 use rustix::fs::{FlockOperation, flock};
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions},
     io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 const LOCK: &str = "lock";
 const EXTENSION: &str = "journal";
+/// Nobody but the gateway's user reads the ledger.
+const OWNER_FOLDER: u32 = 0o700;
+pub(in crate::ledger) const OWNER_FILE: u32 = 0o600;
 
 #[derive(Debug, thiserror::Error)]
 pub enum FolderError {
@@ -42,8 +46,11 @@ impl Folder {
     /// Another process holds it, or it cannot be made.
     pub fn hold(path: &Path) -> Result<Self, FolderError> {
         let io = |source| FolderError::Io { folder: path.to_owned(), source };
-        fs::create_dir_all(path).map_err(io)?;
-        let lock = OpenOptions::new().create(true).truncate(false).write(true).open(path.join(LOCK)).map_err(io)?;
+        // What was spent, on what and by whom is the operator's to know.
+        DirBuilder::new().recursive(true).mode(OWNER_FOLDER).create(path).map_err(io)?;
+        let mut options = OpenOptions::new();
+        let options = options.create(true).truncate(false).write(true).mode(OWNER_FILE);
+        let lock = options.open(path.join(LOCK)).map_err(io)?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
             Err(rustix::io::Errno::WOULDBLOCK) => Err(FolderError::Held(path.to_owned())),

@@ -68,7 +68,13 @@ pub(in crate::ledger) mod tests {
     pub(in crate::ledger) fn row(request: u128, cost: u64) -> AttemptRow {
         AttemptRow {
             outcome: "ok".into(),
-            usage: TokenUsage { prompt_tokens: 10, completion_tokens: 100, cached_tokens: 3, estimated: true },
+            usage: TokenUsage {
+                prompt_tokens: 10,
+                completion_tokens: 100,
+                cached_tokens: 3,
+                estimated: true,
+                ..TokenUsage::default()
+            },
             cost: NanoUsd::new(cost),
             reserved: NanoUsd::new(cost * 2),
             baseline: NanoUsd::new(7),

@@ -6,7 +6,7 @@
 
 use super::{
     Folder, SEGMENT_BYTES,
-    folder::{file, remove_before, sync_names},
+    folder::{OWNER_FILE, file, remove_before, sync_names},
     frame::{self, SEGMENT_HEAD},
     record::RecordRef,
 };
@@ -15,7 +15,7 @@ use parking_lot::{Condvar, Mutex};
 use std::{
     fs::{File, OpenOptions},
     io,
-    os::unix::fs::FileExt,
+    os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -37,7 +37,7 @@ const BACKLOG: usize = 4 << 20;
 pub trait Disk: Send + Sync + 'static {
     /// Opens a segment, new or begun by a try that failed.
     fn open(&self, path: &Path) -> io::Result<File> {
-        OpenOptions::new().create(true).truncate(true).write(true).open(path)
+        OpenOptions::new().create(true).truncate(true).write(true).mode(OWNER_FILE).open(path)
     }
 
     fn write(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {

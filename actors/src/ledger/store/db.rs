@@ -2,6 +2,7 @@
 //! the same for both; what differs between them is here.
 
 use super::StoreError;
+use crate::ledger::journal::OWNER_FILE;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::{
     AssertSqlSafe, ColumnIndex, ConnectOptions, Connection, Database, Decode, Executor, Type,
@@ -9,6 +10,8 @@ use sqlx::{
     sqlite::{SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqliteRow, SqliteSynchronous},
 };
 use std::{
+    fs::OpenOptions,
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     str::FromStr,
     time::Duration,
@@ -114,6 +117,9 @@ impl Place {
         let connected = async {
             match self {
                 Self::Sqlite(path) => {
+                    if !read_only {
+                        make_private(path);
+                    }
                     let options = sqlite(path, read_only);
                     SqliteConnection::connect_with(&options).await.map(|db| Db::Sqlite(Box::new(db)))
                 }
@@ -137,6 +143,12 @@ impl Place {
         let damaged = matches!(self, Self::Sqlite(_)) && code.is_some_and(|code| DAMAGED.contains(&(code & 0xff)));
         if damaged { StoreError::Damaged { place, message } } else { StoreError::Unusable { place, message } }
     }
+}
+
+/// Makes a database that is not there yet, so that only its owner may read it; SQLite gives the files beside it the same
+/// rights. Why it cannot be made SQLite will say.
+fn make_private(path: &Path) {
+    drop(OpenOptions::new().write(true).create_new(true).mode(OWNER_FILE).open(path));
 }
 
 fn sqlite(path: &Path, read_only: bool) -> SqliteConnectOptions {

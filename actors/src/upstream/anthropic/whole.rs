@@ -85,7 +85,13 @@ mod tests {
                 {"id": "toolu_2", "type": "function", "function": {"name": "now", "arguments": "{}"}}]})
         );
         assert_eq!(choice.finish_reason, "tool_calls");
-        let usage = TokenUsage { prompt_tokens: 100, completion_tokens: 5, cached_tokens: 90, estimated: false };
+        let usage = TokenUsage {
+            prompt_tokens: 100,
+            completion_tokens: 5,
+            cached_tokens: 90,
+            written_tokens: 1,
+            estimated: false,
+        };
         assert_eq!(answer.usage, Some(usage));
     }
 

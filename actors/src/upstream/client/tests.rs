@@ -150,7 +150,13 @@ async fn a_stream_is_read_to_its_end_and_its_connection_serves_again() {
         let delta = Delta { content: Some("a".into()), ..Delta::default() };
         assert_eq!(stream.next().await, Ok(Some(GenerationEvent::Delta(delta))));
         assert_eq!(stream.next().await, Ok(Some(GenerationEvent::Finish { choice: 0, reason: "stop".into() })));
-        let usage = TokenUsage { prompt_tokens: 2, completion_tokens: 1, cached_tokens: 0, estimated: false };
+        let usage = TokenUsage {
+            prompt_tokens: 2,
+            completion_tokens: 1,
+            cached_tokens: 0,
+            estimated: false,
+            ..TokenUsage::default()
+        };
         assert_eq!(stream.next().await, Ok(Some(GenerationEvent::Usage(usage))));
         assert_eq!(stream.next().await, Ok(None));
         let request = responder.requests.recv().await.unwrap();

@@ -137,6 +137,19 @@ fn a_model_that_writes_nothing_proves_itself_with_a_vector() {
     assert!(matches!(heard.end(2), JobEvent::Failed(failure) if failure.kind == JobFailureKind::Invalid));
 }
 
+#[test]
+fn vectors_that_find_no_memory_end_the_engine_and_fail_nobody() {
+    let mut model = Counting::new(2, 60);
+    model.no_room_for_vectors = true;
+    let (mut engine, mut heard) = (Engine::new(model, 5), Heard::default());
+    engine.submit(&spec(1, "abc", 3));
+    turn(&mut engine, &mut heard);
+    engine.embed(embed(2, &["a"]));
+    assert_eq!(engine.out_of_memory(), Some(&Shortage { message: "vectors".into(), embeddings: true }));
+    turn(&mut engine, &mut heard);
+    assert!(!heard.0.contains_key(&2) && !is_end(heard.end(1)), "both may go on elsewhere");
+}
+
 #[derive(Debug, Clone)]
 enum Act {
     Embed(Vec<String>),

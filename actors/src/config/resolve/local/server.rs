@@ -20,7 +20,7 @@ use std::path::PathBuf;
 /// A word of `abilities`, and the need that it meets.
 type Ability = (&'static str, fn(&mut Needs) -> &mut bool);
 
-const ABILITIES: [Ability; 7] = [
+const ABILITIES: [Ability; 9] = [
     ("tools", |needs| &mut needs.tools),
     ("response_format", |needs| &mut needs.response_format),
     ("images", |needs| &mut needs.images),
@@ -28,6 +28,8 @@ const ABILITIES: [Ability; 7] = [
     ("logprobs", |needs| &mut needs.logprobs),
     ("logit_bias", |needs| &mut needs.logit_bias),
     ("n", |needs| &mut needs.several_choices),
+    ("embeddings", |needs| &mut needs.embeddings),
+    ("dimensions", |needs| &mut needs.dimensions),
 ];
 
 /// `Some(None)`: the entry is no server. All keys are read either way, so that none is unknown.

@@ -213,6 +213,7 @@ fn usage(row: &Row, column: usize) -> Cell<TokenUsage> {
         completion_tokens: row.int(column + 1)?,
         cached_tokens: row.int(column + 2)?,
         estimated: row.int(column + 3)? != 0,
+        ..TokenUsage::default()
     })
 }
 

@@ -141,7 +141,8 @@ fn text_thinking_and_tools_are_read_in_order_and_usage_is_added_up() {
         told(&read.events),
         ("Let me 🦀 look.".to_owned(), "Hm, 日本".to_owned(), calls, Some("tool_calls".to_owned()))
     );
-    let usage = TokenUsage { prompt_tokens: 20, completion_tokens: 42, cached_tokens: 11, estimated: false };
+    let usage =
+        TokenUsage { prompt_tokens: 20, completion_tokens: 42, cached_tokens: 11, written_tokens: 2, estimated: false };
     assert_eq!(read.reader.usage(), Some(usage));
     assert!(read.reader.is_complete());
 }
@@ -193,13 +194,25 @@ fn arguments_are_json_whenever_the_answer_is_complete() {
 #[test]
 fn a_broken_answer_is_billed_by_what_came() {
     let read = read_all(&[start(json!({"input_tokens": 7, "output_tokens": 1})), text(0, &"x".repeat(40))]);
-    let usage = TokenUsage { prompt_tokens: 7, completion_tokens: 10, cached_tokens: 0, estimated: true };
+    let usage = TokenUsage {
+        prompt_tokens: 7,
+        completion_tokens: 10,
+        cached_tokens: 0,
+        estimated: true,
+        ..TokenUsage::default()
+    };
     assert_eq!(read.reader.usage(), Some(usage));
     let late = read_all(&[
         start(json!({"input_tokens": 0, "output_tokens": 0})),
         end("end_turn", json!({"input_tokens": 9, "output_tokens": 3})),
     ]);
-    let usage = TokenUsage { prompt_tokens: 9, completion_tokens: 3, cached_tokens: 0, estimated: false };
+    let usage = TokenUsage {
+        prompt_tokens: 9,
+        completion_tokens: 3,
+        cached_tokens: 0,
+        estimated: false,
+        ..TokenUsage::default()
+    };
     assert_eq!(late.reader.usage(), Some(usage), "counted at the end only");
     assert_eq!(read_all(&[start(json!({})), end("end_turn", json!({}))]).reader.usage(), None);
 }

@@ -26,7 +26,13 @@ async fn a_stream_is_read_to_its_end_and_its_connection_serves_again() {
     for _ in 0..2 {
         let mut stream = responder.stream().await;
         assert_eq!(outline(&mut stream).await, ("afu".into(), None));
-        let usage = TokenUsage { prompt_tokens: 3, completion_tokens: 2, cached_tokens: 0, estimated: false };
+        let usage = TokenUsage {
+            prompt_tokens: 3,
+            completion_tokens: 2,
+            cached_tokens: 0,
+            estimated: false,
+            ..TokenUsage::default()
+        };
         assert_eq!(stream.usage_so_far(), Some(usage));
         let request = responder.requests.recv().await.unwrap();
         assert!(request.starts_with("POST /v1/messages HTTP/1.1\r\n"), "{request}");
