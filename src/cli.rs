@@ -72,7 +72,7 @@ enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct ConfigArgs {
     /// Configuration file; the built-in defaults apply where it is silent.
-    #[arg(long, env = "SPILLWAY_CONFIG")]
+    #[arg(long, env = "SPILLWAY_CONFIG", global = true)]
     config: Option<PathBuf>,
 }
 

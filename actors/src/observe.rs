@@ -96,10 +96,18 @@ pub fn actor_started(actor: &str) {
     tracing::info!(actor, "actor started");
 }
 
+/// Why an actor ended that was not to blame.
+pub const SUPERVISOR_DIED: &str = "its supervisor died";
+
 pub fn actor_died(actor: &str, cause: &str) {
     gauge!("spillway_actor_up", "actor" => actor.to_owned()).set(0.0);
     counter!("spillway_actor_restarts_total", "actor" => actor.to_owned(), "cause" => cause_label(cause)).increment(1);
-    tracing::warn!(actor, cause, "actor died");
+    if cause == SUPERVISOR_DIED {
+        // Its supervisor's own death was told, unless it was ordered.
+        tracing::debug!(actor, cause, "actor died");
+    } else {
+        tracing::warn!(actor, cause, "actor died");
+    }
 }
 
 /// All states a local target can be in, for the one-hot gauge.

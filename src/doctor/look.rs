@@ -10,12 +10,15 @@ use spillway_actors::{
 };
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, TcpStream},
     path::Path,
+    time::Duration,
 };
 
 /// Less than this on a disk that something is written to is a matter of hours.
 const LOW_DISK_BYTES: u64 = 256 << 20;
+/// For a server to take a connection.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 pub(super) fn configuration(warnings: &[Warning]) -> Finding {
     let finding = Finding::ok("configuration", "good");
@@ -122,13 +125,14 @@ fn keys(cloud: &CloudConfig) -> Finding {
 fn disk(what: &str, folder: &Path) -> Finding {
     let shown = folder.display();
     let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
-    let Some(free) = absolute.ancestors().find_map(models::free_bytes) else {
-        return Finding::problem(
-            what,
-            format!("{shown} cannot be looked at"),
-            "make the folder and give it to this user",
-        );
+    const REMEDY: &str = "make the folder and give it to this user";
+    let Some((free, nearest)) = absolute.ancestors().find_map(|folder| Some((models::free_bytes(folder)?, folder))) else {
+        return Finding::problem(what, format!("{shown} cannot be looked at"), REMEDY);
     };
+    let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    if rustix::fs::access(nearest, access).is_err() {
+        return Finding::problem(what, format!("{shown} cannot be written by this user"), REMEDY);
+    }
     let found = format!("{} free in {shown}", bytes(free));
     if free < LOW_DISK_BYTES {
         return Finding::problem(what, found, "make room");
@@ -136,11 +140,28 @@ fn disk(what: &str, folder: &Path) -> Finding {
     Finding::ok(what, found)
 }
 
+/// Whether a server takes connections; what it serves is asked by the gateway.
+fn answers(base_url: &str) -> Result<(), String> {
+    let url = reqwest::Url::parse(base_url).map_err(|error| error.to_string())?;
+    let addresses = url.socket_addrs(|| None).map_err(|error| error.to_string())?;
+    let mut why = "no address".to_owned();
+    for address in addresses {
+        match TcpStream::connect_timeout(&address, PATIENCE) {
+            Ok(_) => return Ok(()),
+            Err(error) => why = error.to_string(),
+        }
+    }
+    Err(why)
+}
+
 /// File, checksum, what it says, and whether it fits.
 fn model(config: &Config, local: &LocalConfig, gpus: &[GpuReading]) -> Finding {
     let what = format!("model of {}", local.name);
     if let Some(server) = &local.server {
-        return Finding::ok(what, format!("served by {}", server.base_url));
+        return match answers(&server.base_url) {
+            Ok(()) => Finding::ok(what, format!("something listens at {}", server.base_url)),
+            Err(why) => Finding::problem(what, format!("{}: {why}", server.base_url), "start the server, or correct `base_url`"),
+        };
     }
     let path = local.model_path.display();
     if let Some(fault) = models::fault_of(config, local) {

@@ -113,8 +113,8 @@ impl Parts<'_> {
         let clear = move || {
             for member in below.iter() {
                 (member.on_death)();
-                tree.ended(&member.name, "its supervisor died", ActorState::Restarting);
-                observe::actor_died(&member.name, "its supervisor died");
+                tree.ended(&member.name, observe::SUPERVISOR_DIED, ActorState::Restarting);
+                observe::actor_died(&member.name, observe::SUPERVISOR_DIED);
             }
         };
         child(name, supervisor, address, Arc::new(clear))

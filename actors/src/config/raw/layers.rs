@@ -76,11 +76,21 @@ fn lend_models(root: &mut Node, built_in: &Node) {
 }
 
 fn set_from_environment(texts: &mut Texts, root: &mut Node, name: &str, value: &str) -> Option<(Origin, String)> {
-    let path = name.strip_prefix(PREFIX)?.to_lowercase();
+    let Some(path) = name.strip_prefix(PREFIX).map(str::to_lowercase) else { return misspelt(texts, name) };
     let segments: Vec<&str> = path.split("__").collect();
     let source = texts.add(format!("environment variable {name}"), Layer::Environment, value.to_owned());
     let node = assign::value_from_text(source, value);
     set(root, &segments, node)
+}
+
+/// One underscore too few is no other program's variable. The value is not shown: nobody knows what it is.
+fn misspelt(texts: &mut Texts, name: &str) -> Option<(Origin, String)> {
+    let rest = name.strip_prefix(PREFIX.trim_end_matches('_'))?.strip_prefix('_')?;
+    if !rest.contains("__") {
+        return None;
+    }
+    let source = texts.add(format!("environment variable {name}"), Layer::Environment, String::new());
+    Some((assign::value_from_text(source, "").origin, format!("this sets nothing: two underscores belong in front, {PREFIX}{rest}")))
 }
 
 fn set_from_flag(texts: &mut Texts, root: &mut Node, path: &str, value: &toml::Value) -> Option<(Origin, String)> {

@@ -219,6 +219,7 @@ fn a_variable_that_fits_nowhere_says_why() {
         ("SPILLWAY__LOCAL__1__GPU", "`local` cannot take this: it has 1 entries, so there is no number 1"),
         ("SPILLWAY__LOCAL__GPU", "`local` cannot take this: it is a list: a number from 0 must follow, not `gpu`"),
         ("SPILLWAY__SERVER__LISTEN__X", "`server.listen` cannot take this: it is a single value, not a table or list"),
+        ("SPILLWAY_SERVER__LISTEN", "this sets nothing: two underscores belong in front, SPILLWAY__SERVER__LISTEN"),
         ("SPILLWAY__SERVER____X", "the name has an empty part: it must be SPILLWAY__SECTION__KEY"),
     ] {
         assert_eq!(faults(&with_env("", name, "x")), [format!("1:1 {why}")], "{name}");
