@@ -111,3 +111,32 @@ async fn requests_that_run_at_once_share_what_their_target_draws() {
     assert!(drawn <= most_mj && drawn * 3 > most_mj, "{shares:?} of at most {most_mj}: they ran most of the time");
     gateway.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_is_saved_once_however_many_attempts_it_took() {
+    let gateway = Setup::default().ledger("url = \"memory:\"\nbaseline_model = \"ok\"\n").warm().await;
+    let (sender, mut heard) = mpsc::channel(1);
+    let killing = async {
+        for _ in 0..5 {
+            heard.recv().await.expect("the stream goes on");
+        }
+        gateway.kill("gpu/local", "sigkill").await;
+        while heard.recv().await.is_some() {}
+    };
+    let asked = Ask::count().model("local").max_tokens(60).stream();
+    let (record, ()) = tokio::join!(gateway.client.ask_telling(&gateway.api, asked, Some(sender)), killing);
+    record.assert_complete();
+    let rows = until("both rows are there", SOON, || async {
+        let rows = (page(&gateway, "attempts").await, page(&gateway, "requests").await);
+        (rows.0.len() == 2 && rows.1.len() == 1).then_some(rows)
+    })
+    .await;
+    let (attempts, usage) = (rows.0, rows.1[0]["usage"].clone());
+    let outcomes: Vec<&str> = attempts.iter().map(|row| row["outcome"].as_str().unwrap()).collect();
+    assert_eq!(outcomes, ["engine_died", "ok"]);
+    let saved: u64 = attempts.iter().map(|row| row["baseline"].as_u64().unwrap()).sum();
+    let tokens = usage["prompt_tokens"].as_u64().unwrap() + usage["completion_tokens"].as_u64().unwrap();
+    // $0.42 a million tokens, in and out.
+    assert_eq!(saved, tokens * 420, "{attempts:?} {usage}");
+    gateway.shutdown().await;
+}

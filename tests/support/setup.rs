@@ -183,7 +183,8 @@ impl Setup {
             Some(cloud) => self.providers(&mut text, cloud, backup),
         }
         self.rules(&mut text, cloud.is_some());
-        let _ = writeln!(text, "[ledger]\nbaseline_model = \"\"\n{}\n[chaos]\nenabled = true\n", self.ledger);
+        let baseline = if self.ledger.contains("baseline_model") { "" } else { "baseline_model = \"\"\n" };
+        let _ = writeln!(text, "[ledger]\n{baseline}{}\n[chaos]\nenabled = true\n", self.ledger);
         text.push_str(&self.extra);
         text
     }
