@@ -316,7 +316,7 @@ async fn large_segments_make_way_once_the_database_has_them() {
     let folder = TestFolder::new();
     let ledger = opened(&folder).await;
     let open = reserve(&ledger, 11).await.unwrap();
-    let Outlet::Journal(journal) = &ledger.inner.outlet else { panic!("a journal") };
+    let journal = ledger.inner.journal().expect("a journal");
     for _ in 0..1000 {
         ledger.post(priced(0));
     }
