@@ -180,7 +180,11 @@ pub(crate) fn load_to_look(args: &ConfigArgs) -> Result<Config, ServeError> {
 
 fn check_offline(args: &CheckArgs) -> ExitCode {
     match load(&args.config, None) {
-        Ok((config, warnings)) => tell_checked(&check::models(&config), &warnings, args.json),
+        Ok((config, warnings)) => {
+            let mut told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+            told.extend(check::saves_nothing(&config));
+            tell_checked(&check::models(&config), told, args.json)
+        }
         Err(error) if args.json => {
             say(&serde_json::json!({"ok": false, "faults": error.to_string()}));
             ExitCode::FAILURE
@@ -190,11 +194,11 @@ fn check_offline(args: &CheckArgs) -> ExitCode {
 }
 
 /// A configuration without faults of its own; its model files may have some.
-fn tell_checked(models: &check::ModelFiles, warnings: &[Warning], json: bool) -> ExitCode {
+fn tell_checked(models: &check::ModelFiles, warnings: Vec<String>, json: bool) -> ExitCode {
     let damaged: Vec<String> = models.damaged.iter().map(ToString::to_string).collect();
     let missing =
         models.missing.iter().map(|fault| format!("{}:{}:{}: {}", fault.file, fault.line, fault.column, fault.message));
-    let warnings: Vec<String> = warnings.iter().map(ToString::to_string).chain(missing).collect();
+    let warnings: Vec<String> = warnings.into_iter().chain(missing).collect();
     let ok = damaged.is_empty();
     if json {
         let mut told = serde_json::json!({"ok": ok, "warnings": warnings});

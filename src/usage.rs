@@ -8,6 +8,7 @@ use clap::{Args, ValueEnum};
 use spillway_actors::{
     config::{Config, LedgerPlace},
     domain::{Day, UnixMs},
+    keys::Keys,
     ledger::store::{Access, By, Question, SqlStore, Store, StoreError},
 };
 use std::process::ExitCode;
@@ -87,7 +88,12 @@ async fn open(config: &Config) -> Result<Option<SqlStore>, StoreError> {
 
 async fn sums(args: &UsageArgs, config: &Config, store: &SqlStore, by: By) -> Result<(), StoreError> {
     let lines = store.usage(Question { by, since: args.since, until: args.until }).await?;
-    let view = View::new(by, lines, config);
+    let keys = Keys::configured(&config.keys);
+    if by == By::Key {
+        // Without names the ids have to do.
+        let _ = keys.renew().await;
+    }
+    let view = View::new(by, lines, config).naming(&keys);
     if args.json {
         say(&serde_json::to_string_pretty(&view.json()).unwrap_or_default());
     } else if args.csv {
@@ -102,15 +108,23 @@ async fn sums(args: &UsageArgs, config: &Config, store: &SqlStore, by: By) -> Re
 async fn attempts(args: &UsageArgs, store: &SqlStore) -> Result<(), StoreError> {
     let since = args.since.map_or(UnixMs::new(0), Day::start);
     let until = args.until.map_or(UnixMs::new(u64::MAX), |day| Day::new(day.get() + 1).start());
-    if !args.json {
+    if args.csv {
         say(&view::attempt_head().trim_end());
     }
-    let mut from = 0;
+    let (mut from, mut is_first) = (0, true);
     loop {
-        let page = store.attempts(from, PAGE).await?;
+        let mut page = store.attempts(from, PAGE).await?;
         let Some((last, _)) = page.last() else { return Ok(()) };
         from = last + 1;
-        for (number, row) in page.iter().filter(|(_, row)| row.at >= since && row.at < until) {
+        page.retain(|(_, row)| row.at >= since && row.at < until);
+        if !args.json && !args.csv {
+            if !page.is_empty() {
+                say(&view::attempt_table(&page, is_first).trim_end());
+                is_first = false;
+            }
+            continue;
+        }
+        for (number, row) in &page {
             if args.json {
                 say(&serde_json::to_string(row).unwrap_or_default());
             } else {

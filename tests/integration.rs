@@ -19,6 +19,8 @@ mod actors;
 mod anthropic;
 #[path = "integration/api.rs"]
 mod api;
+#[path = "integration/bill.rs"]
+mod bill;
 #[path = "integration/cascade.rs"]
 mod cascade;
 #[path = "integration/compat.rs"]

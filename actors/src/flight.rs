@@ -9,6 +9,7 @@ mod embed;
 mod hedge;
 mod judge;
 mod keep;
+mod leave;
 mod local;
 mod reading;
 mod report;
@@ -16,6 +17,7 @@ mod retry;
 mod sent;
 mod server;
 mod show;
+mod so_far;
 mod take_over;
 mod tokens;
 
@@ -27,14 +29,12 @@ pub use take_over::Resumed;
 use crate::{
     cloud::{RetryBudget, client::WholeAnswer},
     config::Config,
-    domain::{
-        ChatRequest, Complexity, Delta, ErrorKind, GatewayError, ModelName, NanoUsd, Origin, TargetName, TokenUsage,
-    },
+    domain::{ChatRequest, Complexity, Delta, ErrorKind, GatewayError, ModelName, Origin, TargetName, TokenUsage},
     gpu::slot::Death,
-    health::{AttemptFact, Scores},
+    health::{AttemptFact, Draw, Scores},
     jobs::{Job, JobGuard, JobTable, Outcome, TargetKey, shutting_down},
     keys::Keys,
-    ledger::{Ledger, Refused},
+    ledger::{Ledger, Refused, Reservation},
     observe,
     route::{ClassifierMsg, Decision, Fleet, RouterMsg},
     supervise::Address,
@@ -42,6 +42,7 @@ use crate::{
 };
 use cascade::Kept;
 use sent::Sent;
+use so_far::SoFar;
 use std::{sync::Arc, time::Duration};
 use take_over::Cut;
 use tokio::{sync::mpsc, time::Instant};
@@ -151,8 +152,12 @@ struct Flight {
     cloud_failed: bool,
     /// Money was set aside: the answer's end waits for the ledger.
     paid: bool,
-    /// The attempt under way: target, model, start.
-    under_way: Option<(String, String, Instant)>,
+    /// The attempt under way.
+    under_way: Option<SoFar>,
+    /// Its share of the electricity, if it is local and at work.
+    draw: Option<Draw>,
+    /// What is set aside for it, if it is paid.
+    reserved: Option<Reservation>,
     usage: TokenUsage,
     waited: Duration,
     first_token_at: Option<Instant>,
@@ -211,6 +216,8 @@ impl Flight {
             cloud_failed: false,
             paid: false,
             under_way: None,
+            draw: None,
+            reserved: None,
             usage: TokenUsage::default(),
             waited: Duration::ZERO,
             first_token_at: None,
@@ -288,33 +295,14 @@ impl Flight {
     }
 
     /// An attempt is about to leave for its target.
-    fn note_dispatch(&mut self, decision: &Decision) {
-        let (target, model) = (decision.candidate.target.to_string(), decision.candidate.model.to_string());
+    fn note_dispatch(&mut self, decision: &Decision, so_far: SoFar) {
         if let Some(last) = self.attempts.last() {
-            observe::failover(&last.target, &target, last.outcome);
+            observe::failover(&last.target, decision.candidate.target.as_str(), last.outcome);
         }
         if let Some(death) = &self.mourning {
             observe::failover_stage("redispatch", death.at.elapsed());
         }
-        self.under_way = Some((target, model, Instant::now()));
-    }
-
-    /// An attempt that was dropped on its way (client gone, deadline, shutdown) is an attempt all the same.
-    fn close_attempt_under_way(&mut self) {
-        if let Some((target, model, began)) = self.under_way.take() {
-            observe::attempt(&target, "abandoned");
-            let (usage, cost) = (TokenUsage::default(), NanoUsd::ZERO);
-            let took = began.elapsed();
-            self.attempts.push(AttemptReport {
-                target,
-                model,
-                outcome: "abandoned",
-                first_token: None,
-                took,
-                usage,
-                cost,
-            });
-        }
+        self.under_way = Some(so_far);
     }
 
     async fn conclude(mut self, end: End, guard: JobGuard) {

@@ -4,6 +4,7 @@
 
 pub mod actor;
 pub mod assess;
+mod draw;
 pub mod nvml;
 mod probe;
 pub mod scores;
@@ -12,6 +13,7 @@ pub mod strain;
 pub mod xid;
 
 pub use actor::{HealthActor, HealthMsg};
+pub use draw::{Draw, Draws};
 pub use nvml::{NvmlProbe, Reading};
 pub use scores::{AttemptFact, Score, Scores};
 pub use snapshot::{HealthSnapshot, LocalHealth, ProbeResult, ProviderHealth, TargetVitals, Vitals};

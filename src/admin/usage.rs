@@ -60,7 +60,10 @@ pub(super) async fn usage(State(state): State<AdminState>, asked: Result<Query<A
     let mut body = json!(services.ledger.snapshot());
     if let Some(question) = question {
         match services.ledger.usage(question).await {
-            Ok(lines) => body["usage"] = View::new(question.by, lines, &state.runtime.live.load()).json(),
+            Ok(lines) => {
+                let view = View::new(question.by, lines, &state.runtime.live.load());
+                body["usage"] = view.naming(&services.keys).json();
+            }
             Err(error) => return unread(&error),
         }
     }

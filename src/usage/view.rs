@@ -6,12 +6,13 @@ use serde_json::{Value, json};
 use spillway_actors::{
     config::{Config, CurrencyConfig, EnergyConfig},
     domain::{NanoUsd, UnixMs},
+    keys::Keys,
     ledger::{
         AttemptRow,
         store::{By, Line, Sums},
     },
 };
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 const MJ_PER_KWH: u128 = 3_600_000_000;
 
@@ -20,6 +21,10 @@ pub(crate) struct View {
     lines: Vec<Line>,
     energy: EnergyConfig,
     currency: Option<CurrencyConfig>,
+    /// What was saved is known: there is something to measure it against, or there was.
+    has_baseline: bool,
+    /// Of the keys there are, by their ids.
+    names: BTreeMap<String, String>,
 }
 
 /// What local answers drew, at the configured price.
@@ -39,7 +44,18 @@ fn usd(amount: NanoUsd) -> String {
 
 impl View {
     pub(crate) fn new(by: By, lines: Vec<Line>, config: &Config) -> Self {
-        Self { by, lines, energy: config.energy, currency: config.currency.clone() }
+        let has_baseline =
+            config.ledger.baseline.is_some() || lines.iter().any(|line| line.sums.baseline_nanousd > NanoUsd::ZERO);
+        let (energy, currency) = (config.energy, config.currency.clone());
+        Self { by, lines, energy, currency, has_baseline, names: BTreeMap::new() }
+    }
+
+    /// Keys are known to people by their names.
+    pub(crate) fn naming(mut self, keys: &Keys) -> Self {
+        if self.by == By::Key {
+            self.names = keys.all().iter().map(|key| (key.record.id.clone(), key.record.name.clone())).collect();
+        }
+        self
     }
 
     fn total(&self) -> Sums {
@@ -52,6 +68,9 @@ impl View {
         let line = |line: &Line| {
             let mut object = self.sums_json(&line.sums);
             object[self.by.word()] = json!(line.name);
+            if let Some(name) = self.names.get(&line.name) {
+                object["key_name"] = json!(name);
+            }
             object
         };
         json!({
@@ -70,7 +89,7 @@ impl View {
             "cost_nanousd": sums.cost_nanousd,
             "cost_usd": sums.cost_nanousd.as_usd(),
             "baseline_usd": sums.baseline_nanousd.as_usd(),
-            "saved_usd": sums.saved().as_usd(),
+            "saved_usd": self.has_baseline.then(|| sums.saved().as_usd()),
             "energy_kwh": kwh(sums),
             "electricity_usd": electricity(sums, self.energy).as_usd(),
         });
@@ -112,7 +131,7 @@ impl View {
                 sums.cached_tokens.into(),
                 Field::Number(usd(sums.cost_nanousd)),
                 Field::Number(usd(sums.baseline_nanousd)),
-                Field::Number(usd(sums.saved())),
+                Field::Number(if self.has_baseline { usd(sums.saved()) } else { String::new() }),
                 Field::Number(format!("{:.6}", kwh(sums))),
                 Field::Number(usd(electricity(sums, self.energy))),
             ];
@@ -150,14 +169,15 @@ impl View {
 
     fn cells(&self, name: &str, sums: &Sums) -> Vec<String> {
         let name = match (name, self.by) {
-            ("", By::Key) => "(no key)",
-            (name, _) => name,
+            ("", By::Key) => "(no key)".to_owned(),
+            (id, _) => self.names.get(id).map_or_else(|| id.to_owned(), |name| format!("{name} ({id})")),
         };
         let dollars = |amount: NanoUsd| format!("${:.6}", amount.as_usd());
         let counts = [sums.attempts, sums.prompt_tokens, sums.completion_tokens, sums.cached_tokens];
-        let mut cells = vec![name.to_owned()];
+        let saved = if self.has_baseline { dollars(sums.saved()) } else { "-".to_owned() };
+        let mut cells = vec![name];
         cells.extend(counts.map(|count| count.to_string()));
-        cells.extend([dollars(sums.cost_nanousd), dollars(sums.saved())]);
+        cells.extend([dollars(sums.cost_nanousd), saved]);
         if let Some(currency) = &self.currency {
             let cost = sums.cost_nanousd.as_usd();
             let rates = [currency.billed_per_usd, currency.market_per_usd];
@@ -238,6 +258,28 @@ pub(crate) fn attempt_line(number: u64, row: &AttemptRow) -> String {
     out
 }
 
+/// One page of attempts for people, the first one with its head.
+pub(crate) fn attempt_table(page: &[(u64, AttemptRow)], is_first: bool) -> String {
+    let head = ["at", "request", "target", "model", "outcome", "in", "out", "cost"].map(str::to_owned);
+    let mut rows = vec![Vec::from(head)];
+    for (_, row) in page {
+        let about = if row.usage.estimated { "~" } else { "" };
+        rows.push(vec![
+            at(row.at),
+            row.request.to_string(),
+            row.target.clone(),
+            row.model.clone(),
+            row.outcome.to_string(),
+            row.usage.prompt_tokens.to_string(),
+            format!("{about}{}", row.usage.completion_tokens),
+            format!("${:.6}", row.cost.as_usd()),
+        ]);
+    }
+    let table = aligned(&rows);
+    let below = table.split_once('\n').map_or("", |(_, below)| below);
+    if is_first { table } else { below.to_owned() }
+}
+
 fn at(at: UnixMs) -> String {
     at.to_string()
 }
@@ -245,6 +287,7 @@ fn at(at: UnixMs) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use spillway_actors::domain::{RequestId, TokenUsage};
 
     fn view(currency: Option<CurrencyConfig>) -> View {
         let sums = Sums {
@@ -258,7 +301,8 @@ mod tests {
         let local = Sums { attempts: 1, energy_mj: 3_600_000_000, cost_nanousd: NanoUsd::ZERO, ..Sums::default() };
         let line = |name: &str, sums| Line { name: name.to_owned(), sums };
         let energy = EnergyConfig { local_watts: 0.0, usd_per_kwh: NanoUsd::new(250_000_000) };
-        View { by: By::Model, lines: vec![line("=deepseek", sums), line("tiny", local)], energy, currency }
+        let lines = vec![line("=deepseek", sums), line("tiny", local)];
+        View { by: By::Model, lines, energy, currency, has_baseline: true, names: BTreeMap::new() }
     }
 
     fn yuan() -> Option<CurrencyConfig> {
@@ -286,6 +330,40 @@ mod tests {
              \"'=deepseek\",2,60000,40000,0,0.042000000,0.800000000,0.758000000,0.000000,0.000000000\r\n\
              tiny,1,0,0,0,0.000000000,0.000000000,0.000000000,1.000000,0.250000000\r\n"
         );
+    }
+
+    #[test]
+    fn without_a_baseline_nobody_knows_what_was_saved() {
+        let view = View { has_baseline: false, ..view(None) };
+        assert!(
+            view.table().lines().skip(1).all(|line| line.split_whitespace().nth(6) == Some("-")),
+            "{}",
+            view.table()
+        );
+        assert!(view.csv().contains(",0.800000000,,"), "{}", view.csv());
+        assert!(view.json()["total"]["saved_usd"].is_null());
+    }
+
+    #[test]
+    fn keys_are_shown_by_name_and_id() {
+        let names = BTreeMap::from([("tiny".to_owned(), "laptop".to_owned())]);
+        let view = View { by: By::Key, names, ..view(None) };
+        assert!(view.table().contains("laptop (tiny)"), "{}", view.table());
+        assert_eq!(view.json()["lines"][1]["key_name"], "laptop");
+        assert!(view.json()["lines"][0]["key_name"].is_null(), "a key that is not here any more has its id");
+    }
+
+    #[test]
+    fn attempts_are_a_table_for_people() {
+        let id = RequestId::random();
+        let mut row = AttemptRow::new(id, None, UnixMs::new(0), "sim", "ok");
+        row.usage = TokenUsage { prompt_tokens: 3, completion_tokens: 45, estimated: true, ..TokenUsage::default() };
+        let table = attempt_table(&[(7, row.clone())], true);
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(lines.len(), 2);
+        assert!(lines[0].starts_with("at ") && lines[1].ends_with("3  ~45  $0.000000"), "{table}");
+        assert!(!table.contains(','), "no CSV unless it is asked for: {table}");
+        assert_eq!(attempt_table(&[(7, row)], false).lines().count(), 1);
     }
 
     #[test]

@@ -57,6 +57,13 @@ fn code(record: &crate::support::Record) -> (u16, String) {
     }
 }
 
+fn told(record: &crate::support::Record) -> String {
+    match &record.outcome {
+        Outcome::Error { message, .. } => message.clone(),
+        other => panic!("an error was expected: {other:?}"),
+    }
+}
+
 fn header(record: &crate::support::Record, name: &str) -> u64 {
     let value = record.headers.get(name).unwrap_or_else(|| panic!("{name}: {record:#?}"));
     value.to_str().unwrap().parse().unwrap()
@@ -408,6 +415,8 @@ async fn a_spent_budget_ends_paid_requests_and_no_others() {
     };
     assert!(answered > 0, "{refused:#?}");
     assert_eq!(code(&refused), (429, "insufficient_quota".into()));
+    let message = told(&refused);
+    assert!(message.contains("this API key's daily budget") && message.contains("T00:00:00"), "{message}");
     assert!(!refused.headers.contains_key("retry-after"));
     assert_eq!(refused.headers["x-should-retry"], "false");
     assert_eq!(ask(&poor, Ask::hard()).await.assert_complete().target(), "local", "what costs nothing goes on");

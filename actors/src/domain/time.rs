@@ -63,6 +63,17 @@ impl Day {
         Month(u32::try_from(year).unwrap_or(0).saturating_mul(12).saturating_add(month - 1))
     }
 
+    #[must_use]
+    pub fn next(self) -> Self {
+        Self(self.0.saturating_add(1))
+    }
+
+    #[must_use]
+    pub fn first_of_next_month(self) -> Self {
+        // No month is longer, and none so short that this skips one.
+        Self(self.first_of_month().0.saturating_add(31)).first_of_month()
+    }
+
     pub fn first_of_month(self) -> Self {
         let (_, _, day) = self.civil();
         Self(self.0.saturating_sub(day - 1))

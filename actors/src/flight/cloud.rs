@@ -1,6 +1,6 @@
 //! One attempt at a provider: permission from a CloudActor, money reserved, the call made, its stream passed on.
 
-use super::{AttemptReport, Failure, Flight, FlightEvent};
+use super::{AttemptReport, Failure, Flight, FlightEvent, so_far::SoFar};
 use crate::{
     cloud::{
         Answer, CallEnd, CloudMsg, Continuation, EventStream, Grant, Provider, WholeAnswer, assemble::Assembler, count,
@@ -42,10 +42,12 @@ pub(super) struct Progress {
     /// What was received, for the estimate when no usage comes.
     count: TextCount,
     usage: Option<TokenUsage>,
+    /// What the provider says of its tokens before it has ended.
+    told: Option<TokenUsage>,
     /// We left before the provider had ended: it may have generated what we never saw.
     left_open: bool,
-    /// Of what was asked, for the estimate.
-    prompt_tokens: u64,
+    /// What is accounted for if it is left unended; the flight has the latest state of it, too.
+    pub(super) so_far: SoFar,
     /// Of a continuation: keeps what the client has from being shown again.
     cutter: Option<RepetitionCutter>,
 }
@@ -84,14 +86,14 @@ impl Flight {
         let Ok(_place) = place else { return Err(sent_away(busy(&provider))) };
         let grant = acquire(&provider, model, self.job.deadline).await.map_err(sent_away)?;
         let mut progress = self.begin(Instant::now());
-        let reservation = self.reserve(decision, progress.prompt_tokens).await?;
+        self.reserved = Some(self.reserve(decision, progress.so_far.usage.prompt_tokens).await?);
         let result = if self.request().needs.embeddings {
             self.embed_in_cloud(&grant, model, decision, &mut progress).await
         } else {
             self.call(&grant, model, decision, &mut progress).await
         };
         grant.report(progress.call_end(&result), Instant::now());
-        self.settle(decision, reservation, &progress, &result);
+        self.settle(decision, &progress, &result);
         result
     }
 
@@ -112,8 +114,9 @@ impl Flight {
             first_token: None,
             count: TextCount::default(),
             usage: None,
+            told: None,
             left_open: false,
-            prompt_tokens: count::prompt_tokens(self.request()) + again,
+            so_far: SoFar::asked(began, count::prompt_tokens(self.request()) + again),
             cutter: self.started.then(|| RepetitionCutter::new(sent)),
         }
     }
@@ -132,7 +135,7 @@ impl Flight {
         let model = provider.model(model).ok_or_else(|| internal("no such model"))?;
         let key = grant.key().ok_or_else(|| internal("no such key"))?;
         let (body, style) = self.asked(bound, &provider, &model, decision)?;
-        self.note_dispatch(decision);
+        self.note_dispatch(decision, progress.so_far);
         let client = provider.client().continuing(style).speaking(model.wire(provider.config().wire));
         let answer = client.start(body, job.id(), key, true, job.deadline).await?;
         progress.headed = true;
@@ -172,7 +175,7 @@ impl Flight {
         decision: &Decision,
         progress: &mut Progress,
     ) -> Result<(), Failure> {
-        progress.usage = whole.usage;
+        self.note_usage(progress, whole.usage);
         for choice in &whole.choices {
             let mut other = choice.message.clone();
             other.shift_remove("role");
@@ -214,13 +217,14 @@ impl Flight {
             };
             match (event, &mut whole) {
                 (Some(GenerationEvent::Delta(delta)), whole) => {
+                    progress.told = events.usage_so_far().filter(is_plausible);
                     self.pass_delta(delta, whole.as_mut(), decision, progress).await?;
                 }
                 (Some(GenerationEvent::Finish { choice, reason }), Some(whole)) => whole.finish(choice, reason),
                 (Some(GenerationEvent::Finish { choice, reason }), None) => {
                     self.finish_choice(choice, reason, decision, progress).await?;
                 }
-                (Some(GenerationEvent::Usage(usage)), _) => progress.usage = Some(usage),
+                (Some(GenerationEvent::Usage(usage)), _) => self.note_usage(progress, Some(usage)),
                 (None, _) => break,
             }
         }
@@ -248,6 +252,8 @@ impl Flight {
             self.note_first_token(decision, progress.began);
         }
         progress.count.delta(&delta);
+        progress.so_far.delta(&delta, progress.told, Instant::now());
+        self.note_so_far(progress);
         if let Some(whole) = whole {
             whole.delta(delta).map_err(|_| {
                 let message = "the provider sent more than an answer may hold";
@@ -263,6 +269,19 @@ impl Flight {
             }
         }
         Ok(())
+    }
+
+    /// The provider's last word on its tokens.
+    fn note_usage(&mut self, progress: &mut Progress, usage: Option<TokenUsage>) {
+        progress.usage = usage;
+        if let Some(usage) = usage.filter(is_plausible) {
+            progress.so_far.over(usage);
+            self.note_so_far(progress);
+        }
+    }
+
+    fn note_so_far(&mut self, progress: &Progress) {
+        self.under_way = Some(progress.so_far);
     }
 
     /// The end of a choice of a stream, after what was still held back.
@@ -285,9 +304,8 @@ impl Flight {
 
     /// The provider's usage, or our own count marked as estimated, never more than was asked for.
     pub(super) fn counted(&self, progress: &Progress, decision: &Decision) -> TokenUsage {
-        let plausible = |usage: &TokenUsage| usage.prompt_tokens.max(usage.completion_tokens) <= PLAUSIBLE_TOKENS;
-        progress.usage.filter(plausible).unwrap_or_else(|| TokenUsage {
-            prompt_tokens: progress.prompt_tokens,
+        progress.usage.filter(is_plausible).unwrap_or_else(|| TokenUsage {
+            prompt_tokens: progress.so_far.usage.prompt_tokens,
             completion_tokens: progress.count.tokens().min(self.output_tokens(decision)),
             estimated: true,
             ..TokenUsage::default()
@@ -295,7 +313,7 @@ impl Flight {
     }
 
     /// The most output that it may be charged for.
-    fn output_tokens(&self, decision: &Decision) -> u64 {
+    pub(super) fn output_tokens(&self, decision: &Decision) -> u64 {
         count::output_tokens(self.request(), decision.candidate.output_cap.max(1))
     }
 
@@ -312,46 +330,33 @@ impl Flight {
         AttemptRow { usage, cost, ..self.row(candidate) }
     }
 
-    pub(super) fn settle(
-        &mut self,
-        decision: &Decision,
-        reservation: Reservation,
-        progress: &Progress,
-        result: &Result<(), Failure>,
-    ) {
-        let price = decision.candidate.price;
+    /// The attempt under way has ended: what it cost.
+    pub(super) fn settle(&mut self, decision: &Decision, progress: &Progress, result: &Result<(), Failure>) {
+        let Some(reservation) = self.reserved.take() else { return };
         let usage = self.counted(progress, decision);
-        let cost = price.cost_of(&usage);
-        match result {
-            Ok(()) => {
-                let baseline = self.baseline(usage);
-                // The answer's end waits for the request's own row, which comes after this one.
-                drop(reservation.settle("ok", usage, cost, baseline));
-                self.record_cloud(decision, progress, "ok", cost);
-            }
-            // Tokens were generated before it failed: they are billed, and with them what it may have gone on to generate.
-            Err(failure) if progress.first_token.is_some() => {
-                let (usage, cost) = if progress.left_open && progress.usage.is_none() {
-                    (TokenUsage { completion_tokens: self.output_tokens(decision), ..usage }, reservation.amount())
-                } else {
-                    (usage, cost)
-                };
-                drop(reservation.settle(failure.error.kind.label(), usage, cost, NanoUsd::ZERO));
-                self.record_cloud(decision, progress, failure.error.kind.label(), cost);
-            }
+        let cost = decision.candidate.price.cost_of(&usage);
+        let Err(failure) = result else {
+            // The answer's end waits for the request's own row, which comes after this one.
+            drop(reservation.settle("ok", usage, cost, self.baseline(self.usage)));
+            return self.record_cloud(decision, progress, "ok", cost);
+        };
+        let (label, amount) = (failure.error.kind.label(), reservation.amount());
+        let (usage, cost) = if progress.first_token.is_some() {
+            // Tokens were generated before it failed: they are billed. What a provider that is broken goes on to generate
+            // nobody can reckon, other than what a sound one does whose client leaves.
+            let is_open = progress.left_open && progress.usage.is_none();
+            let all = TokenUsage { completion_tokens: self.output_tokens(decision), ..usage };
+            if is_open { (all, amount) } else { (usage, cost) }
+        } else if failure.error.unworked && !progress.headed {
             // It could not be reached, or refused at once.
-            Err(failure) if failure.error.unworked && !progress.headed => {
-                let (nothing, label) = (TokenUsage::default(), failure.error.kind.label());
-                drop(reservation.settle(label, nothing, NanoUsd::ZERO, NanoUsd::ZERO));
-                self.record_cloud(decision, progress, failure.error.kind.label(), NanoUsd::ZERO);
-            }
+            (TokenUsage::default(), NanoUsd::ZERO)
+        } else {
             // It may bill what we never saw.
-            Err(failure) => {
-                let reserved = reservation.amount();
-                drop(reservation);
-                self.record_cloud(decision, progress, failure.error.kind.label(), reserved);
-            }
-        }
+            drop(reservation);
+            return self.record_cloud(decision, progress, label, amount);
+        };
+        drop(reservation.settle(label, usage, cost, NanoUsd::ZERO));
+        self.record_cloud(decision, progress, label, cost);
     }
 
     fn record_cloud(&mut self, decision: &Decision, progress: &Progress, outcome: &'static str, cost: NanoUsd) {
@@ -364,6 +369,10 @@ impl Flight {
         self.attempts.push(AttemptReport { target, model, outcome, first_token, took, usage, cost });
         self.note_score(decision);
     }
+}
+
+fn is_plausible(usage: &TokenUsage) -> bool {
+    usage.prompt_tokens.max(usage.completion_tokens) <= PLAUSIBLE_TOKENS
 }
 
 /// What the request's key may spend.

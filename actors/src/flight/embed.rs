@@ -1,7 +1,7 @@
 //! One attempt at vectors: texts in, all of them back or none. Nothing is shown before the last is there, so whatever fails
 //! is repeated as a whole, and only where the same model is served: vectors of two models cannot be compared.
 
-use super::{Failure, Flight, FlightEvent, cloud, local, server};
+use super::{Failure, Flight, FlightEvent, cloud, local, server, so_far::SoFar};
 use crate::{
     cloud::{Grant, count},
     domain::{ChatRequest, CloudBound, ErrorKind, GatewayError, Input, Outbound, Passage, TokenUsage},
@@ -26,6 +26,7 @@ struct Progress {
 impl Flight {
     pub(super) async fn embed_local(&mut self, decision: &Decision) -> Result<(), Failure> {
         let (began, mut progress) = (Instant::now(), Progress::default());
+        self.begin_draw(decision);
         let result = match self.job.take_lease() {
             Some(lease) => self.embed_on(&lease, decision, began, &mut progress).await,
             None => Err(local::engine_gone(decision).into()),
@@ -55,7 +56,7 @@ impl Flight {
         }
         let prompts = prompts(self.request());
         let due = prompts.len();
-        self.note_dispatch(decision);
+        self.note_dispatch(decision, SoFar::new(began));
         let Some(mut outputs) = lease.embed(prompts) else { return Err(local::died(lease, decision)) };
         let mut vectors = vec![None; due];
         self.gather(&mut outputs, lease, decision, began, progress, &mut vectors).await?;
@@ -73,7 +74,7 @@ impl Flight {
         began: Instant,
         progress: &mut Progress,
     ) -> Result<Vec<Vec<f32>>, Failure> {
-        self.note_dispatch(decision);
+        self.note_dispatch(decision, SoFar::asked(began, count::prompt_tokens(self.request())));
         let (job, target) = (Arc::clone(&self.job), &decision.candidate.target);
         let bound = Outbound::to_local(&job.request, server.premises()).ok_or_else(|| {
             GatewayError::target(target, ErrorKind::Internal, "a local-only request for a server that may be anywhere")
@@ -114,6 +115,7 @@ impl Flight {
             match outputs.next().await {
                 Some(JobEvent::Accepted { prompt_tokens, .. }) => {
                     progress.usage.prompt_tokens = u64::from(prompt_tokens);
+                    self.note_taken(progress.usage);
                 }
                 Some(JobEvent::Vector { input, values }) => {
                     if progress.first.is_none() {
@@ -154,7 +156,7 @@ impl Flight {
         let model = provider.model(model).ok_or_else(|| internal("no such model"))?;
         let key = grant.key().ok_or_else(|| internal("no such key"))?;
         let body = embed::body(bound, &model.upstream).map_err(GatewayError::unworked)?;
-        self.note_dispatch(decision);
+        self.note_dispatch(decision, progress.so_far);
         let due = inputs(&job.request);
         let answer = provider.client().embed(body, job.id(), key, due, job.deadline).await?;
         progress.answered(answer.usage);

@@ -9,12 +9,14 @@ pub use budget::HedgeBudget;
 use super::{
     AttemptReport, Failure, Flight, Services,
     cloud::{PLACE_PATIENCE, acquire, busy, deadline, limits},
+    leave::{ABANDONED, cost_of_left},
     sent::Sent,
+    so_far::SoFar,
 };
 use crate::{
     cloud::{Answer, CallEnd, Grant},
     config::{HedgeConfig, PrefillStyle},
-    domain::{ChatRequest, CloudBound, ErrorKind, GatewayError, GenerationEvent, ModelChoice, TokenUsage},
+    domain::{ChatRequest, CloudBound, ErrorKind, GatewayError, GenerationEvent, ModelChoice, NanoUsd, TokenUsage},
     jobs::{Job, TargetKey},
     ledger::{AttemptRow, Refused, Reservation},
     observe,
@@ -83,6 +85,19 @@ struct Sending {
     began: Instant,
     headed: bool,
     reservation: Reservation,
+    /// What it is set aside for.
+    most: TokenUsage,
+}
+
+impl Sending {
+    /// Ends a call that nobody waits for any more, before anything of it was seen.
+    fn call_off(self, decision: &Decision) -> (TokenUsage, NanoUsd) {
+        let so_far = SoFar::asked(self.began, self.most.prompt_tokens);
+        let price = &decision.candidate.price;
+        let (usage, cost) = cost_of_left(&so_far, self.most.completion_tokens, price, &self.reservation);
+        drop(self.reservation.settle(ABANDONED, usage, cost, NanoUsd::ZERO));
+        (usage, cost)
+    }
 }
 
 impl Tab {
@@ -99,7 +114,9 @@ impl Tab {
 impl Drop for Tab {
     /// Whoever drops it unsettled has left in the middle.
     fn drop(&mut self) {
-        drop(self.take());
+        if let Some(sending) = self.take() {
+            self.stake.spend(sending.call_off(&self.decision).1);
+        }
     }
 }
 
@@ -187,8 +204,9 @@ async fn call(order: Order, sent: Arc<Mutex<Option<Sending>>>) -> Result<Called,
     let wire = model.wire(provider.config().wire);
     let body = wire.body(bound, &model.upstream, decision.candidate.output_cap.max(1), true)?;
     let key = grant.key().ok_or_else(|| internal("no such key"))?;
+    let most = row.usage;
     let reservation = services.ledger.reserve(row, limits(&job), deadline(&job)).await.map_err(Refused::told)?;
-    *sent.lock() = Some(Sending { began: Instant::now(), headed: false, reservation });
+    *sent.lock() = Some(Sending { began: Instant::now(), headed: false, reservation, most });
     let client = provider.client().continuing(PrefillStyle::None).speaking(wire);
     let headed = || sent.lock().iter_mut().for_each(|sending| sending.headed = true);
     let answering = async {
@@ -253,7 +271,7 @@ impl Flight {
         let Some(sending) = tab.take() else { return };
         match error {
             Some(error) => self.note_failed(sending, error, &mut tab),
-            None => self.note_lost(sending, &tab),
+            None => self.note_lost(sending, &mut tab),
         }
     }
 
@@ -262,25 +280,27 @@ impl Flight {
         let under_way = self.under_way.take();
         let mut progress = self.begin(sending.began);
         progress.headed = sending.headed;
-        self.settle(&tab.decision, sending.reservation, &progress, &Err(Failure::from(error)));
+        self.reserved = Some(sending.reservation);
+        self.settle(&tab.decision, &progress, &Err(Failure::from(error)));
         self.under_way = under_way;
         self.note_spent(tab);
     }
 
-    fn note_lost(&mut self, sending: Sending, tab: &Tab) {
+    fn note_lost(&mut self, sending: Sending, tab: &mut Tab) {
         let candidate = &tab.decision.candidate;
-        let cost = sending.reservation.amount();
-        drop(sending.reservation);
-        observe::attempt(candidate.target.as_str(), "abandoned");
+        let took = sending.began.elapsed();
+        let (usage, cost) = sending.call_off(&tab.decision);
+        observe::attempt(candidate.target.as_str(), ABANDONED);
         self.attempts.push(AttemptReport {
             target: candidate.target.to_string(),
             model: candidate.model.to_string(),
-            outcome: "abandoned",
+            outcome: ABANDONED,
             first_token: None,
-            took: sending.began.elapsed(),
-            usage: TokenUsage::default(),
+            took,
+            usage,
             cost,
         });
+        self.note_spent(tab);
     }
 
     fn note_spent(&self, tab: &mut Tab) {
@@ -298,17 +318,16 @@ impl Flight {
         (self.hedged, self.paid) = (true, true);
         self.sent = Sent::default();
         let decision = tab.decision.clone();
-        let (target, model) = (decision.candidate.target.to_string(), decision.candidate.model.to_string());
-        self.under_way = Some((target, model, sending.began));
         self.decision = Some(decision.clone());
         let mut progress = self.begin(sending.began);
         progress.headed = true;
+        (self.under_way, self.reserved) = (Some(progress.so_far), Some(sending.reservation));
         let result = match called.answer {
             Answer::Stream(events) => self.pass_stream(*events, &decision, &mut progress).await,
             Answer::Body(whole) => self.pass_whole(whole, &decision, &mut progress).await,
         };
         called.grant.report(progress.call_end(&result), Instant::now());
-        self.settle(&decision, sending.reservation, &progress, &result);
+        self.settle(&decision, &progress, &result);
         self.note_spent(&mut tab);
         result
     }

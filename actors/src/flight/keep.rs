@@ -50,7 +50,7 @@ impl Flight {
         }
     }
 
-    /// What the same tokens would have cost on the configured baseline model.
+    /// What an answer of these tokens would have cost on the configured baseline model.
     pub(super) fn baseline(&self, usage: TokenUsage) -> NanoUsd {
         // No chat model stands against vectors.
         let baseline = self.services.config.ledger.baseline.as_ref().filter(|_| !self.request().needs.embeddings);
@@ -60,12 +60,21 @@ impl Flight {
         price.cost(usage.prompt_tokens, 0, usage.completion_tokens)
     }
 
-    /// A local attempt's share of what its card drew meanwhile, as the card or else the configuration says.
-    pub(super) fn energy_mj(&self, decision: &Decision, took: Duration) -> u64 {
-        let TargetKey::Gpu { slot, .. } = decision.candidate.key else { return 0 };
-        let sharing = self.services.fleet.slots.get(slot).map_or(1, |slot| slot.view().leases).max(1);
-        let watts = self.measured_watts(slot).unwrap_or(self.services.config.energy.local_watts);
-        (watts * took.as_secs_f64() * 1000.0 / sharing as f64) as u64
+    /// Work on a local attempt begins, its lease in hand. Waiting for one draws nothing.
+    pub(super) fn begin_draw(&mut self, decision: &Decision) {
+        let TargetKey::Gpu { slot, .. } = decision.candidate.key else { return };
+        self.draw = Some(self.services.fleet.draws.begin(slot, self.watts(slot), Instant::now()));
+    }
+
+    /// It is over: its share of what the target drew meanwhile, in thousandths of a joule.
+    pub(super) fn end_draw(&mut self, decision: &Decision) -> u64 {
+        let (TargetKey::Gpu { slot, .. }, Some(draw)) = (decision.candidate.key, self.draw.take()) else { return 0 };
+        draw.end(self.watts(slot), Instant::now())
+    }
+
+    /// As the card or else the configuration says.
+    fn watts(&self, slot: usize) -> f64 {
+        self.measured_watts(slot).unwrap_or(self.services.config.energy.local_watts)
     }
 
     fn measured_watts(&self, slot: usize) -> Option<f64> {

@@ -3,7 +3,10 @@
 
 mod part;
 
-use super::{AttemptReport, Failure, Flight, cascade::Shown, hedge::Hedge, judge::HoldBack, reading};
+use super::{
+    AttemptReport, Failure, Flight, cascade::Shown, hedge::Hedge, judge::HoldBack, leave::ABANDONED, reading,
+    so_far::SoFar,
+};
 use crate::{
     cloud::assemble::Assembler,
     config::LocalConfig,
@@ -55,6 +58,7 @@ impl Flight {
         let held = if is_one_job(self.request()) { self.hold_back() } else { HoldBack::default() };
         let mut progress = Progress { began, first_token: None, parts, whole: Assembler::default(), held, usage };
         let mut hedge = self.hedge(decision, began);
+        self.begin_draw(decision);
         let result = match self.job.take_lease() {
             Some(lease) => match lease.server() {
                 Some(server) => self.run_on_server(&lease, &server, decision, &mut progress, &mut hedge).await,
@@ -92,7 +96,7 @@ impl Flight {
         let traits = lease.slot().view().info.map_or_else(ChatTraits::default, |info| info.chat);
         let spec = self.job_spec(lease.slot().config(), traits, decision)?;
         let order = if is_one_job(self.request()) { None } else { Some(self.batch(&spec, &progress.parts, traits)) };
-        self.note_dispatch(decision);
+        self.note_dispatch(decision, SoFar::new(progress.began));
         let outputs = match order {
             None => lease.submit(spec),
             Some(batch) => lease.submit_all(batch),
@@ -138,6 +142,7 @@ impl Flight {
                 part.usage.cached_tokens = u64::from(cached_tokens);
                 part.usage.completion_tokens = part.replayed;
                 self.sent.counted_prompt(part.prompt, part.usage.prompt_tokens);
+                self.note_taken(progress.taken());
             }
             JobEvent::Echoed { text, tokens, done } => {
                 part.echoed.push_str(&text);
@@ -165,6 +170,7 @@ impl Flight {
                 if let Some(part) = progress.parts.get_mut(job) {
                     part.end = Some(word);
                 }
+                self.note_taken(progress.taken());
             }
             JobEvent::Failed(failure) => return Err(refused(decision, failure).into()),
             JobEvent::Vector { .. } => {}
@@ -193,6 +199,10 @@ impl Flight {
         if progress.first_token.is_none() {
             progress.first_token = Some(progress.began.elapsed());
             self.note_first_token(decision, progress.began);
+        }
+        if let Some(so_far) = &mut self.under_way {
+            so_far.heard(Instant::now());
+            so_far.usage.completion_tokens += tokens.len() as u64;
         }
         if self.request().stream {
             self.sent.generated(choice, &tokens);
@@ -348,6 +358,13 @@ impl Flight {
         Batch { group: 0, like, prompts, members }
     }
 
+    /// What the attempt under way has taken, as its target counts.
+    pub(super) fn note_taken(&mut self, usage: TokenUsage) {
+        if let Some(so_far) = &mut self.under_way {
+            so_far.usage = usage;
+        }
+    }
+
     pub(super) fn record_attempt(
         &mut self,
         decision: &Decision,
@@ -359,10 +376,10 @@ impl Flight {
         let (target, model) = (decision.candidate.target.to_string(), decision.candidate.model.to_string());
         self.under_way = None;
         observe::attempt(&target, outcome);
-        // An answer that was thrown away saves nothing.
-        let thrown_away = matches!(outcome, "poor" | "hedged");
-        let baseline = if thrown_away { NanoUsd::ZERO } else { self.baseline(usage) };
-        let energy_mj = self.energy_mj(decision, began.elapsed());
+        // Once, by the attempt that ends it, is saved what its client has of the answer: not what died or was thrown away.
+        let is_last = matches!(outcome, "ok" | ABANDONED);
+        let baseline = if is_last { self.baseline(self.usage) } else { NanoUsd::ZERO };
+        let energy_mj = self.end_draw(decision);
         let row = self.row(&decision.candidate);
         self.services.ledger.post(AttemptRow { outcome: outcome.into(), usage, baseline, energy_mj, ..row });
         self.attempts.push(AttemptReport {
@@ -374,7 +391,10 @@ impl Flight {
             usage,
             cost: NanoUsd::ZERO,
         });
-        self.note_score(decision);
+        // One that was left says nothing of its target.
+        if outcome != ABANDONED {
+            self.note_score(decision);
+        }
     }
 }
 

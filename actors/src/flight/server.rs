@@ -7,6 +7,7 @@ use super::{
     hedge::Hedge,
     judge::HoldBack,
     local::{Progress, died},
+    so_far::SoFar,
 };
 use crate::{
     cloud::{assemble::Assembler, count, repetition::RepetitionCutter},
@@ -94,7 +95,7 @@ impl Flight {
         progress: &mut Progress,
         hedge: &mut Hedge,
     ) -> Result<(), Failure> {
-        self.note_dispatch(decision);
+        self.note_dispatch(decision, SoFar::asked(progress.began, count::prompt_tokens(self.request())));
         if self.request().needs.any() {
             progress.held = HoldBack::default();
         }
@@ -161,7 +162,10 @@ impl Flight {
                 Some(GenerationEvent::Finish { choice, reason }) => {
                     self.hear_end(choice, reason, decision, progress, said).await?;
                 }
-                Some(GenerationEvent::Usage(usage)) => said.usage = Some(usage),
+                Some(GenerationEvent::Usage(usage)) => {
+                    said.usage = Some(usage);
+                    self.note_taken(self.usage_of(said));
+                }
                 None => break,
             }
         }
@@ -199,6 +203,9 @@ impl Flight {
             self.note_first_token(decision, progress.began);
         }
         said.count.delta(&delta);
+        if let Some(so_far) = &mut self.under_way {
+            so_far.delta(&delta, None, Instant::now());
+        }
         said.is_plain &= delta.choice == 0 && delta.other.is_empty() && delta.logprobs.is_none();
         if let Some(whole) = &mut said.whole {
             return whole.delta(delta).map_err(|_| {

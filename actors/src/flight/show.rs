@@ -15,7 +15,16 @@ impl Flight {
         self.start_stream(decision).await;
         self.note_resumed(decision);
         self.sent.shown(&delta);
+        self.hold(Some(Instant::now()));
         self.emit(FlightEvent::Delta(delta)).await;
+        self.hold(None);
+    }
+
+    /// Since when the client has not taken what it is shown.
+    fn hold(&mut self, since: Option<Instant>) {
+        if let Some(so_far) = &mut self.under_way {
+            so_far.held(since);
+        }
     }
 
     /// The prompt before an answer of a stream: no part of what a replay would have to make again.

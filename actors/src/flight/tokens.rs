@@ -8,9 +8,9 @@ fn sum(usage: TokenUsage) -> u64 {
     usage.prompt_tokens.saturating_add(usage.completion_tokens)
 }
 
-/// Of a whole answer what it says. Of one that broke off what its costliest attempt took, and at least what its client has
-/// seen. Of one whose attempt was dropped on its way, unseen, all that was `reserved`, as in the ledger: leaving early is no
-/// way around a limit. What failed untouched is free.
+/// Of a whole answer what it says, and of one that was left on its way what the ledger has of it. Of one that broke off what
+/// its costliest attempt took, and at least what its client has seen. Of one that was left before anything was counted, all
+/// that was `reserved`: leaving early is no way around a limit. What failed untouched is free.
 fn used(answer: TokenUsage, attempts: &[AttemptReport], seen: u64, reserved: u64) -> u64 {
     let whole = sum(answer);
     if whole > 0 {

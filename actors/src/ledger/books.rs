@@ -3,7 +3,7 @@
 
 use super::{
     actor::LedgerMsg,
-    budget::{Amounts, Booked, Budgets, Payer},
+    budget::{Amounts, Booked, Bound, Budgets},
     journal::{Entry, Journal, Receipt, Record, RecordRef},
     open::Waiting,
     reservation::{Refused, Reservation},
@@ -145,8 +145,8 @@ impl Books {
 /// What may be spent on one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Purchasing {
-    /// `None` = no bound.
-    pub left: Option<NanoUsd>,
+    /// By the bound that leaves the least; `None` = no bound.
+    pub bound: Option<Bound>,
     /// A paid attempt can be written down.
     pub recordable: bool,
 }
@@ -242,8 +242,8 @@ impl Ledger {
     /// What this caller may still spend.
     pub fn purchasing(&self, caller: Option<&Caller>, now: UnixMs) -> Purchasing {
         let key = caller.map(|caller| (&caller.key, caller.budget));
-        let left = self.inner.books.lock().budgets.left(key, now);
-        Purchasing { left, recordable: self.is_up() }
+        let bound = self.inner.books.lock().budgets.tightest(key, now);
+        Purchasing { bound, recordable: self.is_up() }
     }
 
     /// Sets `row.cost` aside before a paid attempt starts: inside every budget, and written down. `row.at` is now, `limits`
@@ -459,9 +459,9 @@ impl Ledger {
     }
 }
 
-impl From<Payer> for Refused {
-    fn from(payer: Payer) -> Self {
-        Self::Budget(payer)
+impl From<Bound> for Refused {
+    fn from(bound: Bound) -> Self {
+        Self::Budget(bound)
     }
 }
 

@@ -66,16 +66,20 @@ impl Purse {
         }
     }
 
-    /// What may still be reserved; `None` = no bound.
-    pub fn left(&mut self, limits: BudgetLimits, now: UnixMs) -> Option<NanoUsd> {
+    /// The bound that leaves the least to be reserved, the longest-lived of equals; `None` = no bound.
+    fn tightest(&mut self, payer: Payer, limits: BudgetLimits, now: UnixMs) -> Option<Bound> {
         self.roll(now);
-        let bounds = [(limits.day, self.of_day), (limits.month, self.of_month), (limits.total, self.total)].into_iter();
-        bounds.filter_map(|(limit, amounts)| Some(amounts.left(limit?))).min()
-    }
-
-    fn covers(&mut self, limits: BudgetLimits, amount: NanoUsd, now: UnixMs) -> bool {
-        // With nothing left nothing paid starts, however cheap.
-        self.left(limits, now).is_none_or(|left| left > NanoUsd::ZERO && amount <= left)
+        let bounds = [
+            (Period::Total, limits.total, self.total),
+            (Period::Month, limits.month, self.of_month),
+            (Period::Day, limits.day, self.of_day),
+        ];
+        let bound = |(period, limit, amounts): (Period, Option<NanoUsd>, Amounts)| {
+            let limit = limit?;
+            let renewed = period.renewed(self.day);
+            Some(Bound { payer, period, limit, left: amounts.left(limit), renewed })
+        };
+        bounds.into_iter().filter_map(bound).min_by_key(|bound| bound.left)
     }
 
     fn reserve(&mut self, amount: NanoUsd, now: UnixMs) -> Booked {
@@ -147,6 +151,43 @@ pub enum Payer {
     Key,
 }
 
+/// How long a bound holds, in UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Period {
+    Day,
+    Month,
+    Total,
+}
+
+impl Period {
+    /// The first moment of the next one after `today`; the last period has none.
+    fn renewed(self, today: Day) -> Option<UnixMs> {
+        match self {
+            Self::Day => Some(today.next().start()),
+            Self::Month => Some(today.first_of_next_month().start()),
+            Self::Total => None,
+        }
+    }
+}
+
+/// One bound, and what it leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound {
+    pub payer: Payer,
+    pub period: Period,
+    pub limit: NanoUsd,
+    pub left: NanoUsd,
+    /// When its next period begins.
+    pub renewed: Option<UnixMs>,
+}
+
+impl Bound {
+    pub fn covers(self, amount: NanoUsd) -> bool {
+        // With nothing left nothing paid starts, however cheap.
+        self.left > NanoUsd::ZERO && amount <= self.left
+    }
+}
+
 impl Budgets {
     pub fn new(limits: BudgetLimits) -> Self {
         Self { limits, ..Self::default() }
@@ -165,35 +206,32 @@ impl Budgets {
         }
     }
 
-    /// What may still be reserved for this key; `None` = no bound.
-    pub fn left(&mut self, key: Option<(&KeyId, BudgetLimits)>, now: UnixMs) -> Option<NanoUsd> {
-        let all = self.all.left(self.limits, now);
+    /// The bound that leaves the least to be reserved for this key; `None` = no bound.
+    pub fn tightest(&mut self, key: Option<(&KeyId, BudgetLimits)>, now: UnixMs) -> Option<Bound> {
+        let all = self.all.tightest(Payer::Operator, self.limits, now);
         let own = key.and_then(|(key, limits)| match self.keys.get_mut(key) {
-            Some(known) => known.purse.left(limits, now),
-            None => Purse::default().left(limits, now),
+            Some(known) => known.purse.tightest(Payer::Key, limits, now),
+            None => Purse::default().tightest(Payer::Key, limits, now),
         });
-        all.into_iter().chain(own).min()
+        all.into_iter().chain(own).min_by_key(|bound| bound.left)
     }
 
     /// All bounds or none: either every account has the reservation, or nothing was changed.
     ///
     /// # Errors
-    /// Whose bound it would break.
+    /// The bound that it would break.
     pub fn reserve(
         &mut self,
         key: Option<(&KeyId, BudgetLimits)>,
         amount: NanoUsd,
         now: UnixMs,
-    ) -> Result<Booked, Payer> {
-        if !self.all.covers(self.limits, amount, now) {
-            return Err(Payer::Operator);
-        }
+    ) -> Result<Booked, Bound> {
+        let covers = |bound: Option<Bound>| bound.filter(|bound| !bound.covers(amount)).map_or(Ok(()), Err);
+        covers(self.all.tightest(Payer::Operator, self.limits, now))?;
         if let Some((key, limits)) = key {
             let known = self.keys.entry(key.clone()).or_default();
             known.limits = limits;
-            if !known.purse.covers(limits, amount, now) {
-                return Err(Payer::Key);
-            }
+            covers(known.purse.tightest(Payer::Key, limits, now))?;
             known.purse.reserve(amount, now);
         }
         Ok(self.all.reserve(amount, now))

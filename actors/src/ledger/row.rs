@@ -7,7 +7,8 @@ use std::borrow::Cow;
 
 /// Outcome of a reservation that is still open.
 pub(super) const RESERVED: &str = "reserved";
-/// Outcome of an attempt that was dropped: its tokens and cost are those reserved.
+/// Outcome of an attempt that was left on its way: its tokens and cost are those that came, reckoned with a margin; or those
+/// reserved, if its flight died and nobody knows.
 pub(super) const ABANDONED: &str = "abandoned";
 /// Outcome of an attempt whose gateway died under it: charged as reserved, because nobody knows better.
 pub(super) const INTERRUPTED: &str = "interrupted";
@@ -29,7 +30,8 @@ pub struct AttemptRow {
     pub cost: NanoUsd,
     /// What was set aside for it; zero for an attempt that costs nothing.
     pub reserved: NanoUsd,
-    /// What the same tokens would have cost on the baseline model.
+    /// What the client's answer would have cost on the baseline model, in the row of the attempt that ended it: never more
+    /// than once a request, whatever its other attempts took.
     pub baseline: NanoUsd,
     /// Electricity of a local attempt, in thousandths of a joule; zero when nobody measures or states any.
     pub energy_mj: u64,

@@ -34,6 +34,8 @@ pub enum StoreError {
          {known}): run that version, or name another [ledger] url"
     )]
     Newer { place: String, found: i64, known: i64 },
+    #[error("there is no ledger yet: {place} is not there. Is this the gateway's folder, and has a gateway run in it?")]
+    Missing { place: String },
     #[error("another gateway writes to the ledger's database {place}: stop it, or name another [ledger] url")]
     Held { place: String },
     #[error("the ledger's database {place} cannot be used: {message}")]

@@ -9,7 +9,7 @@ use crate::{
     domain::{ChatRequest, ModelName, NanoUsd, Needs, Premises, Price, RequestKind, TargetName, Unmet},
     gpu::{SlotView, poison::Verdict, slot::SlotStats},
     jobs::{Progress, TargetKey},
-    ledger::Purchasing,
+    ledger::{Bound, Purchasing},
 };
 use std::time::Duration;
 
@@ -194,28 +194,28 @@ impl CloudFacts {
 /// Money that may still be spent on this request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Budget {
-    /// `None` = unlimited.
-    pub left: Option<NanoUsd>,
+    /// What is left of the tightest bound; `None` = unlimited.
+    pub bound: Option<Bound>,
     /// A paid attempt can be written down; if not, none may start.
     pub recordable: bool,
 }
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { left: None, recordable: true }
+        Self { bound: None, recordable: true }
     }
 }
 
 impl From<Purchasing> for Budget {
-    fn from(Purchasing { left, recordable }: Purchasing) -> Self {
-        Self { left, recordable }
+    fn from(Purchasing { bound, recordable }: Purchasing) -> Self {
+        Self { bound, recordable }
     }
 }
 
 impl Budget {
     /// Whether an attempt of this expected cost may start. What is free may always; nothing paid may when nothing is left.
     pub fn covers(self, cost: NanoUsd, is_free: bool) -> bool {
-        is_free || self.left.is_none_or(|left| left > NanoUsd::ZERO && cost <= left)
+        is_free || self.bound.is_none_or(|bound| bound.covers(cost))
     }
 }
 

@@ -10,7 +10,7 @@ use crate::{
     config::{LocalConfig, ModelKind, PrefillStyle},
     domain::{ModelName, Needs, Premises, TargetName},
     gpu::{EngineSlot, SlotView, life::GpuState, poison::Poison},
-    health::Vitals,
+    health::{Draws, Vitals},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -22,6 +22,8 @@ pub struct Fleet {
     pub providers: Arc<[Arc<Provider>]>,
     pub sessions: Sessions,
     pub vitals: Vitals,
+    /// Whose electricity it was.
+    pub draws: Draws,
     /// Requests that engines died of.
     pub poison: Poison,
 }

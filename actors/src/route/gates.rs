@@ -124,7 +124,7 @@ fn stops_cloud(cloud: &CloudFacts, ask: Ask<'_>, size: Size, around: Surrounding
 
 /// Without a price nobody knows what a budget is charged.
 fn is_affordable(cloud: &CloudFacts, cost: NanoUsd, is_free: bool, ask: Ask<'_>, around: Surroundings<'_>) -> bool {
-    let unknown = cloud.view.unpriced && around.budget.left.is_some();
+    let unknown = cloud.view.unpriced && around.budget.bound.is_some();
     around.budget.covers(cost, is_free) && !unknown && !ask.progress.unaffordable.contains(&cloud.key())
 }
 

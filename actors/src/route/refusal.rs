@@ -23,8 +23,7 @@ pub(super) fn refusal(gated: &Gated, ask: Ask<'_>, size: Size, around: Surroundi
     } else if gated.stopped_any(Gate::Ledger) {
         Refused::NotWritten.told()
     } else if gated.stopped_any(Gate::Budget) {
-        let message = "the budget for paid targets is spent, and no local target can serve this request";
-        GatewayError::gateway(ErrorKind::InsufficientQuota, message)
+        over_budget(around)
     } else if gated.stopped_any(Gate::Context) {
         too_long(gated, ask, size, around)
     } else if gated.stopped_any(Gate::KeyPolicy) || (stays_by_key(ask) && gated.stopped_any(Gate::LocalOnly)) {
@@ -32,6 +31,12 @@ pub(super) fn refusal(gated: &Gated, ask: Ask<'_>, size: Size, around: Surroundi
     } else {
         nothing_admissible(gated, ask, around)
     }
+}
+
+fn over_budget(around: Surroundings<'_>) -> GatewayError {
+    let refused = around.budget.bound.map(|bound| Refused::Budget(bound).told().message);
+    let why = refused.unwrap_or_else(|| "no budget covers this request".to_owned());
+    GatewayError::gateway(ErrorKind::InsufficientQuota, format!("no local target can serve this request, and {why}"))
 }
 
 /// When the bar ends, if it is why no GPU takes the request.

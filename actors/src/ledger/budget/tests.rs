@@ -20,12 +20,37 @@ fn limits(day: Option<u64>, month: Option<u64>, total: Option<u64>) -> BudgetLim
     BudgetLimits { day: day.map(usd), month: month.map(usd), total: total.map(usd) }
 }
 
+impl Budgets {
+    fn left(&mut self, key: Option<(&KeyId, BudgetLimits)>, now: UnixMs) -> Option<NanoUsd> {
+        self.tightest(key, now).map(|bound| bound.left)
+    }
+}
+
+#[test]
+fn a_refusal_knows_whose_bound_it_was_which_and_until_when() {
+    let ann = KeyId::from("ann");
+    let (small, now) = (limits(None, Some(2), None), eve());
+    let mut budgets = Budgets::new(limits(Some(5), None, None));
+    let bound = budgets.reserve(Some((&ann, small)), usd(3), now).unwrap_err();
+    let new_month = Day::parse("2026-12-01").unwrap().start();
+    let of_ann =
+        Bound { payer: Payer::Key, period: Period::Month, limit: usd(2), left: usd(2), renewed: Some(new_month) };
+    assert_eq!(bound, of_ann);
+    let early = Day::parse("2026-11-03").unwrap().start();
+    let bound = Budgets::new(limits(Some(5), Some(5), None)).reserve(None, usd(6), early).unwrap_err();
+    assert_eq!((bound.payer, bound.period, bound.renewed), (Payer::Operator, Period::Month, Some(new_month)));
+    let bound = Budgets::new(limits(Some(5), Some(9), None)).reserve(None, usd(6), early).unwrap_err();
+    assert_eq!((bound.period, bound.renewed), (Period::Day, Day::parse("2026-11-04").map(Day::start)));
+    let bound = Budgets::new(limits(None, None, Some(1))).reserve(None, usd(6), early).unwrap_err();
+    assert_eq!((bound.period, bound.renewed), (Period::Total, None));
+}
+
 #[test]
 fn a_day_and_a_month_start_anew_and_a_total_does_not() {
     let (bounds, now) = (limits(Some(10), Some(20), Some(30)), eve());
     let mut budgets = Budgets::new(bounds);
     let booked = budgets.reserve(None, usd(10), now).unwrap();
-    assert_eq!(budgets.reserve(None, NanoUsd::new(1), now), Err(Payer::Operator));
+    assert_eq!(budgets.reserve(None, NanoUsd::new(1), now).map_err(|bound| bound.payer), Err(Payer::Operator));
     budgets.settle(None, booked, usd(10), usd(8));
     assert_eq!(budgets.left(None, now), Some(usd(2)));
     let tomorrow = now.plus(HOUR);
@@ -70,11 +95,17 @@ fn a_key_has_bounds_of_its_own_inside_the_operators() {
     let (ann, bob) = (KeyId::from("ann"), KeyId::from("bob"));
     let small = limits(Some(2), None, None);
     budgets.reserve(Some((&ann, small)), usd(2), eve()).unwrap();
-    assert_eq!(budgets.reserve(Some((&ann, small)), NanoUsd::new(1), eve()), Err(Payer::Key));
+    assert_eq!(
+        budgets.reserve(Some((&ann, small)), NanoUsd::new(1), eve()).map_err(|bound| bound.payer),
+        Err(Payer::Key)
+    );
     assert_eq!(budgets.all()[0].reserved, usd(2), "a refusal changes nothing");
     assert_eq!(budgets.left(Some((&bob, small)), eve()), Some(usd(2)));
     budgets.reserve(Some((&bob, BudgetLimits::default())), usd(8), eve()).unwrap();
-    assert_eq!(budgets.reserve(Some((&bob, BudgetLimits::default())), NanoUsd::new(1), eve()), Err(Payer::Operator));
+    assert_eq!(
+        budgets.reserve(Some((&bob, BudgetLimits::default())), NanoUsd::new(1), eve()).map_err(|bound| bound.payer),
+        Err(Payer::Operator)
+    );
     let (all, key) = budgets.remaining_ratios(eve());
     assert_eq!((all, key), (Some(0.0), Some(0.0)));
 }
@@ -93,13 +124,13 @@ fn what_a_provider_counted_beyond_the_reservation_is_spent() {
     let booked = budgets.reserve(None, usd(10), eve()).unwrap();
     budgets.settle(None, booked, usd(10), usd(11));
     assert_eq!(budgets.all()[0], Amounts { posted: usd(11), reserved: NanoUsd::ZERO });
-    assert_eq!(budgets.reserve(None, NanoUsd::new(1), eve()), Err(Payer::Operator));
+    assert_eq!(budgets.reserve(None, NanoUsd::new(1), eve()).map_err(|bound| bound.payer), Err(Payer::Operator));
 }
 
 #[test]
 fn with_a_budget_of_nothing_not_even_the_cheapest_call_starts() {
     let mut budgets = Budgets::new(limits(Some(0), None, None));
-    assert_eq!(budgets.reserve(None, NanoUsd::ZERO, eve()), Err(Payer::Operator));
+    assert_eq!(budgets.reserve(None, NanoUsd::ZERO, eve()).map_err(|bound| bound.payer), Err(Payer::Operator));
 }
 
 #[derive(Debug, Clone)]

@@ -115,6 +115,11 @@ impl Place {
         }
     }
 
+    /// Whether there is not even a file: who reads makes none.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self, Self::Sqlite(path) if !path.exists())
+    }
+
     pub(super) async fn connect(&self, read_only: bool) -> Result<Db, StoreError> {
         let connected = async {
             match self {

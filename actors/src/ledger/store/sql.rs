@@ -78,6 +78,9 @@ impl SqlStore {
                 *store.writer.lock().await = Some(db);
             }
             Access::Read => {
+                if store.place.is_missing() {
+                    return Err(StoreError::Missing { place: store.place.name() });
+                }
                 let mut db = store.place.connect(true).await?;
                 let version = db.query(READ_VERSION.into(), Vec::new()).await.map_err(|error| store.failed(&error))?;
                 store.knows(first_int(&version).map_err(|error| store.failed(&error))?)?;

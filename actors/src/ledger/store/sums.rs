@@ -18,7 +18,7 @@ pub struct Sums {
     pub completion_tokens: u64,
     pub cached_tokens: u64,
     pub cost_nanousd: NanoUsd,
-    /// What the same tokens would have cost on the baseline model.
+    /// What the answers would have cost on the baseline model.
     pub baseline_nanousd: NanoUsd,
     /// Electricity of local attempts, in thousandths of a joule.
     pub energy_mj: u64,

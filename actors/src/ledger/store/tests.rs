@@ -207,3 +207,13 @@ async fn a_file_that_cannot_be_opened_is_named() {
     let error = SqlStore::sqlite(folder.0.join("file/ledger.db"), Access::Write).await.err().unwrap();
     assert!(error.to_string().contains("file/ledger.db cannot be used"), "{error}");
 }
+
+#[tokio::test]
+async fn who_reads_where_no_ledger_is_hears_so_and_makes_none() {
+    let folder = TestFolder::new();
+    let path = folder.0.join("ledger.db");
+    let error = SqlStore::sqlite(path.clone(), Access::Read).await.err().unwrap();
+    assert!(matches!(error, StoreError::Missing { .. }), "{error}");
+    assert!(error.to_string().contains("there is no ledger yet") && !error.to_string().contains("code"), "{error}");
+    assert!(!path.exists());
+}

@@ -7,6 +7,7 @@ use crate::{
     domain::{Caller, ChatRequest, CloudBound, NanoUsd, Needs, OutputWish, Unmet},
     gpu::life::{Cause, GpuState},
     jobs::{Progress, TargetKey},
+    ledger::{Bound, Payer, Period},
     route::{
         facts::{Abilities, Budget},
         fixtures::{cloud, clouds, local, request, router},
@@ -76,9 +77,14 @@ fn requests_of_a_local_only_key_stay_here_whatever_they_say_themselves() {
     assert!(CloudBound::new(&request()).is_some());
 }
 
+fn bound(left: u64) -> Bound {
+    let (limit, left) = (NanoUsd::new(1_000_000), NanoUsd::new(left));
+    Bound { payer: Payer::Operator, period: Period::Day, limit, left, renewed: None }
+}
+
 #[test]
 fn a_spent_budget_leaves_only_what_is_free_and_a_small_one_what_it_covers() {
-    let left = |nano| stopped(&request(), |_, budget| budget.left = Some(NanoUsd::new(nano)));
+    let left = |nano| stopped(&request(), |_, budget| budget.bound = Some(bound(nano)));
     assert_eq!(left(0), all_but_first(Gate::Budget));
     // 4 prompt and 50 output tokens: 54,000, 162,000 and 810,000 nano-dollars.
     let stops = Some(Gate::Budget);
