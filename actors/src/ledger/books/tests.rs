@@ -83,7 +83,7 @@ async fn a_ledger_without_room_at_the_start_is_opened_once_there_is_some() {
     let mut mount = std::process::Command::new("mount");
     let mounted = mount.args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&disk).output();
     if !mounted.is_ok_and(|mounted| mounted.status.success()) {
-        println!("this user may not mount: not tested");
+        // This user may not mount: `disks.rs` says so aloud.
         return;
     }
     std::fs::write(disk.join("ballast"), vec![0; 2 << 20]).unwrap_err();
