@@ -12,7 +12,7 @@ pub mod output;
 pub mod sampling;
 pub mod time;
 
-pub use caller::{BudgetLimits, Caller, Priority};
+pub use caller::{BudgetLimits, Caller, DEFAULT_GROUP, Priority};
 pub use chat::{
     ChatRequest, Choices, CloudBound, Input, MAX_CHOICES, Message, ModelChoice, Needs, Outbound, Passage, Premises,
     RequestKind, SamplingWish,

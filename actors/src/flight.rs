@@ -140,6 +140,8 @@ struct Flight {
     /// The client has text and its target failed.
     cut: Option<Cut>,
     resumed: Option<Resumed>,
+    /// See [`FlightReport::met_stop`].
+    met_stop: Option<String>,
     /// A poor answer, shown if nothing better comes.
     kept: Option<Kept>,
     /// A hedge was made.
@@ -207,6 +209,7 @@ impl Flight {
             finished: false,
             cut: None,
             resumed: None,
+            met_stop: None,
             kept: None,
             hedged: false,
             retried_only_target: false,

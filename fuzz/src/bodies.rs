@@ -85,7 +85,7 @@ pub fn sse(bytes: &[u8]) {
 /// A provider's stream in either wire format: what is complete stays complete, a choice ends once.
 pub fn stream(bytes: &[u8]) {
     for wire in [Wire::OpenAi, Wire::Anthropic] {
-        let mut reader = wire.stream_reader();
+        let mut reader = wire.stream_reader(1);
         let mut out = VecDeque::new();
         let mut ended = Vec::new();
         let mut was_complete = false;
@@ -128,7 +128,7 @@ pub fn schema(bytes: &[u8]) {
 fn read_calls(dialect: Dialect, pieces: impl Iterator<Item = String>) -> (String, Vec<(String, String)>) {
     let mut reader = Reader::new(dialect, ["look".to_owned(), "f".to_owned()]);
     let mut all: Vec<Piece> = pieces.flat_map(|piece| reader.push(&piece)).collect();
-    all.extend(reader.finish());
+    all.extend(reader.finish(false));
     let (mut text, mut calls) = (String::new(), Vec::<(String, String)>::new());
     for piece in all {
         match piece {

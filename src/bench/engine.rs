@@ -5,7 +5,7 @@ use super::{
     client::{BenchClient, Question, Sample},
     progress,
     stats::{Percentiles, columns, median},
-    workload,
+    workload::{self, Salt},
 };
 use clap::ValueEnum;
 use serde::Serialize;
@@ -16,7 +16,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 use tokio::{task::JoinSet, time::Instant};
 
@@ -132,15 +132,16 @@ struct Server {
 
 pub async fn run(args: EngineArgs) -> Result<(), BenchError> {
     let servers = servers(&args)?;
+    let salt = u64::from(std::process::id())
+        ^ SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis() as u64);
     for server in &servers {
         // The first request of a server may load, compile or warm something.
-        let sample = server.client.ask(&args.model, &workload::lengths(0, 8)).await;
+        let sample = server.client.ask(&args.model, &workload::lengths(Salt::new(salt, u32::MAX, 0), 0, 8)).await;
         if let Some(why) = sample.failure {
             return Err(BenchError::Unreachable { url: server.name.clone(), why });
         }
     }
     let mut lines = Vec::new();
-    // Numbers never repeat, so that no server can have an answer of an earlier round in its cache.
     let numbers = Arc::new(AtomicUsize::new(1));
     for &clients in &args.clients {
         let mut runs: Vec<Vec<Run>> = servers.iter().map(|_| Vec::new()).collect();
@@ -155,7 +156,8 @@ pub async fn run(args: EngineArgs) -> Result<(), BenchError> {
                 progress(&format!("{clients} clients, round {} of {}: {} …", round + 1, args.rounds, server.name));
                 // The same numbers for every server: the same work.
                 numbers.store(first, Ordering::Relaxed);
-                of_server.push(level(&server.client, &args, clients, &numbers).await);
+                let salt = Salt::new(salt, round, index);
+                of_server.push(level(&server.client, &args, clients, &numbers, salt).await);
             }
         }
         lines.extend(compared(clients, &servers, &runs));
@@ -179,7 +181,7 @@ fn servers(args: &EngineArgs) -> Result<Vec<Server>, BenchError> {
 }
 
 /// One server under `clients` clients that ask one question after the other.
-async fn level(client: &BenchClient, args: &EngineArgs, clients: u32, numbers: &Arc<AtomicUsize>) -> Run {
+async fn level(client: &BenchClient, args: &EngineArgs, clients: u32, numbers: &Arc<AtomicUsize>, salt: Salt) -> Run {
     let requests = args.requests.max(clients * 2) as usize;
     let end = numbers.load(Ordering::Relaxed) + requests;
     let beside = args.workload == Workload::LongPrompt;
@@ -196,7 +198,7 @@ async fn level(client: &BenchClient, args: &EngineArgs, clients: u32, numbers: &
                 if number >= end {
                     return samples;
                 }
-                samples.push(client.ask(&model, &question(kind, number, max_tokens)).await);
+                samples.push(client.ask(&model, &question(kind, salt, number, max_tokens)).await);
             }
         });
     }
@@ -204,7 +206,8 @@ async fn level(client: &BenchClient, args: &EngineArgs, clients: u32, numbers: &
     let mut streamed = Vec::new();
     if beside {
         let mut number = end;
-        while let Some(done) = beside_a_long_prompt(&mut workers, client, &args.model, number, &mut long).await {
+        while let Some(done) = beside_a_long_prompt(&mut workers, client, &args.model, (salt, number), &mut long).await
+        {
             streamed.extend(done);
             number += 1;
         }
@@ -219,13 +222,13 @@ async fn beside_a_long_prompt(
     workers: &mut JoinSet<Vec<Sample>>,
     client: &BenchClient,
     model: &str,
-    number: usize,
+    (salt, number): (Salt, usize),
     long: &mut Vec<Sample>,
 ) -> Option<Vec<Sample>> {
     if workers.is_empty() {
         return None;
     }
-    long.push(client.ask(model, &workload::long(number, LONG_WORDS)).await);
+    long.push(client.ask(model, &workload::long(salt, number, LONG_WORDS)).await);
     let mut done = Vec::new();
     while let Some(Ok(samples)) = workers.try_join_next() {
         done.extend(samples);
@@ -233,10 +236,10 @@ async fn beside_a_long_prompt(
     Some(done)
 }
 
-fn question(kind: Workload, number: usize, max_tokens: u32) -> Question {
+fn question(kind: Workload, salt: Salt, number: usize, max_tokens: u32) -> Question {
     match kind {
-        Workload::Lengths | Workload::LongPrompt => workload::lengths(number, max_tokens),
-        Workload::SharedPrefix => workload::shared_prefix(number, SHARED_WORDS, max_tokens),
+        Workload::Lengths | Workload::LongPrompt => workload::lengths(salt, number, max_tokens),
+        Workload::SharedPrefix => workload::shared_prefix(salt, number, SHARED_WORDS, max_tokens),
     }
 }
 

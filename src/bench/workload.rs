@@ -65,9 +65,9 @@ const FILLER: [&str; 16] = [
 ];
 
 /// About `words` words of plain text that differ with `seed`.
-fn prose(words: usize, seed: usize) -> String {
+fn prose(words: usize, seed: u64) -> String {
     let mut text = String::with_capacity(words * 6);
-    let mut state = seed as u64;
+    let mut state = seed;
     for place in 0..words {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         text.push_str(FILLER[(state >> 33) as usize % FILLER.len()]);
@@ -76,28 +76,41 @@ fn prose(words: usize, seed: usize) -> String {
     text
 }
 
-/// Prompts from a line to a page, none like another.
-pub fn lengths(number: usize, max_tokens: u32) -> Question {
-    const WORDS: [usize; 8] = [12, 30, 60, 20, 120, 240, 40, 400];
-    let words = WORDS[number % WORDS.len()];
-    Question {
-        system: None,
-        user: format!("Text {number}: {} Tell a story about it.", prose(words, number)),
-        max_tokens,
+/// What makes the texts of one run, round and server its own: no server may find another's in its cache, or its own of an
+/// earlier run. Lengths depend on the number alone, so that everybody gets the same work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Salt(u64);
+
+impl Salt {
+    /// For this process, one round and one server.
+    pub fn new(run: u64, round: u32, server: usize) -> Self {
+        let mixed = (run ^ (u64::from(round) << 32)).wrapping_add(server as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        Self(mixed ^ (mixed >> 29))
+    }
+
+    fn with(self, number: usize) -> u64 {
+        self.0 ^ (number as u64).wrapping_mul(0xD6E8_FEB8_6659_FD93)
     }
 }
 
+/// Prompts from a line to a page, none like another.
+pub fn lengths(salt: Salt, number: usize, max_tokens: u32) -> Question {
+    const WORDS: [usize; 8] = [12, 30, 60, 20, 120, 240, 40, 400];
+    let words = WORDS[number % WORDS.len()];
+    Question { system: None, user: format!("{} Tell a story about it.", prose(words, salt.with(number))), max_tokens }
+}
+
 /// Different questions after the same long instructions (about `words` words, one token each or a little more).
-pub fn shared_prefix(number: usize, words: usize, max_tokens: u32) -> Question {
-    let system = format!("Answer as the keeper of the mill. {}", prose(words, 1));
+pub fn shared_prefix(salt: Salt, number: usize, words: usize, max_tokens: u32) -> Question {
+    let system = format!("{} Answer as the keeper of the mill.", prose(words, salt.with(0)));
     Question { system: Some(system), user: format!("Visitor {number} asks: what do you see today?"), max_tokens }
 }
 
 /// One prompt of about `words` words that nothing shares.
-pub fn long(number: usize, words: usize) -> Question {
+pub fn long(salt: Salt, number: usize, words: usize) -> Question {
     Question {
         system: None,
-        user: format!("Page {number}. {} In one word: what is it about?", prose(words, 7919 + number)),
+        user: format!("{} In one word: what is it about?", prose(words, salt.with(7919 + number))),
         max_tokens: 4,
     }
 }
@@ -116,10 +129,21 @@ mod tests {
 
     #[test]
     fn only_the_shared_prefix_is_shared() {
-        let (one, two) = (shared_prefix(1, 1000, 8), shared_prefix(2, 1000, 8));
+        let salt = Salt::new(5, 0, 0);
+        let (one, two) = (shared_prefix(salt, 1, 1000, 8), shared_prefix(salt, 2, 1000, 8));
         assert_eq!(one.system, two.system);
         assert_ne!(one.user, two.user);
-        assert_ne!(long(1, 50).user, long(2, 50).user);
+        assert_ne!(long(salt, 1, 50).user, long(salt, 2, 50).user);
+        // The first words differ already: a cache holds beginnings.
+        let others = [Salt::new(6, 0, 0), Salt::new(5, 1, 0), Salt::new(5, 0, 1)]
+            .map(|salt| shared_prefix(salt, 1, 1000, 8).system);
+        for other in others {
+            let common = other
+                .iter()
+                .zip(&one.system)
+                .map(|(other, one)| other.bytes().zip(one.bytes()).take_while(|(a, b)| a == b).count());
+            assert!(common.sum::<usize>() < 60);
+        }
         assert_eq!(prose(1000, 3).split_whitespace().count(), 1000);
     }
 }

@@ -218,6 +218,7 @@ pub(super) mod tests {
             ],
             usage,
             is_local: true,
+            met_stop: None,
             resumed: None,
         }
     }

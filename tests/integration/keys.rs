@@ -1,7 +1,7 @@
 //! API keys on the running gateway: made and revoked by the command line and the admin API, held to what they may, and never
 //! seen again.
 
-use crate::support::{Ask, History, Outcome, Setup, checks::error_object, gateway, poll::until, setup::Folder};
+use crate::support::{Ask, History, Outcome, Record, Setup, checks::error_object, gateway, poll::until, setup::Folder};
 use rand::RngExt;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -426,7 +426,7 @@ async fn a_spent_budget_ends_paid_requests_and_no_others() {
 
 /// With one sequence greedy answers are repeatable, so a word of somebody else's prompt that seeped in would show.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn conversations_of_several_keys_share_a_beginning_and_nothing_of_each_others_text() {
+async fn keys_of_one_group_share_a_beginning_and_nothing_of_each_others_text_and_a_stranger_shares_nothing() {
     // Longer than a batch, of which only whole ones are reused where an answer must be repeatable.
     let system = "You keep a lighthouse. You answer in one short sentence and never lie to sailors. ".repeat(20);
     let words = ["zanzibar", "quicksilver", "marmalade", "obelisk"];
@@ -439,9 +439,15 @@ async fn conversations_of_several_keys_share_a_beginning_and_nothing_of_each_oth
     for round in 0..2 {
         let folder = Folder::new().unwrap();
         let gateway = guarded(&folder).without_cloud().parallel(1).start().await;
-        let keys: Vec<String> =
-            words.iter().map(|_| create(folder.path(), &gateway.admin, &["--local-only"]).1).collect();
+        let keys: Vec<String> = words
+            .iter()
+            .map(|_| create(folder.path(), &gateway.admin, &["--local-only", "--group", "keepers"]).1)
+            .collect();
+        let stranger = create(folder.path(), &gateway.admin, &["--local-only"]).1;
         gateway.until_serving().await;
+        let cached_of = |record: &Record| {
+            record.usage.as_ref().unwrap()["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap_or(0)
+        };
         // Forwards and backwards: everybody has had another one before.
         let mut order: Vec<usize> = (0..words.len()).collect();
         if round == 1 {
@@ -452,12 +458,19 @@ async fn conversations_of_several_keys_share_a_beginning_and_nothing_of_each_oth
         for at in order {
             let record = gateway.client.ask(&gateway.api, ask(&keys[at], words[at])).await;
             record.assert_complete();
-            cached += record.usage.as_ref().unwrap()["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap_or(0);
+            cached += cached_of(&record);
             let others = words.iter().filter(|other| **other != words[at]);
             assert!(others.clone().all(|other| !record.text.contains(other)), "{} heard {record:#?}", words[at]);
             texts[at].clone_from(&record.text);
         }
         assert!(cached > 0, "the common beginning was read once");
+        let record = gateway.client.ask(&gateway.api, ask(&stranger, words[0])).await;
+        record.assert_complete();
+        assert_eq!(
+            (cached_of(&record), &record.text),
+            (0, &texts[0]),
+            "who guesses a prompt does not learn that it was right"
+        );
         runs.push(texts);
         gateway.shutdown().await;
     }

@@ -103,6 +103,8 @@ pub trait Backend {
     type Sampler;
 
     fn limits(&self) -> Limits;
+    /// Between two steps: a moment to adapt to the machine. What sequences hold stays as it is.
+    fn look_round(&mut self) {}
     /// Renders and tokenises. The failure's text never contains prompt text.
     fn tokenize(&mut self, prompt: &Prompt) -> Result<Vec<Token>, JobFailure>;
     /// Bytes of one token's text; empty for control tokens, but with `markers` for those that mark tool calls.

@@ -86,7 +86,8 @@ impl<B: Backend> Engine<B> {
             Ok(Prepared::Ready(entry)) => {
                 let (prompt, tokens) = (entry.job.prompt_len(), entry.job.tokens().len());
                 let scored = entry.job.scored().is_some();
-                let ask = Ask { job: spec.job, group, prompt, tokens, exact: entry.exact && !scored, scored };
+                let (scope, exact) = (spec.cache_scope, entry.exact && !scored);
+                let ask = Ask { job: spec.job, group, scope, prompt, tokens, exact, scored };
                 self.scheduler.enqueue(ask, spec.canary);
                 self.jobs.insert(spec.job, entry);
             }
@@ -160,6 +161,9 @@ impl<B: Backend> Engine<B> {
 
     /// Admits and plans. `None` when there is nothing to decode; otherwise announce it, then call [`Engine::run`].
     pub fn begin(&mut self) -> Option<(FromEngine, Vec<Chunk>)> {
+        if self.scheduler.running_count() > 0 {
+            self.backend.look_round();
+        }
         self.take_in_some();
         self.admit();
         while self.scheduler.preempt_if_full().is_some() {}

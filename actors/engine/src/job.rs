@@ -114,8 +114,9 @@ impl Job {
         }
         self.tokens.push(token);
         self.unsent.push(token);
-        if self.text.push(piece) {
-            return Some(StopReason::Stop);
+        self.text.push(piece);
+        if let Some(which) = self.text.stopped() {
+            return Some(StopReason::StopText(u32::try_from(which).unwrap_or(u32::MAX)));
         }
         (self.generated() >= self.max_tokens).then_some(StopReason::Length)
     }
@@ -247,6 +248,7 @@ mod tests {
             logit_bias: vec![],
             grammar: None,
             markers: false,
+            cache_scope: 0,
         }
     }
 
@@ -324,8 +326,8 @@ mod tests {
     #[test]
     fn a_token_that_completes_a_stop_string_counts_and_its_text_is_not_sent() {
         let mut job = job(9, &["b"]);
-        assert_eq!(job.sampled(7, b"ab", false, 100, None), Some(StopReason::Stop));
-        let outputs = job.finished(StopReason::Stop);
+        assert_eq!(job.sampled(7, b"ab", false, 100, None), Some(StopReason::StopText(0)));
+        let outputs = job.finished(StopReason::StopText(0));
         assert_eq!(outputs[0].event, JobEvent::Piece { text: "a".into(), tokens: vec![7], logprobs: vec![] });
         assert!(matches!(outputs[1].event, JobEvent::Finished { completion_tokens: 1, .. }));
     }

@@ -12,6 +12,7 @@ mod load;
 mod markers;
 mod params;
 mod sampler;
+mod threads;
 
 pub use load::load;
 
@@ -24,7 +25,8 @@ use crate::{
     logprobs::{self, Likelihood},
     memory,
     sampling::SamplingPlan,
-    template::ChatTemplate,
+    template::{ChatTemplate, fence::Part},
+    threads::Crew,
 };
 use embed::{EmbedPlan, Embedder};
 use llama_cpp_2::{
@@ -54,6 +56,10 @@ pub struct Llama {
     embed_plan: Option<EmbedPlan>,
     /// As `context` was made.
     params: LlamaContextParams,
+    /// `None`: the number of threads stays as it is.
+    crew: Option<Crew>,
+    /// Memory of a context like this one, in bytes, by our own estimate.
+    context_bytes: u64,
     /// Leaked by `load`: a process has one model, for its whole life.
     model: &'static LlamaModel,
     batch: LlamaBatch<'static>,
@@ -79,10 +85,9 @@ fn fim_tokens(model: &LlamaModel) -> Option<[Token; 3]> {
 
 impl Llama {
     /// With BOS if the model wants one, but not a second one: many templates write it themselves.
-    fn text_tokens(&self, text: &str) -> Result<Vec<Token>, JobFailure> {
+    fn text_tokens(&self, text: &str) -> Result<Vec<LlamaToken>, JobFailure> {
         let has_bos = !self.bos.is_empty() && text.starts_with(&self.bos);
-        let tokens = self.model.vocab().tokenize(self.checked(text)?, !has_bos, true);
-        Ok(tokens.into_iter().map(|LlamaToken(token)| token).collect())
+        Ok(self.model.vocab().tokenize(self.checked(text)?, !has_bos, true))
     }
 
     /// A text that may fit: others need not be tokenised.
@@ -97,7 +102,17 @@ impl Llama {
 
     fn chat_tokens(&self, messages_json: &str, tools_json: Option<&str>) -> Result<Vec<Token>, JobFailure> {
         let template = self.template.as_ref().map_err(|reason| failure(JobFailureKind::Invalid, reason.clone()))?;
-        self.text_tokens(&template.render(messages_json, tools_json)?)
+        let rendered = template.render(messages_json, tools_json)?;
+        self.checked(&rendered)?;
+        let mut tokens = Vec::new();
+        for part in template.parts(&rendered) {
+            match part {
+                Part::Template(text) if tokens.is_empty() => tokens = self.text_tokens(text)?,
+                Part::Template(text) => tokens.extend(self.model.vocab().tokenize(text.as_bytes(), false, true)),
+                Part::Word(text) => tokens.extend(self.model.vocab().tokenize(text.as_bytes(), false, false)),
+            }
+        }
+        Ok(tokens.into_iter().map(|LlamaToken(token)| token).collect())
     }
 
     /// As code models are trained: prefix and suffix, each after its own token, then the one that asks for the middle.
@@ -153,11 +168,15 @@ impl Backend for Llama {
         self.limits
     }
 
+    fn look_round(&mut self) {
+        self.follow_neighbours();
+    }
+
     fn tokenize(&mut self, prompt: &Prompt) -> Result<Vec<Token>, JobFailure> {
         match prompt {
             Prompt::Chat { messages_json, tools_json } => self.chat_tokens(messages_json, tools_json.as_deref()),
             Prompt::Text(text) if text.is_empty() => Ok(Vec::new()),
-            Prompt::Text(text) => self.text_tokens(text),
+            Prompt::Text(text) => Ok(self.text_tokens(text)?.into_iter().map(|LlamaToken(token)| token).collect()),
             Prompt::Tokens(tokens) => Ok(tokens.clone()),
             Prompt::Between { prefix, suffix } => self.tokens_between(prefix, suffix),
         }

@@ -32,6 +32,8 @@ struct Row {
     cells: Vec<Cell>,
     /// Leading tokens that were computed in the batches an undisturbed run would have used.
     canonical: usize,
+    /// Whose tokens they are: nobody else's job may find them.
+    scope: u64,
     /// A job holds it.
     live: bool,
     /// When a job last let go of it; larger is later.
@@ -79,11 +81,12 @@ impl Rows {
         self.row(sequence).map_or(0, |row| row.canonical)
     }
 
-    /// The row that begins most like `wanted`, and how many tokens they have in common. Of equals a row that a job holds
+    /// The row of this scope that begins most like `wanted`, and how many tokens they have in common. Of equals a row that a job holds
     /// wins: its cells need no room.
-    pub fn longest(&self, wanted: &[Token]) -> Option<(Sequence, usize)> {
+    pub fn longest(&self, scope: u64, wanted: &[Token]) -> Option<(Sequence, usize)> {
         let common = |row: &Row| common_len(&row.tokens, wanted);
-        let found = (0..).zip(&self.rows).map(|(sequence, row)| (common(row), row.live, sequence));
+        let of_scope = (0..).zip(&self.rows).filter(|(_, row)| row.scope == scope);
+        let found = of_scope.map(|(sequence, row)| (common(row), row.live, sequence));
         found.max().filter(|(len, ..)| *len > 0).map(|(len, _, sequence)| (sequence, len))
     }
 
@@ -101,6 +104,13 @@ impl Rows {
 
     pub fn is_live(&self, sequence: Sequence) -> bool {
         self.row(sequence).is_some_and(|row| row.live)
+    }
+
+    /// What the row holds from now on is of this scope. Only an empty row changes hands.
+    pub fn set_scope(&mut self, sequence: Sequence, scope: u64) {
+        if let Some(row) = self.row_mut(sequence).filter(|row| row.tokens.is_empty()) {
+            row.scope = scope;
+        }
     }
 
     /// A job takes the row, or leaves it.

@@ -9,6 +9,10 @@ use crate::{
 };
 use spillway_actors::gpu::frame::{JobSpec, MAX_LOGIT_BIAS, MAX_TOP_LOGPROBS, Sampling};
 
+/// Logits divided by less than this leave the range of floats, and nothing but the most likely token has a chance long
+/// before.
+const GREEDY_BELOW: f32 = 1e-4;
+
 /// One stage that narrows or reshapes the candidates.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Stage {
@@ -108,7 +112,7 @@ pub fn plan(spec: &JobSpec, vocab: Token) -> Result<SamplingPlan, BadSampling> {
 }
 
 fn stages(sampling: &Sampling) -> (Vec<Stage>, Pick) {
-    let greedy = sampling.temperature == 0.0;
+    let greedy = sampling.temperature < GREEDY_BELOW;
     let mut stages = Vec::new();
     let (repeat, frequency, presence) =
         (sampling.repeat_penalty, sampling.frequency_penalty, sampling.presence_penalty);
@@ -211,6 +215,8 @@ mod tests {
     fn temperature_zero_is_greedy_whatever_else_is_set() {
         let greedy = Sampling { temperature: 0.0, top_p: 0.1, top_k: 3, seed: Some(1), ..off() };
         assert!(plan(&greedy).unwrap().is_argmax());
+        let nearly = Sampling { temperature: 1e-38, ..off() };
+        assert!(plan(&nearly).unwrap().is_argmax(), "a value that no division survives");
         let with_penalty = Sampling { temperature: 0.0, repeat_penalty: 1.1, ..off() };
         assert!(!plan(&with_penalty).unwrap().is_argmax());
     }

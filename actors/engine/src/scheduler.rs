@@ -36,6 +36,8 @@ pub struct Ask {
     /// Jobs of one request; alone, its own id. Groups get what is free in equal parts: one that has several sequences
     /// gives one up when another has none.
     pub group: u64,
+    /// Only jobs of one scope use each other's cells.
+    pub scope: u64,
     /// Prompt tokens.
     pub prompt: usize,
     /// Tokens known: prompt, and replayed ones.
@@ -166,7 +168,7 @@ impl Scheduler {
             return None;
         }
         self.waiting.remove(&order);
-        let (sequence, reused) = self.prepare_row(found)?;
+        let (sequence, reused) = self.prepare_row(found, ask.scope)?;
         let seat = self.seats.get_mut(usize::try_from(sequence).ok()?)?;
         *seat = Some(Running { ask, order, evaluated: reused, follows });
         self.rows.set_live(sequence, true);

@@ -10,26 +10,31 @@ pub struct StopMatcher {
     stops: Vec<String>,
     /// The longest suffix of the text so far that a stop string may begin with.
     held: String,
-    stopped: bool,
+    /// Which of the strings was met.
+    stopped: Option<usize>,
 }
 
 impl StopMatcher {
     /// Empty stop strings are ignored: they would end every text before it began.
     pub fn new(stops: &[String]) -> Self {
-        let stops = stops.iter().filter(|stop| !stop.is_empty()).cloned().collect();
-        Self { stops, held: String::new(), stopped: false }
+        Self { stops: stops.to_vec(), held: String::new(), stopped: None }
+    }
+
+    /// Which of the strings was met.
+    pub const fn stopped(&self) -> Option<usize> {
+        self.stopped
     }
 
     /// Appends to `out` what of `text` can be shown by now. Returns whether a stop string has been met, now or earlier.
     pub fn push(&mut self, text: &str, out: &mut String) -> bool {
-        if self.stopped {
+        if self.stopped.is_some() {
             return true;
         }
         self.held.push_str(text);
-        if let Some(start) = self.first_match() {
+        if let Some((start, which)) = self.first_match() {
             out.push_str(self.held.get(..start).unwrap_or_default());
             self.held.clear();
-            self.stopped = true;
+            self.stopped = Some(which);
             return true;
         }
         let keep = self.held.len() - self.possible_prefix_len();
@@ -42,19 +47,23 @@ impl StopMatcher {
         out.push_str(&std::mem::take(&mut self.held));
     }
 
-    /// Start of the occurrence that ends first.
-    fn first_match(&self) -> Option<usize> {
-        let found = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str()).map(|at| (at + stop.len(), at)));
-        found.min().map(|(_, start)| start)
+    fn strings(&self) -> impl Iterator<Item = (usize, &String)> {
+        self.stops.iter().enumerate().filter(|(_, stop)| !stop.is_empty())
+    }
+
+    /// Start of the occurrence that ends first, and of which string it is.
+    fn first_match(&self) -> Option<(usize, usize)> {
+        let at = |(which, stop): (usize, &String)| self.held.find(stop.as_str()).map(|at| (at + stop.len(), at, which));
+        self.strings().filter_map(at).min().map(|(_, start, which)| (start, which))
     }
 
     /// Length of the longest suffix of `held` that is the beginning of a stop string.
     fn possible_prefix_len(&self) -> usize {
-        let longest = |stop: &String| {
+        let longest = |(_, stop): (usize, &String)| {
             let boundaries = stop.char_indices().map(|(at, _)| at).rev();
             boundaries.into_iter().find(|&len| stop.get(..len).is_some_and(|prefix| self.held.ends_with(prefix)))
         };
-        self.stops.iter().filter_map(longest).max().unwrap_or(0)
+        self.strings().filter_map(longest).max().unwrap_or(0)
     }
 }
 

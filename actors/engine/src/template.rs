@@ -4,9 +4,11 @@
 //! `raise_exception`, `strftime_now` (in UTC), `tojson` with Python's spacing. A template comes from a model file and is
 //! not trusted: it has fuel, not time. Failures never quote the messages.
 
+pub mod fence;
 pub mod traits;
 
 use crate::{job::failure, strftime::strftime};
+use fence::{Fence, Part};
 use minijinja::{
     Environment, Error, ErrorKind, Value, context,
     syntax::SyntaxConfig,
@@ -33,6 +35,7 @@ pub struct ChatTemplate {
     source: String,
     bos: String,
     eos: String,
+    fence: Fence,
 }
 
 impl ChatTemplate {
@@ -50,15 +53,26 @@ impl ChatTemplate {
         environment
             .add_template_owned(NAME, source.clone())
             .map_err(|error| format!("the chat template does not compile: {}", place(&error)))?;
-        Ok(Self { environment, source, bos: bos.to_owned(), eos: eos.to_owned() })
+        Ok(Self { environment, source, bos: bos.to_owned(), eos: eos.to_owned(), fence: Fence::default() })
+    }
+
+    /// Words in messages and tools that must not be read as control tokens.
+    #[must_use]
+    pub fn fenced(self, fence: Fence) -> Self {
+        Self { fence, ..self }
+    }
+
+    /// What was rendered, by who wrote it.
+    pub fn parts<'a>(&self, rendered: &'a str) -> Vec<Part<'a>> {
+        self.fence.parts(rendered)
     }
 
     /// Renders `messages_json`, a JSON array, up to where the assistant speaks; with `tools_json`, one of tools, if there
     /// are any.
     pub fn render(&self, messages_json: &str, tools_json: Option<&str>) -> Result<String, JobFailure> {
-        let tools = tools_json.map(serde_json::from_str::<Vec<Value>>).transpose();
+        let tools = tools_json.map(|json| self.values(json)).transpose();
         let tools = tools.map_err(|_| failure(JobFailureKind::Invalid, "tools are not a JSON array"))?;
-        let messages = serde_json::from_str::<Vec<Value>>(messages_json).ok();
+        let messages = self.values(messages_json).ok();
         let messages = messages.filter(|messages| messages.iter().all(|message| message.kind() == ValueKind::Map));
         let messages =
             messages.ok_or_else(|| failure(JobFailureKind::Invalid, "messages are not a JSON array of objects"))?;
@@ -72,6 +86,12 @@ impl ChatTemplate {
             documents => (),
         });
         rendered.map_err(|error| self.refusal(&error))
+    }
+
+    fn values(&self, json: &str) -> Result<Vec<Value>, serde_json::Error> {
+        let mut values: Vec<serde_json::Value> = serde_json::from_str(json)?;
+        values.iter_mut().for_each(|value| self.fence.guard(value));
+        values.into_iter().map(serde_json::from_value).collect()
     }
 
     /// The template itself.

@@ -30,6 +30,11 @@ impl GeneratedText {
         stopped
     }
 
+    /// Which stop string is complete, if one is.
+    pub const fn stopped(&self) -> Option<usize> {
+        self.stops.stopped()
+    }
+
     /// Nothing more follows, and no stop string was met: releases what was held back.
     pub fn finish(&mut self) {
         let (mut whole, mut shown) = (String::new(), String::new());

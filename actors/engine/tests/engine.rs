@@ -130,7 +130,7 @@ fn a_stop_string_ends_the_text_before_it() {
     let stop: String = whole.text[at..].chars().take(6).collect();
     let stopped = engine.run_one(JobSpec { stop: vec![stop.clone()], ..greedy(2, "Tell me about the sea.", 40) });
     assert_eq!(stopped.text, whole.text[..whole.text.find(&stop).unwrap()]);
-    assert_eq!(stopped.reason(), StopReason::Stop);
+    assert_eq!(stopped.reason(), StopReason::StopText(0));
 }
 
 #[test]

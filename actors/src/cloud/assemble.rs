@@ -31,6 +31,8 @@ pub struct TooMuch;
 /// Largest answer that is put together, in bytes of its JSON; at most this many choices.
 const MAX_BYTES: usize = 32 << 20;
 const MAX_CHOICES: usize = 256;
+/// Elements of a list that are told apart by their index, like tool calls: more than any API allows.
+const MAX_INDEXED: usize = 256;
 /// Charged for a delta whatever it holds.
 const DELTA_BYTES: usize = 16;
 
@@ -51,11 +53,11 @@ impl Assembler {
             choice.content.get_or_insert_default().push_str(&text);
         }
         for (name, value) in delta.other {
-            merge_field(&mut choice.other, name, value);
+            merge_field(&mut choice.other, name, value)?;
         }
         if let Some(logprobs) = delta.logprobs {
             match &mut choice.logprobs {
-                Some(sofar) => merge(sofar, logprobs),
+                Some(sofar) => merge(sofar, logprobs)?,
                 none => *none = Some(logprobs),
             }
         }
@@ -103,33 +105,50 @@ fn size(value: &Value) -> usize {
     }
 }
 
-fn merge_field(into: &mut Map<String, Value>, name: String, value: Value) {
+fn merge_field(into: &mut Map<String, Value>, name: String, value: Value) -> Result<(), TooMuch> {
     match into.get_mut(&name) {
+        Some(Value::Null) | None if value.is_array() => {
+            let mut list = Value::Array(Vec::new());
+            merge(&mut list, value)?;
+            into.insert(name, list);
+        }
         Some(Value::Null) | None => drop(into.insert(name, value)),
         Some(_) if SAID_ONCE.contains(&name.as_str()) => {}
-        Some(sofar) => merge(sofar, value),
+        Some(sofar) => merge(sofar, value)?,
     }
+    Ok(())
 }
 
 /// Strings go on, objects merge by field, lists merge by their elements' `index` or go on.
-fn merge(into: &mut Value, value: Value) {
+fn merge(into: &mut Value, value: Value) -> Result<(), TooMuch> {
     match (into, value) {
         (_, Value::Null) => {}
         (Value::String(sofar), Value::String(more)) => sofar.push_str(&more),
         (Value::Object(sofar), Value::Object(more)) => {
-            more.into_iter().for_each(|(name, value)| merge_field(sofar, name, value));
+            more.into_iter().try_for_each(|(name, value)| merge_field(sofar, name, value))?;
         }
-        (Value::Array(sofar), Value::Array(more)) => more.into_iter().for_each(|value| merge_element(sofar, value)),
+        (Value::Array(sofar), Value::Array(more)) => {
+            more.into_iter().try_for_each(|value| merge_element(sofar, value))?;
+        }
         (sofar, value) => *sofar = value,
     }
+    Ok(())
 }
 
-fn merge_element(sofar: &mut Vec<Value>, value: Value) {
-    let index = value.get("index").cloned();
-    let twin = sofar.iter_mut().find(|other| index.is_some() && other.get("index") == index.as_ref());
-    match twin {
+/// Every element with an index is looked for among those before it, which is why they are bounded.
+fn merge_element(sofar: &mut Vec<Value>, value: Value) -> Result<(), TooMuch> {
+    let Some(index) = value.get("index") else {
+        sofar.push(value);
+        return Ok(());
+    };
+    let is_full = sofar.len() >= MAX_INDEXED;
+    match sofar.iter_mut().rev().find(|other| other.get("index") == Some(index)) {
         Some(twin) => merge(twin, value),
-        None => sofar.push(value),
+        None if is_full => Err(TooMuch),
+        None => {
+            sofar.push(value);
+            Ok(())
+        }
     }
 }
 
@@ -174,6 +193,18 @@ mod tests {
         let piece = Delta { content: Some("x".repeat(1 << 20)), ..Delta::default() };
         assert!((0..31).all(|_| assembler.delta(piece.clone()).is_ok()));
         assert_eq!(assembler.delta(piece), Err(TooMuch));
+    }
+
+    #[test]
+    fn a_list_of_endlessly_many_indexed_elements_is_refused() {
+        let mut assembler = Assembler::default();
+        let calls = |indices: std::ops::Range<usize>| -> Delta {
+            other(json!({"tool_calls": indices.map(|index| json!({"index": index})).collect::<Vec<_>>()}))
+        };
+        assembler.delta(calls(0..MAX_INDEXED)).unwrap();
+        assembler.delta(calls(0..MAX_INDEXED)).unwrap();
+        assert_eq!(assembler.delta(calls(MAX_INDEXED..MAX_INDEXED + 1)), Err(TooMuch));
+        assert_eq!(Assembler::default().delta(calls(0..MAX_INDEXED + 1)), Err(TooMuch));
     }
 
     #[test]

@@ -37,6 +37,9 @@ impl Priority {
     }
 }
 
+/// The group of keys that were given none.
+pub const DEFAULT_GROUP: &str = "default";
+
 /// Stands for every local target in a list of models.
 const ANY_LOCAL: &str = "local";
 
@@ -59,12 +62,22 @@ impl Caller {
     pub fn unlimited(key: impl Into<KeyId>) -> Self {
         Self {
             key: key.into(),
-            group: "default".into(),
+            group: DEFAULT_GROUP.into(),
             local_only: false,
             models: None,
             budget: BudgetLimits::default(),
             priority: Priority::Normal,
         }
+    }
+
+    /// Keys of one named group share what a local model has computed of their prompts; keys that belong to nobody in
+    /// particular do not even share it with each other, and nobody shares it with requests that came without a key (0).
+    pub fn cache_scope(&self) -> u64 {
+        let (kind, name) =
+            if &*self.group == DEFAULT_GROUP { (b"key ", self.key.as_str()) } else { (b"team", &*self.group) };
+        let digest = blake3::Hasher::new().update(kind).update(name.as_bytes()).finalize();
+        let first = digest.as_bytes().first_chunk().map_or(1, |bytes| u64::from_le_bytes(*bytes));
+        first.max(1)
     }
 
     fn lists(&self, names: [&str; 3]) -> bool {
@@ -85,6 +98,15 @@ impl Caller {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_keys_of_a_named_group_share_what_was_computed() {
+        let scope = |key: &str, group: &str| Caller { group: group.into(), ..Caller::unlimited(key) }.cache_scope();
+        assert_eq!(scope("a", "shop"), scope("b", "shop"));
+        assert_ne!(scope("a", DEFAULT_GROUP), scope("b", DEFAULT_GROUP));
+        assert_ne!(scope("shop", DEFAULT_GROUP), scope("a", "shop"), "a key's name is no group's");
+        assert_ne!(scope("a", DEFAULT_GROUP), 0);
+    }
 
     #[test]
     fn a_list_names_models_targets_or_everything_local() {

@@ -236,6 +236,11 @@ impl Flight {
         progress: &mut Progress,
     ) -> &'static str {
         let reason = match reason {
+            StopReason::StopText(which) => {
+                let stops = self.request().stop.as_deref().unwrap_or_default();
+                self.met_stop = usize::try_from(which).ok().and_then(|which| stops.get(which)).cloned();
+                "stop"
+            }
             StopReason::Stop => "stop",
             StopReason::Length => "length",
         };
@@ -335,6 +340,7 @@ impl Flight {
             logit_bias: request.output.logit_bias.clone(),
             grammar,
             markers: dialect.is_some(),
+            cache_scope: request.caller.as_ref().map_or(0, |caller| caller.cache_scope()),
         })
     }
 

@@ -85,7 +85,8 @@ impl Reading {
     /// without text are those of a stop string.
     pub(super) fn finish(&mut self, reason: &'static str) -> (Vec<Delta>, &'static str) {
         let Some(calls) = &mut self.calls else { return (Vec::new(), reason) };
-        let deltas = calls.reader.finish().into_iter().filter_map(|piece| calls.delta(piece)).collect();
+        let deltas =
+            calls.reader.finish(reason == "length").into_iter().filter_map(|piece| calls.delta(piece)).collect();
         let reason = match (reason, calls.reader.calls(), calls.legacy) {
             ("stop", 1.., true) => "function_call",
             ("stop", 1.., false) => "tool_calls",

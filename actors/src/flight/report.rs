@@ -40,6 +40,8 @@ pub struct FlightReport {
     pub is_local: bool,
     /// How a cut stream went on, if it was cut.
     pub resumed: Option<Resumed>,
+    /// Which of the request's stop strings ended the answer, where a local engine told.
+    pub met_stop: Option<String>,
 }
 
 impl Flight {
@@ -63,6 +65,7 @@ impl Flight {
                 usage,
                 is_local: false,
                 resumed: None,
+                met_stop: None,
             };
         };
         let candidate = &decision.candidate;
@@ -81,6 +84,7 @@ impl Flight {
             usage,
             is_local: matches!(candidate.key, TargetKey::Gpu { .. }),
             resumed: self.resumed,
+            met_stop: self.met_stop.clone(),
         }
     }
 }

@@ -70,6 +70,7 @@ async fn decode_one(slot: &Arc<EngineSlot>, epoch: u64) -> Result<(), String> {
         logit_bias: Vec::new(),
         grammar: None,
         markers: false,
+        cache_scope: 0,
     };
     let Some(mut outputs) = slot.submit(epoch, None, spec) else {
         let same = slot.view().epoch == epoch;

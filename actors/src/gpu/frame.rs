@@ -217,6 +217,9 @@ pub struct JobSpec {
     pub grammar: Option<String>,
     /// Tokens that mark tool calls are text of this job; otherwise they are none.
     pub markers: bool,
+    /// Jobs of one scope may use each other's computed beginnings, others not: how soon an answer comes tells whether
+    /// somebody has sent the same text before. See [`crate::domain::Caller::cache_scope`].
+    pub cache_scope: u64,
 }
 
 /// Most alternatives per token, as in OpenAI's interface.
@@ -322,8 +325,10 @@ pub struct Alternative {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StopReason {
-    /// End-of-generation token or a stop string.
+    /// End-of-generation token.
     Stop,
+    /// One of the job's stop strings; its place in their list.
+    StopText(u32),
     /// `max_tokens` or the context is full.
     Length,
 }

@@ -1,7 +1,7 @@
 //! What somebody wants of a new key, from the command line or the admin API, and what of it cannot be.
 
 use super::{limiter::Limits, record::KeyPolicy};
-use crate::domain::{BudgetLimits, NanoUsd, Priority};
+use crate::domain::{BudgetLimits, DEFAULT_GROUP, NanoUsd, Priority};
 use serde::{Deserialize, Serialize};
 
 const MAX_NAME: usize = 64;
@@ -102,7 +102,7 @@ fn name(name: String) -> Result<String, WishFault> {
 }
 
 fn group(group: Option<String>) -> Result<String, WishFault> {
-    let Some(group) = group else { return Ok("default".to_owned()) };
+    let Some(group) = group else { return Ok(DEFAULT_GROUP.to_owned()) };
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
     if !(1..=MAX_GROUP).contains(&group.len()) || !group.bytes().all(good) {
         return fault("group", format!("must be 1 to {MAX_GROUP} letters, digits, dots, dashes or underscores"));

@@ -104,8 +104,12 @@ impl Reader {
         std::mem::take(&mut self.out)
     }
 
-    /// The text has ended: what was held back is text.
-    pub fn finish(&mut self) -> Vec<Piece> {
+    /// The text has ended: what was held back is text. But if it was cut, what would have become a call is nobody's.
+    pub fn finish(&mut self, cut: bool) -> Vec<Piece> {
+        if cut && !matches!(self.state, State::Start | State::Text) {
+            self.held.clear();
+            self.spaces.clear();
+        }
         if self.calls == 0 || matches!(self.state, State::Text) {
             self.give_up();
             let spaces = std::mem::take(&mut self.spaces);

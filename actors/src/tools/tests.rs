@@ -21,7 +21,7 @@ fn names() -> Vec<String> {
 fn read(dialect: Dialect, pieces: &[&str]) -> (String, Vec<(String, String)>) {
     let mut reader = Reader::new(dialect, names());
     let mut all: Vec<Piece> = pieces.iter().flat_map(|piece| reader.push(piece)).collect();
-    all.extend(reader.finish());
+    all.extend(reader.finish(false));
     let (mut text, mut calls) = (String::new(), Vec::<(String, String)>::new());
     for piece in all {
         match piece {
@@ -38,6 +38,32 @@ fn read(dialect: Dialect, pieces: &[&str]) -> (String, Vec<(String, String)>) {
     }
     assert_eq!(reader.calls(), calls.len());
     (text, calls)
+}
+
+#[test]
+fn a_call_that_was_cut_before_its_name_is_neither_text_nor_call() {
+    let cuts = [
+        (Dialect::Generic, "{\n  \"tool_call"),
+        (Dialect::Generic, "{\"tool_call\": {\"na"),
+        (Dialect::Hermes, "<tool_call>\n{\"name\": \"wea"),
+        (Dialect::Llama, "{\"name\": \"wea"),
+        (Dialect::Mistral, "[TOOL_CALLS] [{\"na"),
+    ];
+    for (dialect, text) in cuts {
+        let mut reader = Reader::new(dialect, names());
+        let pieces = [reader.push(text), reader.finish(true)].concat();
+        assert_eq!((pieces, reader.calls()), (Vec::new(), 0), "{dialect:?}");
+    }
+    let mut reader = Reader::new(Dialect::Hermes, names());
+    let pieces = [reader.push("1 < 2, <tool"), reader.finish(true)].concat();
+    let text: String = pieces
+        .iter()
+        .map(|piece| match piece {
+            Piece::Text(text) => text.as_str(),
+            _ => "",
+        })
+        .collect();
+    assert_eq!(text, "1 < 2, <tool", "it may be text as well");
 }
 
 fn call(name: &str, arguments: &str) -> (String, String) {

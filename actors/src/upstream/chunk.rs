@@ -45,6 +45,8 @@ struct Choice {
 /// Reads the chunks of one stream in order and knows whether what came so far is a complete answer.
 #[derive(Debug, Default)]
 pub struct ChunkReader {
+    /// Choices that were asked for; 0 = one.
+    asked: u32,
     /// Bit per choice that has begun, and per choice that has finished.
     begun: u128,
     finished: u128,
@@ -52,6 +54,11 @@ pub struct ChunkReader {
 }
 
 impl ChunkReader {
+    /// For an answer of so many choices.
+    pub fn of(asked: u32) -> Self {
+        Self { asked, ..Self::default() }
+    }
+
     /// Appends the chunk's events to `out`. Usage is kept back: it may come in every chunk and counts once, at the end.
     ///
     /// # Errors
@@ -72,8 +79,14 @@ impl ChunkReader {
         Ok(())
     }
 
-    /// Every choice that began has a `finish_reason`, and one did.
+    /// Every choice that was asked for, or that began all the same, has a `finish_reason`.
     pub fn is_complete(&self) -> bool {
+        self.may_end() && self.finished.count_ones() >= self.asked
+    }
+
+    /// Every choice that began has a `finish_reason`, and one did: an answer, if the provider says that nothing follows.
+    /// Some make one choice whatever was asked.
+    pub fn may_end(&self) -> bool {
         self.finished != 0 && self.begun == self.finished
     }
 
@@ -304,6 +317,17 @@ mod tests {
             read_all(&[chunk(0, None), chunk(1, Some("stop")), chunk(0, Some("length")), chunk(0, Some("stop"))]);
         assert!(reader.is_complete());
         assert_eq!(events, [text(0, "x"), text(1, "x"), finish(1, "stop"), text(0, "x"), finish(0, "length")]);
+    }
+
+    #[test]
+    fn choices_that_were_asked_for_and_never_began_are_missing() {
+        let mut reader = ChunkReader::of(3);
+        let mut read = |index: u32| {
+            let chunk = json!({"choices": [{"index": index, "delta": {"content": "x"}, "finish_reason": "stop"}]});
+            reader.read(&chunk.to_string(), &mut VecDeque::new()).unwrap();
+            (reader.may_end(), reader.is_complete())
+        };
+        assert_eq!([read(0), read(2), read(1)], [(true, false), (true, false), (true, true)]);
     }
 
     #[test]

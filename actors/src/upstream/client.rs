@@ -80,6 +80,15 @@ pub struct ProviderClient {
     timeouts: Timeouts,
 }
 
+/// How many choices a body asks for: the answer is whole with all of them.
+fn choices_in(body: &[u8]) -> u32 {
+    #[derive(serde::Deserialize)]
+    struct Asked {
+        n: Option<u32>,
+    }
+    serde_json::from_slice::<Asked>(body).ok().and_then(|asked| asked.n).unwrap_or(1)
+}
+
 impl ProviderClient {
     /// `base_url` as SDKs take it, for example `https://provider.example/v1`. Speaks OpenAI's wire format.
     ///
@@ -138,7 +147,8 @@ impl ProviderClient {
         if is_media(response.headers(), "text/html") {
             return Err(patience.failed("answered without an event stream"));
         }
-        Ok(Answer::Stream(Box::new(EventStream::new(patience, self.wire, response, self.timeouts, started))))
+        let reader = self.wire.stream_reader(choices_in(&body));
+        Ok(Answer::Stream(Box::new(EventStream::new(patience, reader, response, self.timeouts, started))))
     }
 
     fn headers(&self, request_id: RequestId, key: &SecretString, stream: bool) -> Result<HeaderMap, GatewayError> {

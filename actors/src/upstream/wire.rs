@@ -100,9 +100,9 @@ impl Wire {
     }
 
     /// For one stream of this wire.
-    pub fn stream_reader(self) -> StreamReader {
+    pub fn stream_reader(self, choices: u32) -> StreamReader {
         match self {
-            Self::OpenAi | Self::Text => StreamReader::OpenAi(ChunkReader::default()),
+            Self::OpenAi | Self::Text => StreamReader::OpenAi(ChunkReader::of(choices)),
             Self::Anthropic => StreamReader::Anthropic(anthropic::EventReader::default()),
         }
     }
@@ -152,6 +152,14 @@ impl StreamReader {
         }
     }
 
+    /// Whether it is one if the provider says that nothing follows.
+    pub fn may_end(&self) -> bool {
+        match self {
+            Self::OpenAi(chunks) => chunks.may_end(),
+            Self::Anthropic(events) => events.is_complete(),
+        }
+    }
+
     pub fn usage(&self) -> Option<TokenUsage> {
         match self {
             Self::OpenAi(chunks) => chunks.usage(),
@@ -185,7 +193,7 @@ mod tests {
     fn a_ping_is_a_sign_of_life_and_no_answer() {
         let heard = |wire: Wire, name: Option<&str>, data: &str| {
             let event = SseEvent { name: name.map(str::to_owned), data: data.to_owned() };
-            wire.stream_reader().read(&event, &mut VecDeque::new())
+            wire.stream_reader(1).read(&event, &mut VecDeque::new())
         };
         let start = "{\"type\": \"message_start\", \"message\": {}}";
         assert_eq!(heard(Wire::Anthropic, Some("ping"), "{\"type\": \"ping\"}"), Ok(Heard::LifeSign));

@@ -117,7 +117,8 @@ impl Frames {
 
     fn done(&mut self, report: &FlightReport, out: &mut BytesMut) -> Next {
         let Some(reason) = self.reason else { return fail(&bug(), out) };
-        let delta = json!({"stop_reason": reason, "stop_sequence": null});
+        let (reason, met) = message::ending(reason, report);
+        let delta = json!({"stop_reason": reason, "stop_sequence": met});
         let (usage, routing) = (message::usage(report.usage), render::routing(report));
         event(&json!({"type": "message_delta", "delta": delta, "usage": usage, "routing": routing}), out);
         event(&json!({"type": "message_stop"}), out);

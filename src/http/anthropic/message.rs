@@ -23,7 +23,8 @@ pub(super) fn whole(id: &str, shows_thoughts: bool, answer: WholeAnswer, report:
     content.extend(calls.iter().map(tool_use));
     let reason = if refusal.is_some() { "refusal" } else { stop_reason(&reason, !calls.is_empty()) };
     let mut object = frame(id, &report.model, content);
-    object["stop_reason"] = reason.into();
+    let (reason, met) = ending(reason, report);
+    (object["stop_reason"], object["stop_sequence"]) = (reason.into(), met.into());
     object["usage"] = usage(report.usage);
     object["routing"] = render::routing(report);
     object
@@ -61,6 +62,14 @@ pub(super) fn stop_reason(reason: &str, calls: bool) -> &'static str {
         "content_filter" => "refusal",
         _ if calls => "tool_use",
         _ => "end_turn",
+    }
+}
+
+/// The reason, and the stop sequence that was met: a local engine tells which, most providers do not.
+pub(super) fn ending<'a>(reason: &'static str, report: &'a FlightReport) -> (&'static str, Option<&'a str>) {
+    match report.met_stop.as_deref() {
+        Some(met) if reason == "end_turn" => ("stop_sequence", Some(met)),
+        _ => (reason, None),
     }
 }
 

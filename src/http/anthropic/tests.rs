@@ -9,7 +9,7 @@ use crate::http::{
 use serde_json::{Value, json};
 use spillway_actors::{
     domain::{ErrorKind, GatewayError, Origin},
-    flight::FlightEvent,
+    flight::{FlightEvent, FlightReport},
 };
 
 /// A message of one turn with these fields added.
@@ -140,6 +140,19 @@ fn what_is_malformed_is_refused_with_its_place() {
     ] {
         assert_eq!(refusal(extra.clone()), expected, "{extra}");
     }
+}
+
+#[test]
+fn a_stop_sequence_that_was_met_is_named_unless_something_else_ended_the_answer() {
+    let voice = fixtures::read(Endpoint::Messages, &with(json!({}))).unwrap().voice;
+    let met = FlightReport { met_stop: Some("END".into()), ..report() };
+    let whole = voice.whole(answer(json!({"content": "a"}), json!({})), &met);
+    assert_eq!((&whole["stop_reason"], &whole["stop_sequence"]), (&json!("stop_sequence"), &json!("END")));
+    let call = json!({"content": "a", "tool_calls": [{"id": "t", "type": "function", "function": {"name": "f", "arguments": "{}"}}]});
+    let whole = voice.whole(answer(call, json!({})), &met);
+    assert_eq!((&whole["stop_reason"], &whole["stop_sequence"]), (&json!("tool_use"), &Value::Null));
+    let whole = voice.whole(answer(json!({"content": "a"}), json!({})), &report());
+    assert_eq!((&whole["stop_reason"], &whole["stop_sequence"]), (&json!("end_turn"), &Value::Null));
 }
 
 #[test]

@@ -150,6 +150,7 @@ pub(super) enum MessageType {
 pub(super) enum StopReason {
     EndTurn,
     MaxTokens,
+    StopSequence,
     ToolUse,
     Refusal,
 }

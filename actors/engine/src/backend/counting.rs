@@ -223,5 +223,6 @@ pub(crate) fn spec(job: JobId, prompt: &str, max_tokens: u32) -> JobSpec {
         logit_bias: vec![],
         grammar: None,
         markers: false,
+        cache_scope: 0,
     }
 }

@@ -105,7 +105,7 @@ fn a_stop_string_ends_the_job_before_its_text() {
     let mut engine = engine(2, 100);
     engine.submit(&JobSpec { stop: vec!["fg".into()], ..spec(1, "abc", 30) });
     let heard = drain(&mut engine);
-    assert_eq!((heard.text(1).as_str(), heard.end(1)), ("de", &finished(StopReason::Stop, 3, 4)));
+    assert_eq!((heard.text(1).as_str(), heard.end(1)), ("de", &finished(StopReason::StopText(0), 3, 4)));
 }
 
 #[test]
@@ -177,6 +177,21 @@ fn a_prompt_that_begins_like_an_earlier_one_is_computed_from_where_they_differ()
     assert_eq!(heard.0[&2][0], JobEvent::Accepted { prompt_tokens: 27, cached_tokens: 25 });
     engine.submit(&spec(3, &format!("b{}", &LETTERS[1..30]), 1));
     assert_eq!(drain(&mut engine).cached(3), 0, "one other token at the beginning makes it another text");
+}
+
+#[test]
+fn another_scope_learns_nothing_of_what_was_computed_at_once_or_later() {
+    let mut engine = engine(6, 300);
+    let scoped = |job, cache_scope| JobSpec { cache_scope, ..spec(job, &LETTERS[..25], 2) };
+    engine.submit(&scoped(1, 7));
+    engine.submit(&scoped(2, 8));
+    engine.submit(&scoped(3, 7));
+    let heard = drain(&mut engine);
+    assert_eq!((heard.cached(1), heard.cached(2), heard.cached(3)), (0, 0, 24));
+    for (job, scope, cached) in [(4, 9, 0), (5, 8, 24), (6, 0, 0), (7, 7, 24)] {
+        engine.submit(&scoped(job, scope));
+        assert_eq!(drain(&mut engine).cached(job), cached, "scope {scope}");
+    }
 }
 
 #[test]
@@ -344,7 +359,7 @@ fn a_replay_that_already_holds_the_end_finishes_at_once() {
     let heard = drain(&mut engine);
     assert_eq!(engine.steps, 0);
     assert_eq!((heard.text(1).as_str(), heard.end(1)), ("de", &finished(StopReason::Length, 3, 2)));
-    assert_eq!((heard.text(2).as_str(), heard.end(2)), ("d", &finished(StopReason::Stop, 3, 3)));
+    assert_eq!((heard.text(2).as_str(), heard.end(2)), ("d", &finished(StopReason::StopText(0), 3, 3)));
     assert_eq!((heard.text(3).as_str(), heard.end(3)), ("", &finished(StopReason::Stop, 3, 1)));
 }
 

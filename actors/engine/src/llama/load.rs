@@ -14,7 +14,8 @@ use crate::{
     devices::Device,
     gguf, memory,
     session::Progress,
-    template::{ChatTemplate, traits},
+    template::{ChatTemplate, fence::Fence, traits},
+    threads::{Crew, physical_cores},
 };
 use llama_cpp_2::{
     llama_backend::LlamaBackend,
@@ -82,13 +83,17 @@ pub fn load(spec: &LoadSpec, progress: Progress) -> Result<(Llama, LoadedInfo), 
         ..loaded_info(&trying, model, &limits, started)
     };
     let (bos, eos) = (special_text(model, model.vocab().bos()), special_text(model, model.vocab().eos()));
-    let template = ChatTemplate::new(file_template(model).as_deref(), &bos, &eos);
+    let template = ChatTemplate::new(file_template(model).as_deref(), &bos, &eos)
+        .map(|template| template.fenced(Fence::new(markers::control_words(model))));
     info.chat = template.as_ref().map(traits::of).unwrap_or_default();
+    let held = trying.estimate(&file).host;
     let llama = Llama {
         context,
         embedder: None,
         embed_plan,
         params,
+        crew: adapts(spec, &device).then(|| Crew::new(physical_cores())),
+        context_bytes: held.kv.saturating_add(held.compute),
         model,
         batch: LlamaBatch::new(limits.batch_tokens, 1),
         rows: Vec::with_capacity(limits.batch_tokens),
@@ -100,6 +105,12 @@ pub fn load(spec: &LoadSpec, progress: Progress) -> Result<(Llama, LoadedInfo), 
         library,
     };
     Ok((llama, info))
+}
+
+/// Whether the number of threads may change: where the work is the CPU's, nobody chose a number, and no text was promised
+/// to be the same every time (attention is summed up in as many parts as there are threads).
+fn adapts(spec: &LoadSpec, device: &Device) -> bool {
+    spec.threads.is_none() && spec.parallel > 1 && !device.is_gpu()
 }
 
 /// One load under way.
@@ -191,9 +202,7 @@ impl Trying<'_> {
 
 /// All memory of this machine, in bytes.
 fn system_memory() -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    memory::kib_line(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")
 }
 
 fn limits(spec: &LoadSpec, device: &Device, model: &LlamaModel, pool: u32, batch: u32) -> Limits {

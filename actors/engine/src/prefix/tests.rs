@@ -15,10 +15,10 @@ fn rows(texts: &[&[Token]]) -> Rows {
 #[test]
 fn the_longest_common_beginning_is_found_and_never_more() {
     let rows = rows(&[&[1, 2, 3], &[1, 2, 9, 4], &[7]]);
-    assert_eq!(rows.longest(&[1, 2, 9, 5]), Some((1, 3)));
-    assert_eq!(rows.longest(&[1, 2, 3, 4, 5]), Some((0, 3)));
-    assert_eq!(rows.longest(&[2, 3]), None, "the same tokens at other positions are another text");
-    assert_eq!(rows.longest(&[]), None);
+    assert_eq!(rows.longest(0, &[1, 2, 9, 5]), Some((1, 3)));
+    assert_eq!(rows.longest(0, &[1, 2, 3, 4, 5]), Some((0, 3)));
+    assert_eq!(rows.longest(0, &[2, 3]), None, "the same tokens at other positions are another text");
+    assert_eq!(rows.longest(0, &[]), None);
 }
 
 #[test]

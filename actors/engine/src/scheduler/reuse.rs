@@ -26,7 +26,7 @@ impl Scheduler {
         if !self.limits.prefix_reuse || ask.scored {
             return None;
         }
-        let (from, common) = self.rows.longest(tokens)?;
+        let (from, common) = self.rows.longest(ask.scope, tokens)?;
         let len = common.min(ask.tokens.saturating_sub(1));
         if ask.exact {
             // Whole batches of an undisturbed run, so that what follows is batched as in one.
@@ -38,10 +38,11 @@ impl Scheduler {
     }
 
     /// Chooses a row that no job holds and fills it with what was found.
-    pub(super) fn prepare_row(&mut self, found: Option<(Sequence, usize)>) -> Option<(Sequence, usize)> {
+    pub(super) fn prepare_row(&mut self, found: Option<(Sequence, usize)>, scope: u64) -> Option<(Sequence, usize)> {
         let Some((from, len)) = found else {
             let to = self.rows.idle_oldest()?;
             self.cut(to, 0);
+            self.rows.set_scope(to, scope);
             return Some((to, 0));
         };
         let mostly = len * 2 >= self.rows.tokens(from).len();
@@ -50,6 +51,7 @@ impl Scheduler {
             self.cut(from, len);
         } else {
             self.cut(to, 0);
+            self.rows.set_scope(to, scope);
             self.share(from, to, 0, len);
         }
         Some((to, len))
@@ -68,7 +70,8 @@ impl Scheduler {
             return None;
         }
         let most = ask.tokens.saturating_sub(1);
-        let ahead = self.seats.iter().flatten().filter(|other| other.order < order && other.pending() > 1);
+        let same = |other: &&Running| other.ask.scope == ask.scope;
+        let ahead = self.seats.iter().flatten().filter(|other| other.order < order && other.pending() > 1).filter(same);
         let common = |other: &Running| common_len(tokens, tokens_of(other.ask.job)).min(most);
         let best = ahead.map(|other| (common(other), other.ask.job)).max_by_key(|(common, _)| *common)?;
         (best.0 >= have + MIN_SHARED).then_some(Follow { leader: best.1, common: best.0 })

@@ -24,7 +24,7 @@ fn tokens_of(job: JobId) -> &'static [Token] {
 }
 
 fn ask(job: JobId, tokens: usize) -> Ask {
-    Ask { job, group: job, prompt: tokens, tokens, exact: false, scored: false }
+    Ask { job, group: job, scope: 0, prompt: tokens, tokens, exact: false, scored: false }
 }
 
 fn admit(scheduler: &mut Scheduler) -> Vec<JobId> {

@@ -2,6 +2,7 @@
 
 mod batches;
 mod constraints;
+mod neighbours;
 mod pace;
 mod reuse;
 mod vectors;

@@ -9,10 +9,11 @@ use spillway_actors::gpu::frame::{
 };
 use std::{
     collections::{BTreeMap, HashMap},
-    io::{Read, Write},
+    io::{BufRead, BufReader, Write},
     os::{fd::OwnedFd, unix::net::UnixStream},
     path::PathBuf,
     process::{Child, Command, Stdio},
+    sync::{Arc, Mutex},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -70,6 +71,7 @@ pub(crate) fn greedy(job: JobId, question: &str, max_tokens: u32) -> JobSpec {
         logit_bias: vec![],
         grammar: None,
         markers: false,
+        cache_scope: 0,
     }
 }
 
@@ -120,7 +122,9 @@ pub(crate) struct Engine {
     pub(crate) stream: Option<UnixStream>,
     /// What it said of cancelled jobs.
     pub(crate) left: Vec<Left>,
-    log: Option<JoinHandle<String>>,
+    /// What it has said on stderr so far.
+    log: Arc<Mutex<String>>,
+    reading: Option<JoinHandle<()>>,
 }
 
 impl Engine {
@@ -139,13 +143,17 @@ impl Engine {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut stderr = child.stderr.take().unwrap();
-        let log = std::thread::spawn(move || {
-            let mut bytes = Vec::new();
-            let _ = stderr.read_to_end(&mut bytes);
-            String::from_utf8_lossy(&bytes).into_owned()
+        let mut stderr = BufReader::new(child.stderr.take().unwrap());
+        let log = Arc::new(Mutex::new(String::new()));
+        let filled = Arc::clone(&log);
+        let reading = std::thread::spawn(move || {
+            let mut line = Vec::new();
+            while stderr.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+                filled.lock().unwrap().push_str(&String::from_utf8_lossy(&line));
+                line.clear();
+            }
         });
-        Self { child, stream: Some(ours), left: Vec::new(), log: Some(log) }
+        Self { child, stream: Some(ours), left: Vec::new(), log, reading: Some(reading) }
     }
 
     pub(crate) fn greeted(arguments: &[&str]) -> Self {
@@ -247,6 +255,10 @@ impl Engine {
         self.run(vec![spec]).remove(&id).unwrap()
     }
 
+    pub(crate) fn has_said(&self, words: &str) -> bool {
+        self.log.lock().unwrap().contains(words)
+    }
+
     /// Waits for the end of the process. `None` = killed by a signal.
     pub(crate) fn exit_code(&mut self) -> Option<i32> {
         let deadline = Instant::now() + DEADLINE;
@@ -264,7 +276,8 @@ impl Drop for Engine {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        let log = self.log.take().unwrap().join().unwrap_or_default();
+        let _ = self.reading.take().unwrap().join();
+        let log = self.log.lock().unwrap();
         if std::thread::panicking() {
             eprintln!("--- engine log ---\n{log}");
         } else {

@@ -4,7 +4,6 @@
 //! nothing that still goes wrong (no declared end, a bad event, a cut) takes the answer back: it is whole.
 
 use super::{Patience, Timeouts, connections::Response};
-use crate::config::Wire;
 use crate::domain::{GatewayError, GenerationEvent, TokenUsage};
 use crate::upstream::chunk::Malformed;
 use crate::upstream::sse::{SseEvent, SseParser};
@@ -61,7 +60,7 @@ pub struct EventStream {
 impl EventStream {
     pub(super) fn new(
         patience: Patience,
-        wire: Wire,
+        reader: StreamReader,
         response: Response,
         timeouts: Timeouts,
         started: Instant,
@@ -79,7 +78,7 @@ impl EventStream {
             first_token_by: timeouts.first_token.map(|limit| started + limit),
             unparsed: Bytes::new(),
             parser: SseParser::new(),
-            reader: wire.stream_reader(),
+            reader,
             pending: VecDeque::new(),
         }
     }
@@ -201,7 +200,7 @@ impl EventStream {
     }
 
     async fn declared_end(&mut self) -> Result<(), GatewayError> {
-        if !self.reader.is_complete() {
+        if !self.reader.may_end() {
             return Err(self.patience.failed("ended its stream without a finish_reason"));
         }
         if let State::Reading(response) = &mut self.state {
