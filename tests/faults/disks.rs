@@ -81,6 +81,35 @@ async fn f26_while_the_disk_is_full_only_local_targets_serve_and_afterwards_all_
     gateway.shutdown().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f26_on_a_disk_that_is_full_from_the_start_local_targets_serve_until_it_has_room() {
+    let Some(disk) = TinyDisk::new() else {
+        println!("this user may not mount: not tested");
+        return;
+    };
+    disk.fill();
+    let gateway = Setup::default().ledger_in(&disk.0).warm().await;
+    let status = gateway.client.get_json(&gateway.admin_url("/admin/status")).await.unwrap();
+    assert_eq!(status["ledger"]["up"], false, "{status}");
+    assert!(status["ledger"]["waits_because"].as_str().is_some_and(|why| !why.is_empty()), "{status}");
+    for asked in [Ask::hard(), Ask::hard().stream()] {
+        assert_eq!(ask(&gateway, asked).await.assert_complete().target(), "local");
+    }
+    assert_eq!(told(&ask(&gateway, Ask::hard().model("ok")).await).0, 503);
+    assert_eq!(gateway.cloud().calls().await, 0, "no paid call without a ledger");
+    assert_eq!(gateway.metric("spillway_ledger_up").await, Some(0.0));
+    disk.empty();
+    until("the ledger is up", Duration::from_secs(30), || async { is_up(&gateway).await.then_some(()) }).await;
+    assert_eq!(ask(&gateway, Ask::hard().model("ok")).await.assert_complete().target(), "sim");
+    let url = gateway.admin_url("/admin/usage/attempts");
+    until("the database takes rows", Duration::from_secs(20), || async {
+        let page = gateway.client.get_json(&url).await?;
+        page["attempts"].as_array()?.iter().any(|row| row["target"] == "sim").then_some(())
+    })
+    .await;
+    gateway.shutdown().await;
+}
+
 /// Runs `serve` on this configuration to its end; gives what it complained of.
 fn failed_start(setup: &Setup) -> String {
     let folder = Folder::new().unwrap();

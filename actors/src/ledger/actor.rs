@@ -111,6 +111,8 @@ impl LedgerActor {
         state.filling = None;
         match &result {
             Ok(()) if state.failing => tracing::info!("the ledger's database takes rows again"),
+            // Told at the start, and when it is over.
+            Err(FillError::Open(error)) => tracing::debug!(%error, "the ledger still waits to be opened"),
             Err(error) if !state.failing => tracing::error!(%error, "the journal keeps the ledger's rows meanwhile"),
             _ => {}
         }

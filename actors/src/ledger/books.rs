@@ -5,9 +5,10 @@ use super::{
     actor::LedgerMsg,
     budget::{Amounts, Booked, Bound, Budgets},
     journal::{Entry, Journal, Receipt, Record, RecordRef},
+    open::Waiting,
     reservation::{Refused, Reservation},
     row::{ABANDONED, AttemptRow, EXPIRED, INTERRUPTED, RequestRow},
-    store::{MemoryStore, Opening, Store, Sums},
+    store::{MemoryStore, Opening, Store, StoreError, Sums},
 };
 use crate::{
     domain::{BudgetLimits, Caller, KeyId, NanoUsd, TokenUsage, UnixMs},
@@ -19,7 +20,7 @@ use serde::Serialize;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -39,8 +40,9 @@ pub struct Ledger {
 
 pub(super) struct Inner {
     pub(super) books: Mutex<Books>,
-    pub(super) outlet: Outlet,
-    pub(super) store: Arc<dyn Store>,
+    /// Not there while the ledger waits to be opened: then nothing paid starts, and nothing is written down.
+    pub(super) opened: OnceLock<(Outlet, Arc<dyn Store>)>,
+    pub(super) waiting: Option<Waiting>,
     pub(super) feed: super::filler::Feed,
     /// LedgerActor was told that there is something to do, and has not begun.
     pub(super) told: AtomicBool,
@@ -54,6 +56,24 @@ pub(super) struct Inner {
 pub(super) enum Outlet {
     Journal(Journal),
     Memory(Arc<MemoryStore>),
+}
+
+impl Inner {
+    pub(super) fn outlet(&self) -> Option<&Outlet> {
+        self.opened.get().map(|(outlet, _)| outlet)
+    }
+
+    pub(super) fn journal(&self) -> Option<&Journal> {
+        match self.outlet() {
+            Some(Outlet::Journal(journal)) => Some(journal),
+            _ => None,
+        }
+    }
+
+    pub(super) fn store(&self) -> Result<&Arc<dyn Store>, StoreError> {
+        let why = || self.waiting.as_ref().map(|waiting| waiting.why.clone()).unwrap_or_default();
+        self.opened.get().map(|(_, store)| store).ok_or_else(|| StoreError::NotOpen { why: why() })
+    }
 }
 
 #[derive(Debug)]
@@ -103,6 +123,15 @@ impl Books {
         self.next_id = id;
     }
 
+    /// Takes the place of books that were kept while the ledger waited: what those held cost nothing, and its ids are never
+    /// given again.
+    pub(super) fn instead_of(mut self, before: &Self) -> Self {
+        self.next_id = self.next_id.max(before.next_id);
+        self.limits = before.limits;
+        self.budgets.set_limits(before.limits);
+        self
+    }
+
     fn count(&mut self, row: &AttemptRow) {
         self.sums.entry((row.target.clone(), row.model.clone())).or_default().count(row);
     }
@@ -135,6 +164,9 @@ pub struct BudgetLine {
 pub struct LedgerSnapshot {
     /// Paid attempts can be written down.
     pub up: bool,
+    /// Why it could not be opened yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_because: Option<String>,
     pub reserved_nanousd: NanoUsd,
     pub open_reservations: usize,
     pub cost_nanousd: NanoUsd,
@@ -168,10 +200,21 @@ impl Ledger {
         applied: u64,
         retention: Option<Duration>,
     ) -> Self {
+        let opened = OnceLock::from((outlet, store));
+        Self::with(books, opened, None, applied, retention)
+    }
+
+    pub(super) fn with(
+        books: Books,
+        opened: OnceLock<(Outlet, Arc<dyn Store>)>,
+        waiting: Option<Waiting>,
+        applied: u64,
+        retention: Option<Duration>,
+    ) -> Self {
         let inner = Inner {
             books: Mutex::new(books),
-            outlet,
-            store,
+            opened,
+            waiting,
             feed: super::filler::Feed::default(),
             told: AtomicBool::new(false),
             applied: AtomicU64::new(applied),
@@ -189,9 +232,10 @@ impl Ledger {
 
     /// Whether paid attempts can be written down.
     pub fn is_up(&self) -> bool {
-        match &self.inner.outlet {
-            Outlet::Journal(journal) => journal.is_up(),
-            Outlet::Memory(_) => true,
+        match self.inner.outlet() {
+            Some(Outlet::Journal(journal)) => journal.is_up(),
+            Some(Outlet::Memory(_)) => true,
+            None => false,
         }
     }
 
@@ -331,9 +375,11 @@ impl Ledger {
     }
 
     fn write(&self, books: &mut Books, record: RecordRef<'_>) -> Receipt {
-        let store = match &self.inner.outlet {
-            Outlet::Journal(journal) => return journal.push(record),
-            Outlet::Memory(store) => store,
+        let store = match self.inner.outlet() {
+            Some(Outlet::Journal(journal)) => return journal.push(record),
+            Some(Outlet::Memory(store)) => store,
+            // It cost nothing, for nothing that costs was let through.
+            None => return Receipt::default(),
         };
         let record = match record {
             RecordRef::Attempt { number, reservation, row } => {
@@ -362,17 +408,12 @@ impl Ledger {
 
     /// The last record that was written, or is about to be.
     pub(super) fn last_seq(&self) -> u64 {
-        match &self.inner.outlet {
-            Outlet::Journal(journal) => journal.last_seq(),
-            Outlet::Memory(_) => self.inner.books.lock().next_seq - 1,
-        }
+        self.inner.journal().map_or_else(|| self.inner.books.lock().next_seq - 1, Journal::last_seq)
     }
 
     pub fn snapshot(&self) -> LedgerSnapshot {
-        let (up, journal_bytes) = match &self.inner.outlet {
-            Outlet::Journal(journal) => (journal.is_up(), journal.bytes()),
-            Outlet::Memory(_) => (true, 0),
-        };
+        let (up, journal_bytes) = (self.is_up(), self.inner.journal().map_or(0, Journal::bytes));
+        let waiting = self.inner.waiting.as_ref().filter(|_| self.inner.opened.get().is_none());
         let unapplied = self.last_seq().saturating_sub(self.inner.applied.load(Ordering::Acquire));
         let books = self.inner.books.lock();
         let limits = [books.limits.day, books.limits.month, books.limits.total];
@@ -384,6 +425,7 @@ impl Ledger {
         let lines = limits.into_iter().zip(books.budgets.all()).map(|(limit, amounts)| line(limit, amounts));
         LedgerSnapshot {
             up,
+            waits_because: waiting.map(|waiting| waiting.why.clone()),
             reserved_nanousd: books.reserved,
             open_reservations: books.open.len(),
             cost_nanousd: books.sums.values().map(|sums| sums.cost_nanousd).sum(),
@@ -405,10 +447,7 @@ impl Ledger {
             let mut books = self.inner.books.lock();
             (books.reserved, books.budgets.remaining_ratios(now))
         };
-        let snapshot_bytes = match &self.inner.outlet {
-            Outlet::Journal(journal) => journal.bytes(),
-            Outlet::Memory(_) => 0,
-        };
+        let snapshot_bytes = self.inner.journal().map_or(0, Journal::bytes);
         let unapplied = self.last_seq().saturating_sub(self.inner.applied.load(Ordering::Acquire));
         observe::ledger_up(self.is_up());
         observe::ledger_state(snapshot_bytes, unapplied, reserved.get());

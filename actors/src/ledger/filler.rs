@@ -4,6 +4,7 @@
 use super::{
     books::{Ledger, Outlet},
     journal::{Journal, Reader},
+    open::OpenError,
     row::{AttemptRow, RequestRow},
     store::{Line, Question, StoreError},
 };
@@ -34,15 +35,18 @@ pub enum FillError {
     Store(#[from] StoreError),
     #[error("the ledger's journal cannot be read: {0}")]
     Journal(#[from] io::Error),
+    #[error(transparent)]
+    Open(#[from] OpenError),
 }
 
 impl Ledger {
     /// Until the store has everything that is written now.
     pub(super) async fn fill(&self) -> Result<(), FillError> {
         self.inner.told.store(false, Ordering::Release);
-        match &self.inner.outlet {
-            Outlet::Journal(journal) => self.fill_from(journal).await,
-            Outlet::Memory(store) => {
+        match self.inner.outlet() {
+            None => Ok(self.open_at_last().await?),
+            Some(Outlet::Journal(journal)) => self.fill_from(journal).await,
+            Some(Outlet::Memory(store)) => {
                 let mut books = self.inner.books.lock();
                 if let Some(last) = books.pending.back() {
                     self.inner.applied.store(last.seq, Ordering::Release);
@@ -65,7 +69,7 @@ impl Ledger {
             if count == 0 {
                 break;
             }
-            self.inner.store.apply(entries).await?;
+            self.inner.store()?.apply(entries).await?;
             reader.take(count);
             self.inner.applied.store(reader.applied(), Ordering::Release);
         }
@@ -77,16 +81,12 @@ impl Ledger {
 
     async fn forget(&self, needed: u64) -> io::Result<()> {
         let ledger = self.clone();
-        blocking(move || match &ledger.inner.outlet {
-            Outlet::Journal(journal) => journal.forget_before(needed),
-            Outlet::Memory(_) => Ok(()),
-        })
-        .await?
+        blocking(move || ledger.inner.journal().map_or(Ok(()), |journal| journal.forget_before(needed))).await?
     }
 
     /// Begins a new segment of the journal when the current one is large: what is open goes along.
     pub(super) fn rotate_if_large(&self) {
-        if let Outlet::Journal(journal) = &self.inner.outlet
+        if let Some(journal) = self.inner.journal()
             && journal.is_full_segment()
         {
             let books = self.inner.books.lock();
@@ -97,14 +97,14 @@ impl Ledger {
     /// Removes rows that are older than the retention, a bounded number of them. `true`: there may be more.
     pub(super) async fn prune(&self, now: UnixMs) -> Result<bool, StoreError> {
         let Some(retention) = self.inner.retention else { return Ok(false) };
-        Ok(self.inner.store.prune(now.minus(retention), PRUNE).await? > 0)
+        Ok(self.inner.store()?.prune(now.minus(retention), PRUNE).await? > 0)
     }
 
     /// So that whoever reads finds what was posted before. A store that fails or is far behind is read as it is.
     async fn catch_up(&self) {
         let posted = self.last_seq();
         let caught_up = async {
-            if let Outlet::Journal(journal) = &self.inner.outlet {
+            if let Some(journal) = self.inner.journal() {
                 while journal.written_seq() < posted {
                     sleep(LOOK).await;
                 }
@@ -124,7 +124,7 @@ impl Ledger {
     /// The store cannot be read.
     pub async fn attempts(&self, from: u64, limit: usize) -> Result<(Vec<AttemptRow>, u64), StoreError> {
         self.catch_up().await;
-        let rows = self.inner.store.attempts(from, limit).await?;
+        let rows = self.inner.store()?.attempts(from, limit).await?;
         let next = rows.last().map_or(from, |(number, _)| number + 1);
         Ok((rows.into_iter().map(|(_, row)| row).collect(), next))
     }
@@ -135,21 +135,22 @@ impl Ledger {
     /// The store cannot be read.
     pub async fn requests(&self, limit: usize) -> Result<Vec<RequestRow>, StoreError> {
         self.catch_up().await;
-        self.inner.store.requests(limit).await
+        self.inner.store()?.requests(limit).await
     }
 
     /// # Errors
     /// The store cannot be read.
     pub async fn usage(&self, question: Question) -> Result<Vec<Line>, StoreError> {
         self.catch_up().await;
-        self.inner.store.usage(question).await
+        self.inner.store()?.usage(question).await
     }
 
     /// The orderly end: everything is written, synced and, if the database answers, applied; then the journal is empty.
     pub async fn close(&self) {
+        let Ok(store) = self.inner.store() else { return };
         let ledger = self.clone();
         let closed = blocking(move || {
-            if let Outlet::Journal(journal) = &ledger.inner.outlet {
+            if let Some(journal) = ledger.inner.journal() {
                 journal.close();
             }
         });
@@ -162,7 +163,7 @@ impl Ledger {
             Ok(Err(error)) => tracing::warn!(%error, "the journal keeps what the database lacks"),
             Err(_) => tracing::warn!("the database is slow: the journal keeps what it lacks"),
         }
-        let _ = timeout(LAST_FILL, self.inner.store.close()).await;
+        let _ = timeout(LAST_FILL, store.close()).await;
         tracing::debug!(took_ms = began.elapsed().as_millis() as u64, "ledger closed");
     }
 
@@ -173,10 +174,7 @@ impl Ledger {
             return;
         }
         let ledger = self.clone();
-        let forgotten = blocking(move || match &ledger.inner.outlet {
-            Outlet::Journal(journal) => journal.forget_all(),
-            Outlet::Memory(_) => Ok(()),
-        });
+        let forgotten = blocking(move || ledger.inner.journal().map_or(Ok(()), Journal::forget_all));
         if let Ok(Err(error)) = forgotten.await {
             tracing::warn!(%error, "the ledger's journal could not be emptied");
         }

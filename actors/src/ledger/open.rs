@@ -1,10 +1,12 @@
 //! Opening a ledger: take the journal's folder, open the database, read what the database lacks out of the journal, and
-//! resolve what was open when the last run died. Nothing is served before that is done.
+//! resolve what was open when the last run died. Nothing is served before that is done, but for a disk without room: then
+//! local targets serve, and opening is tried again until it works.
 
 use super::{
     books::{Books, Ledger, Outlet},
     journal::{Begin, Disk, Folder, FolderError, Journal, OWNER_FILE, Replay, SystemDisk, replay},
-    store::{Access, Opening, SqlStore, Store, StoreError},
+    store::{Access, MemoryStore, Opening, SqlStore, Store, StoreError},
+    unix_now,
 };
 use crate::{
     config::{LedgerConfig, LedgerPlace},
@@ -15,7 +17,7 @@ use std::{
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
-    sync::Arc,
+    sync::{Arc, OnceLock, atomic::Ordering},
 };
 use tokio::time::Instant;
 
@@ -37,7 +39,38 @@ pub enum OpenError {
     Journal(#[from] io::Error),
 }
 
+impl OpenError {
+    /// Whether it ends once the disk has room, with nothing to be decided by anybody.
+    fn is_want_of_room(&self) -> bool {
+        let is_full =
+            |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        match self {
+            Self::Folder(FolderError::Io { source, .. }) | Self::Journal(source) => is_full(source),
+            Self::Store(error) => matches!(error, StoreError::NoRoom { .. }),
+            Self::Folder(_) | Self::OtherLedger { .. } => false,
+        }
+    }
+}
+
+/// What a ledger waits with until it can be opened.
+pub(super) struct Waiting {
+    config: LedgerConfig,
+    pub(super) why: String,
+}
+
+/// A ledger that was opened, before anybody has it.
+struct Parts {
+    books: Books,
+    journal: Journal,
+    store: Arc<dyn Store>,
+    applied: u64,
+    replay: Replay,
+    began: Instant,
+}
+
 impl Ledger {
+    /// Without room on its disk it is opened later, by whoever fills it.
+    ///
     /// # Errors
     /// Another gateway holds it, its database cannot be used or is damaged, or its journal cannot be written.
     pub async fn open(config: &LedgerConfig, now: UnixMs) -> Result<Self, OpenError> {
@@ -45,57 +78,82 @@ impl Ledger {
     }
 
     pub(super) async fn open_on(config: &LedgerConfig, now: UnixMs, disk: Box<dyn Disk>) -> Result<Self, OpenError> {
-        let began = Instant::now();
-        let Some(folder) = config.journal_dir.clone() else { return Ok(Self::in_memory(config.budget)) };
-        let folder = blocking(move || Folder::hold(&folder)).await??;
-        let store: Arc<dyn Store> = match &config.place {
-            LedgerPlace::Memory => return Ok(Self::in_memory(config.budget)),
-            LedgerPlace::Sqlite(path) => Arc::new(SqlStore::sqlite(path.clone(), Access::Write).await?),
-            LedgerPlace::Postgres(url) => Arc::new(SqlStore::postgres(url, Access::Write).await?),
+        let Some(folder) = config.journal_dir.as_ref().filter(|_| !matches!(config.place, LedgerPlace::Memory)) else {
+            return Ok(Self::in_memory(config.budget));
         };
-        let opening = store.opening(now).await?;
-        let applied = opening.applied;
-        let mut books = Books::new(config.budget);
-        let (folder, books, replay) = blocking(move || {
-            belongs(folder.path(), &opening)?;
-            books.open(opening, now);
-            let replayed = replay(&folder, |entry| {
-                if entry.seq > applied {
-                    books.replay(&entry.record, now);
-                }
-            })?;
-            Ok::<_, OpenError>((folder, books, replayed))
-        })
-        .await??;
-        let ledger = Self::begin(config, books, store, folder, &replay, applied, disk)?;
+        match parts(config, folder, now, disk).await {
+            Ok(Parts { books, journal, store, applied, replay, began }) => {
+                let ledger = Self::of(books, Outlet::Journal(journal), store, applied, config.retention);
+                ledger.take_over(replay, applied, now, began);
+                Ok(ledger)
+            }
+            Err(error) if error.is_want_of_room() => {
+                tracing::error!(%error, "the ledger cannot be opened: only local targets serve until its disk has room");
+                let waiting = Waiting { config: config.clone(), why: error.to_string() };
+                let books = Books::new(config.budget);
+                Ok(Self::with(books, OnceLock::new(), Some(waiting), 0, config.retention))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens what could not be opened at the start.
+    pub(super) async fn open_at_last(&self) -> Result<(), OpenError> {
+        let Some(waiting) = &self.inner.waiting else { return Ok(()) };
+        let Some(folder) = &waiting.config.journal_dir else { return Ok(()) };
+        let now = unix_now();
+        let opened = parts(&waiting.config, folder, now, Box::new(SystemDisk)).await?;
+        let Parts { books, journal, store, applied, replay, began } = opened;
+        {
+            // Nobody writes in between: ids and numbers go on from those of the database.
+            let mut kept = self.inner.books.lock();
+            *kept = books.instead_of(&kept);
+            self.inner.applied.store(applied, Ordering::Release);
+            drop(self.inner.opened.set((Outlet::Journal(journal), store)));
+        }
+        self.take_over(replay, applied, now, began);
+        Ok(())
+    }
+
+    fn take_over(&self, replay: Replay, applied: u64, now: UnixMs, began: Instant) {
         let unapplied = replay.next_seq.saturating_sub(applied + 1);
-        let resolved = ledger.resolve(replay.open.into_iter().map(|(id, (row, _))| (id, row)), now);
+        let resolved = self.resolve(replay.open.into_iter().map(|(id, (row, _))| (id, row)), now);
         for (file, bytes) in &replay.damaged {
             tracing::error!(file = %file.display(), bytes, "the ledger's journal was damaged: a copy is kept beside it");
         }
         let took_ms = began.elapsed().as_millis() as u64;
         tracing::info!(unapplied, interrupted = resolved, took_ms, "ledger opened");
-        Ok(ledger)
     }
+}
 
-    fn begin(
-        config: &LedgerConfig,
-        mut books: Books,
-        store: Arc<dyn Store>,
-        folder: Folder,
-        replay: &Replay,
-        applied: u64,
-        disk: Box<dyn Disk>,
-    ) -> Result<Self, OpenError> {
-        let seq = replay.next_seq.max(applied + 1);
-        // Ids are told apart from those of earlier runs, which may still be in the journal: there are fewer ids than
-        // records.
-        books.begin_ids(seq);
-        let begin =
-            Begin { segment: replay.next_segment, seq, bytes: replay.bytes, max_bytes: config.max_journal_bytes };
-        let journal = Journal::start(folder, begin, disk)?;
-        Ok(Self::of(books, Outlet::Journal(journal), store, applied, config.retention))
-    }
+async fn parts(config: &LedgerConfig, folder: &Path, now: UnixMs, disk: Box<dyn Disk>) -> Result<Parts, OpenError> {
+    let (began, folder) = (Instant::now(), folder.to_owned());
+    let folder = blocking(move || Folder::hold(&folder)).await??;
+    let store: Arc<dyn Store> = match &config.place {
+        LedgerPlace::Memory => Arc::new(MemoryStore::default()),
+        LedgerPlace::Sqlite(path) => Arc::new(SqlStore::sqlite(path.clone(), Access::Write).await?),
+        LedgerPlace::Postgres(url) => Arc::new(SqlStore::postgres(url, Access::Write).await?),
+    };
+    let opening = store.opening(now).await?;
+    let applied = opening.applied;
+    let mut books = Books::new(config.budget);
+    let (folder, mut books, replay) = blocking(move || {
+        belongs(folder.path(), &opening)?;
+        books.open(opening, now);
+        let replayed = replay(&folder, |entry| {
+            if entry.seq > applied {
+                books.replay(&entry.record, now);
+            }
+        })?;
+        Ok::<_, OpenError>((folder, books, replayed))
+    })
+    .await??;
+    let seq = replay.next_seq.max(applied + 1);
+    // Ids are told apart from those of earlier runs, which may still be in the journal: there are fewer ids than records.
+    books.begin_ids(seq);
+    let begin = Begin { segment: replay.next_segment, seq, bytes: replay.bytes, max_bytes: config.max_journal_bytes };
+    let journal = Journal::start(folder, begin, disk)?;
+    Ok(Parts { books, journal, store, applied, replay, began })
 }
 
 /// A journal's records are told from another one's by their numbers only, so a folder is used with one database. A database

@@ -40,6 +40,10 @@ pub enum StoreError {
     Held { place: String },
     #[error("the ledger's database {place} cannot be used: {message}")]
     Unusable { place: String, message: String },
+    #[error("the ledger's database {place} cannot be written: {message}")]
+    NoRoom { place: String, message: String },
+    #[error("the ledger is not open yet: {why}")]
+    NotOpen { why: String },
 }
 
 /// What was posted before this run.

@@ -26,6 +26,8 @@ const STATEMENT: Duration = Duration::from_secs(60);
 const BUSY: Duration = Duration::from_secs(5);
 /// SQLite's primary result codes for a file that is no database or a broken one.
 const DAMAGED: [i32; 2] = [11, 26];
+/// And for a disk that is full, or fails.
+const NO_ROOM: [i32; 2] = [13, 10];
 
 /// Where a database is.
 #[derive(Debug, Clone)]
@@ -146,7 +148,12 @@ impl Place {
         let (place, message) = (self.name(), error.to_string());
         let code = error.as_database_error().and_then(|error| error.code()?.parse::<i32>().ok());
         let damaged = matches!(self, Self::Sqlite(_)) && code.is_some_and(|code| DAMAGED.contains(&(code & 0xff)));
-        if damaged { StoreError::Damaged { place, message } } else { StoreError::Unusable { place, message } }
+        let no_room = matches!(self, Self::Sqlite(_)) && code.is_some_and(|code| NO_ROOM.contains(&(code & 0xff)));
+        match (damaged, no_room) {
+            (true, _) => StoreError::Damaged { place, message },
+            (_, true) => StoreError::NoRoom { place, message },
+            _ => StoreError::Unusable { place, message },
+        }
     }
 }
 
