@@ -126,7 +126,8 @@ fn disk(what: &str, folder: &Path) -> Finding {
     let shown = folder.display();
     let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_path_buf());
     const REMEDY: &str = "make the folder and give it to this user";
-    let Some((free, nearest)) = absolute.ancestors().find_map(|folder| Some((models::free_bytes(folder)?, folder))) else {
+    let Some((free, nearest)) = absolute.ancestors().find_map(|folder| Some((models::free_bytes(folder)?, folder)))
+    else {
         return Finding::problem(what, format!("{shown} cannot be looked at"), REMEDY);
     };
     let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
@@ -160,7 +161,9 @@ fn model(config: &Config, local: &LocalConfig, gpus: &[GpuReading]) -> Finding {
     if let Some(server) = &local.server {
         return match answers(&server.base_url) {
             Ok(()) => Finding::ok(what, format!("something listens at {}", server.base_url)),
-            Err(why) => Finding::problem(what, format!("{}: {why}", server.base_url), "start the server, or correct `base_url`"),
+            Err(why) => {
+                Finding::problem(what, format!("{}: {why}", server.base_url), "start the server, or correct `base_url`")
+            }
         };
     }
     let path = local.model_path.display();

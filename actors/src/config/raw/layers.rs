@@ -90,7 +90,10 @@ fn misspelt(texts: &mut Texts, name: &str) -> Option<(Origin, String)> {
         return None;
     }
     let source = texts.add(format!("environment variable {name}"), Layer::Environment, String::new());
-    Some((assign::value_from_text(source, "").origin, format!("this sets nothing: two underscores belong in front, {PREFIX}{rest}")))
+    Some((
+        assign::value_from_text(source, "").origin,
+        format!("this sets nothing: two underscores belong in front, {PREFIX}{rest}"),
+    ))
 }
 
 fn set_from_flag(texts: &mut Texts, root: &mut Node, path: &str, value: &toml::Value) -> Option<(Origin, String)> {
