@@ -56,6 +56,7 @@ impl Actor for LedgerActor {
     async fn pre_start(&self, myself: ActorRef<LedgerMsg>, (): ()) -> Result<LedgerState, ActorProcessingErr> {
         let ticker = task::owned(tick(myself.clone()));
         let filling = Some(self.fill(myself, false));
+        self.ledger.publish(unix_now());
         Ok(LedgerState { filling, again: false, failing: false, pruned_at: None, _ticker: ticker })
     }
 

@@ -280,7 +280,8 @@ abilities = [\"tools\", \"dance\"]
         "1:1 `local[0].model` must be named: clients ask for the server's model by it",
         "7:9 `local[1].model` cannot be `auto`, which is reserved",
         "8:12 `local[1].base_url` must hold no user or password: keys come from api_keys_env",
-        "9:23 `local[1].abilities` knows no `dance`: tools, response_format, images, audio, logprobs, logit_bias, n",
+        "9:23 `local[1].abilities` knows no `dance`: tools, response_format, images, audio, logprobs, logit_bias, n, \
+         embeddings, dimensions",
     ];
     let found = faults(&sources(file));
     for fault in expected {
