@@ -1,8 +1,8 @@
 //! Another number of threads in mid-work.
 //!
 //! A context keeps the number it was made with, so a second one takes the place of the first, with the cells of all
-//! sequences. That costs as much time as copying the cells, and memory for both at once: where that is not to be had, all
-//! stays as it is.
+//! sequences. That costs as much time as making and copying the cells, in which nobody gets a token, and memory for both
+//! at once: where that is too much, all stays as it is.
 
 use super::Llama;
 use crate::{memory, process::say, threads::look_now};
@@ -11,6 +11,9 @@ use std::time::Duration;
 
 /// Of the memory that is there, a change leaves half alone.
 const SHARE_OF_MEMORY: u64 = 2;
+/// What is moved within a second on a slow machine: 1.5 GB took 4 s on two cores, and the gateway takes 5 s without a step
+/// for a hang.
+const MOST_BYTES: u64 = 256 << 20;
 
 impl Llama {
     /// Looks, if it is time, and changes the number of threads if others keep our cores busy, or have gone.
@@ -34,6 +37,9 @@ impl Llama {
         let threads = i32::try_from(threads).map_err(|_| "too many threads")?;
         let cells = self.context.get_state_size();
         let needed = self.context_bytes.saturating_add(u64::try_from(cells).unwrap_or(u64::MAX));
+        if needed > MOST_BYTES {
+            return Err("its context is too large to be replaced in a moment");
+        }
         if memory::available().is_some_and(|available| needed > available / SHARE_OF_MEMORY) {
             return Err("there is no memory for two contexts at once");
         }
