@@ -53,7 +53,7 @@ impl ChatTemplate {
         environment
             .add_template_owned(NAME, source.clone())
             .map_err(|error| format!("the chat template does not compile: {}", place(&error)))?;
-        Ok(Self { environment, source, bos: bos.to_owned(), eos: eos.to_owned(), fence: Fence::default() })
+        Ok(Self { environment, source, bos: bos.to_owned(), eos: eos.to_owned(), fence: Fence::new([]) })
     }
 
     /// Words in messages and tools that must not be read as control tokens.

@@ -21,10 +21,12 @@ pub enum Part<'a> {
 }
 
 /// Words that stand for control tokens.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Fence {
     /// Longest first: one may begin with another.
     words: Vec<String>,
+    /// What words begin with, and the marks: where nothing of it stands there is nothing to do.
+    firsts: Vec<char>,
 }
 
 impl Fence {
@@ -32,7 +34,10 @@ impl Fence {
         let mut words: Vec<String> = words.into_iter().filter(|word| word.chars().count() > 1).collect();
         words.sort_by(|one, other| other.len().cmp(&one.len()).then_with(|| one.cmp(other)));
         words.dedup();
-        Self { words }
+        let mut firsts: Vec<char> = words.iter().filter_map(|word| word.chars().next()).chain([OPEN, CLOSE]).collect();
+        firsts.sort_unstable();
+        firsts.dedup();
+        Self { words, firsts }
     }
 
     /// Marks the words in every text of `value`, at any depth, but not in what an assistant said.
@@ -51,25 +56,25 @@ impl Fence {
     }
 
     fn guarded(&self, text: &str) -> Option<String> {
-        let is_plain = !text.contains([OPEN, CLOSE]) && !self.words.iter().any(|word| text.contains(word.as_str()));
-        if is_plain {
-            return None;
-        }
-        let (mut out, mut rest) = (String::with_capacity(text.len() + 16), text);
-        while let Some(first) = rest.chars().next() {
+        let (mut out, mut done) = (String::new(), 0);
+        for (at, first) in text.match_indices(self.firsts.as_slice()) {
+            let Some(rest) = text.get(at..).filter(|_| at >= done) else { continue };
             let word = self.words.iter().find(|word| rest.starts_with(word.as_str()));
-            let taken = word.map_or(first.len_utf8(), String::len);
-            match (word, first) {
-                (Some(word), _) => {
+            if word.is_none() && !first.contains([OPEN, CLOSE]) {
+                continue;
+            }
+            out.push_str(text.get(done..at).unwrap_or_default());
+            match word {
+                Some(word) => {
                     out.push(OPEN);
                     out.push_str(word);
                     out.push(CLOSE);
                 }
-                (None, OPEN | CLOSE) => out.push(char::REPLACEMENT_CHARACTER),
-                (None, other) => out.push(other),
+                None => out.push(char::REPLACEMENT_CHARACTER),
             }
-            rest = rest.get(taken..).unwrap_or_default();
+            done = at + word.map_or(first.len(), String::len);
         }
+        out.push_str(text.get(done..).filter(|_| done > 0)?);
         Some(out)
     }
 
