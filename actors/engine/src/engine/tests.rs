@@ -5,27 +5,26 @@ use crate::backend::counting::{Counting, spec};
 use proptest::prelude::*;
 use spillway_actors::gpu::frame::{Prompt, Sampling, StopReason};
 
-/// Everything said about each job, after checking the numbering.
+/// Everything said about each job, after checking the numbering. For the tests of batches and vectors, too.
 #[derive(Default)]
-struct Heard(HashMap<JobId, Vec<JobEvent>>);
+pub(super) struct Heard(pub(super) HashMap<JobId, Vec<JobEvent>>);
 
 impl Heard {
-    fn hear(&mut self, frame: Option<FromEngine>) {
+    pub(super) fn hear(&mut self, frame: Option<FromEngine>) {
         let Some(FromEngine::Step { outputs, epoch: 5, .. }) = frame else { return assert!(frame.is_none()) };
         for output in outputs {
             let events = self.0.entry(output.job).or_default();
             assert_eq!(output.seq as usize, events.len(), "outputs of job {} have a gap", output.job);
-            assert!(
-                !matches!(events.last(), Some(JobEvent::Finished { .. } | JobEvent::Failed(_))),
-                "spoke after its end"
-            );
+            assert!(!events.last().is_some_and(is_end), "spoke after its end");
             events.push(output.event);
         }
     }
 
-    fn text(&self, job: JobId) -> String {
-        let text =
-            |event: &JobEvent| if let JobEvent::Piece { text, .. } = event { text.clone() } else { String::new() };
+    pub(super) fn text(&self, job: JobId) -> String {
+        let text = |event: &JobEvent| match event {
+            JobEvent::Piece { text, .. } | JobEvent::Echoed { text, .. } => text.clone(),
+            _ => String::new(),
+        };
         self.0[&job].iter().map(text).collect()
     }
 
@@ -35,17 +34,21 @@ impl Heard {
         self.0[&job].iter().flat_map(tokens).collect()
     }
 
-    fn end(&self, job: JobId) -> &JobEvent {
+    pub(super) fn end(&self, job: JobId) -> &JobEvent {
         self.0[&job].last().unwrap()
     }
 
-    fn cached(&self, job: JobId) -> u32 {
+    pub(super) fn cached(&self, job: JobId) -> u32 {
         let JobEvent::Finished { cached_tokens, .. } = self.end(job) else { panic!("job {job} did not finish") };
         *cached_tokens
     }
 }
 
-fn turn(engine: &mut Engine<Counting>, heard: &mut Heard) {
+pub(super) fn is_end(event: &JobEvent) -> bool {
+    matches!(event, JobEvent::Finished { .. } | JobEvent::Failed(_))
+}
+
+pub(super) fn turn(engine: &mut Engine<Counting>, heard: &mut Heard) {
     heard.hear(engine.flush());
     if let Some((_, plan)) = engine.begin() {
         // What the model is about to continue from is this job's own text, token for token.

@@ -1,57 +1,13 @@
 //! Requests of several answers, with a model that only counts: its text goes on with the next letters.
 
 use super::*;
-use crate::backend::counting::{Counting, spec};
+use crate::{
+    backend::counting::{Counting, spec},
+    engine::tests::{Heard, is_end, turn},
+};
 use proptest::prelude::*;
-use spillway_actors::gpu::frame::{FromEngine, JobEvent, StopReason};
+use spillway_actors::gpu::frame::{JobEvent, StopReason};
 use std::collections::HashMap;
-
-#[derive(Default)]
-struct Heard(HashMap<JobId, Vec<JobEvent>>);
-
-impl Heard {
-    fn hear(&mut self, frame: Option<FromEngine>) {
-        let Some(FromEngine::Step { outputs, .. }) = frame else { return assert!(frame.is_none()) };
-        for output in outputs {
-            let events = self.0.entry(output.job).or_default();
-            assert_eq!(output.seq as usize, events.len(), "outputs of job {} have a gap", output.job);
-            assert!(!events.last().is_some_and(is_end), "spoke after its end");
-            events.push(output.event);
-        }
-    }
-
-    fn text(&self, job: JobId) -> String {
-        let text = |event: &JobEvent| match event {
-            JobEvent::Piece { text, .. } | JobEvent::Echoed { text, .. } => text.clone(),
-            _ => String::new(),
-        };
-        self.0[&job].iter().map(text).collect()
-    }
-
-    fn end(&self, job: JobId) -> &JobEvent {
-        self.0[&job].last().unwrap()
-    }
-
-    fn cached(&self, job: JobId) -> u32 {
-        let JobEvent::Finished { cached_tokens, .. } = self.end(job) else { panic!("job {job} did not finish") };
-        *cached_tokens
-    }
-}
-
-fn is_end(event: &JobEvent) -> bool {
-    matches!(event, JobEvent::Finished { .. } | JobEvent::Failed(_))
-}
-
-fn turn(engine: &mut Engine<Counting>, heard: &mut Heard) {
-    heard.hear(engine.flush());
-    if let Some((_, plan)) = engine.begin() {
-        for chunk in &plan {
-            let own = &engine.jobs[&chunk.job].job.tokens()[..chunk.start];
-            assert_eq!(engine.backend.held(chunk.sequence), own, "job {} continues another text", chunk.job);
-        }
-        heard.hear(Some(engine.run(&plan)));
-    }
-}
 
 fn run_on(engine: &mut Engine<Counting>, heard: &mut Heard) {
     for _ in 0..3000 {

@@ -1,23 +1,13 @@
 //! Vectors beside text, with a model that only counts: a text's vector is its tokens.
 
 use super::*;
-use crate::backend::counting::{Counting, spec};
+use crate::{
+    backend::counting::{Counting, spec},
+    engine::tests::{Heard, is_end, turn as text_turn},
+};
 use proptest::prelude::*;
 
-#[derive(Default)]
-struct Heard(HashMap<JobId, Vec<JobEvent>>);
-
 impl Heard {
-    fn hear(&mut self, frame: Option<FromEngine>) {
-        let Some(FromEngine::Step { outputs, .. }) = frame else { return assert!(frame.is_none()) };
-        for output in outputs {
-            let events = self.0.entry(output.job).or_default();
-            assert_eq!(output.seq as usize, events.len(), "outputs of job {} have a gap", output.job);
-            assert!(!events.last().is_some_and(is_end), "spoke after its end");
-            events.push(output.event);
-        }
-    }
-
     /// By input; each exactly once.
     fn vectors(&self, job: JobId) -> Vec<Vec<f32>> {
         let mut vectors: Vec<(u32, Vec<f32>)> = Vec::new();
@@ -30,21 +20,10 @@ impl Heard {
         assert!((0..).zip(&vectors).all(|(at, (input, _))| at == *input), "{vectors:?}");
         vectors.into_iter().map(|(_, values)| values).collect()
     }
-
-    fn end(&self, job: JobId) -> &JobEvent {
-        self.0[&job].last().unwrap()
-    }
-}
-
-fn is_end(event: &JobEvent) -> bool {
-    matches!(event, JobEvent::Finished { .. } | JobEvent::Failed(_))
 }
 
 fn turn(engine: &mut Engine<Counting>, heard: &mut Heard) {
-    heard.hear(engine.flush());
-    if let Some((_, plan)) = engine.begin() {
-        heard.hear(Some(engine.run(&plan)));
-    }
+    text_turn(engine, heard);
     if let Some((_, runs)) = engine.begin_embedding() {
         heard.hear(Some(engine.run_embedding(&runs)));
     }
