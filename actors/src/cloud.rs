@@ -18,7 +18,7 @@ pub mod retry;
 
 // A provider is an upstream server with an account: who speaks of one speaks of its wire.
 pub use crate::upstream::{
-    Answer, Continuation, EventStream, ProviderClient, Timeouts, WholeAnswer, anthropic, body, chunk, client,
+    Answer, Asked, Continuation, EventStream, ProviderClient, Timeouts, WholeAnswer, anthropic, body, chunk, client,
     continuation, continued_body, fault, sse, upstream_body, wire,
 };
 pub use actor::{CloudActor, CloudMsg};

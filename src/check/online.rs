@@ -11,7 +11,7 @@ use http::HeaderMap;
 use secrecy::SecretString;
 use serde_json::json;
 use spillway_actors::{
-    cloud::{Answer, Continuation, EventStream, Provider, ProviderClient},
+    cloud::{self, Answer, Continuation, EventStream, Provider, ProviderClient},
     config::{CloudConfig, CloudModel, Config, ModelKind, PrefillStyle, Wire},
     domain::{ChatRequest, CloudBound, GatewayError, GenerationEvent, Input, NanoUsd, RequestId, RequestKind},
 };
@@ -225,7 +225,8 @@ impl Asked<'_> {
 
     async fn hear(&self, client: &ProviderClient, body: Bytes) -> Result<Heard, GatewayError> {
         let began = Instant::now();
-        let answer = client.start(body, RequestId::random(), self.key, true, began + PATIENCE).await?;
+        let answer =
+            client.start(body, RequestId::random(), self.key, cloud::Asked::by(self.request), began + PATIENCE).await?;
         match answer {
             Answer::Stream(events) => heard_stream(*events, began).await,
             Answer::Body(whole) => {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use reqwest::{Client, Method, Response};
 use secrecy::SecretString;
 use serde_json::{Value, json};
-use spillway_actors::cloud::{Answer, ProviderClient, Timeouts};
+use spillway_actors::cloud::{Answer, Asked, ProviderClient, Timeouts};
 use spillway_actors::config::Wire;
 use spillway_actors::domain::{ErrorKind, GatewayError, GenerationEvent, RequestId, TokenUsage};
 use tokio::time::Instant;
@@ -80,10 +80,11 @@ impl Running {
     async fn seen_in(&self, wire: Wire, body: Value, timeouts: Timeouts) -> Seen {
         let client = ProviderClient::new("sim".into(), &format!("{}/v1", self.url), timeouts).unwrap().speaking(wire);
         let stream = body["stream"].as_bool().unwrap_or(false);
+        let answers = body["n"].as_u64().and_then(|n| u32::try_from(n).ok()).unwrap_or(1);
         let (key, deadline) = (SecretString::from(""), Instant::now() + LONG);
         let body = Bytes::from(body.to_string());
         let mut seen = Seen::default();
-        match client.start(body, RequestId::from_bits(7), &key, stream, deadline).await {
+        match client.start(body, RequestId::from_bits(7), &key, Asked { stream, answers }, deadline).await {
             Err(error) => seen.error = Some(error),
             Ok(Answer::Body(answer)) => {
                 let message = Value::Object(answer.choices[0].message.clone());

@@ -65,8 +65,7 @@ pub fn output_tokens(request: &ChatRequest, output_cap: u32) -> u64 {
     }
     // Only completions have candidates that are made and not shown; `best_of` is then at least `n`.
     let each = request.choices.n.max(request.choices.best_of).max(1);
-    let prompts = if let Input::Several(passages) = &request.input { passages.len() as u64 } else { 1 };
-    u64::from(output_cap) * u64::from(each).saturating_mul(prompts)
+    u64::from(output_cap) * u64::from(each).saturating_mul(request.prompts() as u64)
 }
 
 #[derive(Default)]

@@ -268,6 +268,16 @@ impl ChatRequest {
         self.local_only || self.caller.as_ref().is_some_and(|caller| caller.local_only)
     }
 
+    /// Prompts that are answered each for itself.
+    pub fn prompts(&self) -> usize {
+        if let Input::Several(passages) = &self.input { passages.len() } else { 1 }
+    }
+
+    /// Answers that are shown, over all prompts.
+    pub fn answers(&self) -> u32 {
+        self.choices.n.saturating_mul(u32::try_from(self.prompts()).unwrap_or(u32::MAX)).max(1)
+    }
+
     /// The last user message (or the text prompt), the part that is graded.
     pub fn last_user_text(&self) -> &str {
         match &self.input {

@@ -3,8 +3,8 @@
 use super::{AttemptReport, Failure, Flight, FlightEvent, so_far::SoFar};
 use crate::{
     cloud::{
-        Answer, CallEnd, CloudMsg, Continuation, EventStream, Grant, Provider, WholeAnswer, assemble::Assembler, count,
-        repetition::RepetitionCutter,
+        Answer, Asked, CallEnd, CloudMsg, Continuation, EventStream, Grant, Provider, WholeAnswer, assemble::Assembler,
+        count, repetition::RepetitionCutter,
     },
     config::{CloudModel, PrefillStyle},
     domain::{
@@ -137,7 +137,7 @@ impl Flight {
         let (body, style) = self.asked(bound, &provider, &model, decision)?;
         self.note_dispatch(decision, progress.so_far);
         let client = provider.client().continuing(style).speaking(model.wire(provider.config().wire));
-        let answer = client.start(body, job.id(), key, true, job.deadline).await?;
+        let answer = client.start(body, job.id(), key, Asked::by(&job.request), job.deadline).await?;
         progress.headed = true;
         match answer {
             Answer::Stream(events) => self.pass_stream(*events, decision, progress).await,

@@ -80,7 +80,7 @@ impl Flight {
             GatewayError::target(target, ErrorKind::Internal, "a local-only request for a server that may be anywhere")
         })?;
         let body = embed::body(bound, &server.upstream()).map_err(GatewayError::unworked)?;
-        let asking = server.client().embed(body, job.id(), server.key(), inputs(&job.request), job.deadline);
+        let asking = server.client().embed(body, job.id(), server.key(), job.request.prompts(), job.deadline);
         let answer = tokio::select! {
             biased;
             () = lease.revoked() => return Err(local::died(lease, decision)),
@@ -157,7 +157,7 @@ impl Flight {
         let key = grant.key().ok_or_else(|| internal("no such key"))?;
         let body = embed::body(bound, &model.upstream).map_err(GatewayError::unworked)?;
         self.note_dispatch(decision, progress.so_far);
-        let due = inputs(&job.request);
+        let due = job.request.prompts();
         let answer = provider.client().embed(body, job.id(), key, due, job.deadline).await?;
         progress.answered(answer.usage);
         self.note_first_token(decision, progress.began);
@@ -166,10 +166,6 @@ impl Flight {
         self.emit(FlightEvent::Embedded(answer.vectors)).await;
         Ok(())
     }
-}
-
-fn inputs(request: &ChatRequest) -> usize {
-    if let Input::Several(passages) = &request.input { passages.len() } else { 1 }
 }
 
 fn prompts(request: &ChatRequest) -> Vec<Prompt> {

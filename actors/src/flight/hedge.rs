@@ -14,7 +14,7 @@ use super::{
     so_far::SoFar,
 };
 use crate::{
-    cloud::{Answer, CallEnd, Grant},
+    cloud::{Answer, Asked, CallEnd, Grant},
     config::{HedgeConfig, PrefillStyle},
     domain::{ChatRequest, CloudBound, ErrorKind, GatewayError, GenerationEvent, ModelChoice, NanoUsd, TokenUsage},
     jobs::{Job, TargetKey},
@@ -210,7 +210,7 @@ async fn call(order: Order, sent: Arc<Mutex<Option<Sending>>>) -> Result<Called,
     let client = provider.client().continuing(PrefillStyle::None).speaking(wire);
     let headed = || sent.lock().iter_mut().for_each(|sending| sending.headed = true);
     let answering = async {
-        let answer = client.start(body, job.id(), key, true, job.deadline).await?;
+        let answer = client.start(body, job.id(), key, Asked::by(&job.request), job.deadline).await?;
         headed();
         first_token(answer).await
     };

@@ -15,7 +15,7 @@ use crate::{
     domain::{Delta, ErrorKind, GatewayError, GenerationEvent, Outbound, TextCount, TokenUsage},
     gpu::{Lease, server::Server, slot::Answered},
     route::Decision,
-    upstream::{Answer, Continuation, EventStream, WholeAnswer, continued_body, upstream_body},
+    upstream::{Answer, Asked, Continuation, EventStream, WholeAnswer, continued_body, upstream_body},
 };
 use bytes::Bytes;
 use serde_json::Value;
@@ -140,7 +140,7 @@ impl Flight {
     ) -> Result<(), Failure> {
         let (body, style) = self.asked_of(server, decision)?;
         let client = server.client().continuing(style);
-        let asking = client.start(body, self.job.id(), server.key(), true, self.job.deadline);
+        let asking = client.start(body, self.job.id(), server.key(), Asked::by(&self.job.request), self.job.deadline);
         let mut source = tokio::select! {
             biased;
             answer = asking => Source::from(answer?),

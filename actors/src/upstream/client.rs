@@ -6,7 +6,7 @@
 use super::chunk::Malformed;
 use super::fault::{self, Refusal};
 use crate::config::Wire;
-use crate::domain::{ErrorKind, GatewayError, RequestId, TargetName};
+use crate::domain::{ChatRequest, ErrorKind, GatewayError, RequestId, TargetName};
 use bytes::Bytes;
 use connections::{Connections, Response};
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -80,13 +80,19 @@ pub struct ProviderClient {
     timeouts: Timeouts,
 }
 
-/// How many choices a body asks for: the answer is whole with all of them.
-fn choices_in(body: &[u8]) -> u32 {
-    #[derive(serde::Deserialize)]
-    struct Asked {
-        n: Option<u32>,
+/// What a body asks for, as far as it decides when its answer is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Asked {
+    pub stream: bool,
+    /// Choices over all prompts.
+    pub answers: u32,
+}
+
+impl Asked {
+    /// As flights ask: always streamed.
+    pub fn by(request: &ChatRequest) -> Self {
+        Self { stream: true, answers: request.answers() }
     }
-    serde_json::from_slice::<Asked>(body).ok().and_then(|asked| asked.n).unwrap_or(1)
 }
 
 impl ProviderClient {
@@ -116,7 +122,7 @@ impl ProviderClient {
     }
 
     /// Sends `body` (see [`Wire::body`]) and waits for the head of the answer, for a whole answer
-    /// until its end. `stream` must say what the body says. An empty key sends none. Dropping the future, or the stream it
+    /// until its end. `asked` must say what the body says. An empty key sends none. Dropping the future, or the stream it
     /// gave, closes the socket.
     ///
     /// # Errors
@@ -126,9 +132,10 @@ impl ProviderClient {
         body: Bytes,
         request_id: RequestId,
         key: &SecretString,
-        stream: bool,
+        asked: Asked,
         deadline: Instant,
     ) -> Result<Answer, GatewayError> {
+        let Asked { stream, answers } = asked;
         let patience = Patience { target: self.target.clone(), deadline };
         let limit = if stream { self.timeouts.first_byte } else { self.timeouts.first_byte_unstreamed };
         let started = Instant::now();
@@ -147,7 +154,7 @@ impl ProviderClient {
         if is_media(response.headers(), "text/html") {
             return Err(patience.failed("answered without an event stream"));
         }
-        let reader = self.wire.stream_reader(choices_in(&body));
+        let reader = self.wire.stream_reader(answers);
         Ok(Answer::Stream(Box::new(EventStream::new(patience, reader, response, self.timeouts, started))))
     }
 

@@ -1,7 +1,7 @@
 //! One answer of a local attempt, as far as it has come. Pure.
 
 use crate::{
-    domain::{ChatRequest, Delta, Input, TokenUsage},
+    domain::{ChatRequest, Delta, TokenUsage},
     flight::sent::Sent,
 };
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ pub(super) struct Part {
 
 /// Every answer that the client has not got whole.
 pub(super) fn parts(request: &ChatRequest, sent: &Sent) -> Vec<Part> {
-    let prompts = if let Input::Several(passages) = &request.input { passages.len() } else { 1 };
+    let prompts = request.prompts();
     let each = request.choices.best_of.max(request.choices.n).max(1);
     let part = |prompt: usize, nth: u32| {
         let choice = u32::try_from(prompt).unwrap_or(u32::MAX).saturating_mul(each).saturating_add(nth);
@@ -118,7 +118,7 @@ pub(super) fn seed(asked: Option<u32>, nth: u32) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Choices, Passage};
+    use crate::domain::{Choices, Input, Passage};
     use proptest::prelude::*;
 
     fn request(prompts: usize, n: u32, best_of: u32) -> ChatRequest {

@@ -1,7 +1,7 @@
 //! Against a responder that speaks raw bytes, so that the wire can be as wrong as wires get.
 
 use super::*;
-use crate::domain::{Delta, GenerationEvent, Origin, TokenUsage};
+use crate::domain::{Choices, Delta, GenerationEvent, Input, Origin, Passage, TokenUsage};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -75,7 +75,9 @@ impl Responder {
     async fn ask_within(&self, stream: bool, limit: Duration) -> Result<Answer, GatewayError> {
         let key = SecretString::from("sk-1");
         let body = Bytes::from_static(b"{\"messages\": []}");
-        self.client.start(body, RequestId::from_bits(5), &key, stream, Instant::now() + limit).await
+        self.client
+            .start(body, RequestId::from_bits(5), &key, Asked { stream, answers: 1 }, Instant::now() + limit)
+            .await
     }
 
     /// How an attempt fails, at its head or in its stream.
@@ -250,7 +252,8 @@ async fn a_reader_that_is_slow_is_not_the_providers_silence() {
     let limits = Timeouts { idle: SHORT * 5, ..Timeouts::default() };
     let client = ProviderClient::new("up".into(), &url, limits).unwrap();
     let key = SecretString::from("sk-1");
-    let asked = client.start(Bytes::from_static(b"{}"), RequestId::from_bits(5), &key, true, Instant::now() + LONG);
+    let streamed = Asked { stream: true, answers: 1 };
+    let asked = client.start(Bytes::from_static(b"{}"), RequestId::from_bits(5), &key, streamed, Instant::now() + LONG);
     let Ok(Answer::Stream(mut stream)) = asked.await else { panic!("a stream") };
     assert!(matches!(stream.next().await, Ok(Some(GenerationEvent::Delta(_)))));
     tokio::time::sleep(SHORT * 6).await;
@@ -380,8 +383,9 @@ async fn nobody_listening_is_a_failure_without_url_or_key() {
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let client = ProviderClient::new("up".into(), &format!("http://{free}/v1"), Timeouts::default()).unwrap();
     let key = SecretString::from("sk-1");
+    let streamed = Asked { stream: true, answers: 1 };
     let error =
-        client.start(Bytes::new(), RequestId::from_bits(1), &key, true, Instant::now() + LONG).await.unwrap_err();
+        client.start(Bytes::new(), RequestId::from_bits(1), &key, streamed, Instant::now() + LONG).await.unwrap_err();
     assert_eq!(
         error,
         GatewayError::target("up", ErrorKind::Upstream, "the provider could not be reached (connection refused)")
@@ -405,4 +409,13 @@ fn a_base_url_must_be_http() {
         let client = ProviderClient::new("up".into(), url, Timeouts::default()).unwrap();
         assert_eq!(client.url.as_str(), "https://provider.example/v1/chat/completions");
     }
+}
+
+#[test]
+fn an_answer_is_whole_with_every_choice_to_every_prompt() {
+    let choices = Choices { n: 3, best_of: 5, ..Choices::default() };
+    let one = ChatRequest { choices, ..ChatRequest::plain("a") };
+    assert_eq!(Asked::by(&one), Asked { stream: true, answers: 3 });
+    let input = Input::Several(["a", "b"].map(|text| Passage::Text(text.to_owned())).into());
+    assert_eq!(Asked::by(&ChatRequest { input, ..one }).answers, 6);
 }
