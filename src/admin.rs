@@ -30,6 +30,7 @@ use spillway_actors::{
     cloud::{KeyView, Provider},
     domain::{ErrorKind, GatewayError},
     gpu::EngineSlot,
+    ledger::unix_now,
     runtime::{ChaosError, KillWay, Runtime},
 };
 use std::{sync::Arc, time::UNIX_EPOCH};
@@ -109,6 +110,7 @@ fn carries_token(headers: &HeaderMap, token: &str) -> bool {
 }
 
 async fn metrics(State(state): State<AdminState>) -> impl IntoResponse {
+    state.runtime.services.ledger.publish(unix_now());
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.render())
 }
 

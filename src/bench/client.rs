@@ -108,6 +108,11 @@ impl BenchClient {
     }
 }
 
+/// An error with what caused it.
+fn whole(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
 struct Reading {
     began: Instant,
     last: Instant,
@@ -119,7 +124,7 @@ impl Reading {
     async fn read(&mut self, client: &BenchClient, body: &Value) -> Result<(), String> {
         let url = format!("{}/chat/completions", client.base_url);
         let sent = client.http.post(url).bearer_auth(&client.key).json(body).send().await;
-        let answer = sent.map_err(|error| error.to_string())?;
+        let answer = sent.map_err(|error| whole(&error))?;
         if !answer.status().is_success() {
             let status = answer.status().as_u16();
             let text = answer.text().await.unwrap_or_default();
@@ -127,7 +132,7 @@ impl Reading {
         }
         let (mut bytes, mut events) = (answer.bytes_stream(), SseParser::new());
         while let Some(piece) = bytes.next().await {
-            events.push(&piece.map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
+            events.push(&piece.map_err(|error| whole(&error))?).map_err(|error| error.to_string())?;
             while let Some(event) = events.next_event().map_err(|error| error.to_string())? {
                 self.event(&event.data)?;
             }

@@ -68,6 +68,8 @@ enum Workload {
 #[derive(Debug, Clone, Default, Serialize)]
 struct Run {
     failures: usize,
+    /// Why the first of them failed.
+    failure: Option<String>,
     requests_per_second: f64,
     tokens_per_second: f64,
     first_token_ms: Percentiles,
@@ -81,8 +83,11 @@ impl Run {
         let seconds = took.as_secs_f64().max(1e-9);
         let complete = || streams.iter().filter(|sample| sample.failure.is_none());
         let tokens: u64 = complete().map(|sample| sample.completion_tokens).sum();
+        let mut failures = streams.iter().chain(beside).filter_map(|sample| sample.failure.as_ref());
+        let failure = failures.next().cloned();
         Self {
-            failures: streams.iter().chain(beside).filter(|sample| sample.failure.is_some()).count(),
+            failures: usize::from(failure.is_some()) + failures.count(),
+            failure,
             requests_per_second: complete().count() as f64 / seconds,
             tokens_per_second: tokens as f64 / seconds,
             first_token_ms: Percentiles::of(complete().filter_map(|sample| sample.first_token)),
@@ -101,6 +106,7 @@ impl Run {
         };
         Self {
             failures: runs.iter().map(|run| run.failures).sum(),
+            failure: runs.iter().find_map(|run| run.failure.clone()),
             requests_per_second: of(|run| run.requests_per_second),
             tokens_per_second: of(|run| run.tokens_per_second),
             first_token_ms: times(|run| run.first_token_ms),
@@ -288,7 +294,11 @@ fn print(lines: &[Line], args: &EngineArgs) -> io::Result<()> {
     let mut table = vec![head.map(str::to_owned).to_vec()];
     table.extend(lines.iter().map(cells));
     writeln!(out, "{}", columns(&table))?;
-    writeln!(out, "milliseconds; medians over {} round(s); ×: against the last server of the level", args.rounds)
+    writeln!(out, "milliseconds; medians over {} round(s); ×: against the last server of the level", args.rounds)?;
+    for (line, why) in lines.iter().filter_map(|line| Some((line, line.run.failure.as_ref()?))) {
+        writeln!(out, "failed at {} with {} clients, for example: {why}", line.server, line.clients)?;
+    }
+    Ok(())
 }
 
 fn cells(line: &Line) -> Vec<String> {
