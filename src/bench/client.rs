@@ -75,7 +75,9 @@ impl BenchClient {
     /// No HTTP client can be made on this host.
     pub fn new(base_url: &str, key: &str) -> Result<Self, BenchError> {
         install_tls_provider();
-        let builder = reqwest::Client::builder().no_proxy().tcp_nodelay(true).timeout(PATIENCE);
+        // Some servers end a connection after an answer without saying so: each request has its own.
+        let builder =
+            reqwest::Client::builder().no_proxy().tcp_nodelay(true).pool_max_idle_per_host(0).timeout(PATIENCE);
         let builder = if base_url.starts_with("https:") { builder } else { builder.tls_certs_only([]) };
         let http = builder
             .build()

@@ -185,6 +185,8 @@ fn model(config: &Config, local: &LocalConfig, gpus: &[GpuReading]) -> Finding {
     let shape = Shape {
         context_tokens: local.context_tokens,
         parallel: local.parallel,
+        max_request_tokens: local.max_request_tokens,
+        frugal: false,
         batch_tokens: local.options.batch_tokens,
         ubatch_tokens: local.options.ubatch_tokens,
         embedding_tokens: local.embedding_tokens,

@@ -38,6 +38,8 @@ fn shape(config: &Config, named: &Named) -> Shape {
     Shape {
         context_tokens: like.map_or(8192, |local| local.context_tokens),
         parallel: like.map_or(8, |local| local.parallel),
+        max_request_tokens: like.and_then(|local| local.max_request_tokens),
+        frugal: false,
         batch_tokens: options.batch_tokens,
         ubatch_tokens: options.ubatch_tokens,
         embedding_tokens: like.map_or(Some(2048), |local| local.embedding_tokens),

@@ -142,6 +142,8 @@ async fn f23_vectors_that_find_no_memory_are_given_up_and_text_goes_on() {
     let shape = Shape {
         context_tokens: 4096,
         parallel: 4,
+        max_request_tokens: None,
+        frugal: false,
         batch_tokens: None,
         ubatch_tokens: 128,
         embedding_tokens: Some(2048),

@@ -20,12 +20,16 @@ pub type Sequence = u32;
 pub struct Limits {
     /// Most tokens of one decode.
     pub batch_tokens: usize,
+    /// Most tokens of the first decode after a time without jobs: those who come together are computed together.
+    pub first_prompt_tokens: usize,
     /// Most prompt tokens of one decode that also carries decoding sequences: bounds how long a long prompt delays them.
     pub mixed_prompt_tokens: usize,
     /// Sequences for jobs; one more exists for the canary.
     pub parallel: u32,
     /// KV cells shared by the jobs.
     pub pool_cells: usize,
+    /// Most KV cells that are kept for later prompts while jobs run: every one that is kept costs every token a look.
+    pub kept_cells: usize,
     /// KV cells set aside for the canary, beside the pool: a full pool never stops it.
     pub canary_cells: usize,
     /// Most tokens (prompt + output) of one job; at most `pool_cells`.
@@ -35,6 +39,9 @@ pub struct Limits {
     /// Whether the cells of a sequence may be kept, cut and shared: not where a model folds its past into one state or
     /// forgets what lies outside a window.
     pub prefix_reuse: bool,
+    /// Each sequence has cells of its own: they are copied, as a whole, where a pool's would be shared; and sequences with
+    /// adjacent numbers are computed together.
+    pub apart: bool,
 }
 
 /// One token of a batch.

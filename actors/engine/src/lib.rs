@@ -15,6 +15,7 @@
 
 pub mod backend;
 pub mod devices;
+pub mod draw;
 pub mod embed;
 pub mod engine;
 pub mod gguf;

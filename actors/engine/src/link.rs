@@ -14,7 +14,7 @@ use std::{
     net::Shutdown,
     os::unix::net::UnixStream,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU32, Ordering},
         mpsc::SyncSender,
     },
@@ -93,7 +93,24 @@ pub struct Shared {
 
 struct Outgoing {
     stream: UnixStream,
+    /// Whole frames that are not written yet.
     buffer: Vec<u8>,
+}
+
+impl Outgoing {
+    fn add(&mut self, frame: &FromEngine) -> io::Result<&mut Self> {
+        frame::encode(frame, &mut self.buffer).map_err(io::Error::other)?;
+        Ok(self)
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let written = self.stream.write_all(&self.buffer);
+        self.buffer.clear();
+        written
+    }
 }
 
 impl Shared {
@@ -108,24 +125,35 @@ impl Shared {
         }
     }
 
-    /// Writes one whole frame. An error means that the gateway has gone.
+    /// Writes one whole frame, after those that are held. An error means that the gateway has gone.
     pub fn send(&self, frame: &FromEngine) -> io::Result<()> {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let Outgoing { stream, buffer } = &mut *writer;
-        buffer.clear();
-        frame::encode(frame, buffer).map_err(io::Error::other)?;
-        stream.write_all(buffer)
+        self.writer().add(frame)?.write()
+    }
+
+    /// Keeps a frame until the next one is sent: one wake-up of the gateway for both. [`flush`](Self::flush) before
+    /// anything that takes time.
+    pub fn hold(&self, frame: &FromEngine) -> io::Result<()> {
+        self.writer().add(frame).map(drop)
+    }
+
+    /// Writes what is held.
+    pub fn flush(&self) -> io::Result<()> {
+        self.writer().write()
+    }
+
+    fn writer(&self) -> MutexGuard<'_, Outgoing> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn send_raw(&self, bytes: &[u8]) {
-        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = writer.stream.write_all(bytes);
+        let _ = self.writer().stream.write_all(bytes);
     }
 
     /// The engine thread's last act. Lets the peer see the end even while another thread still holds the socket.
     pub fn end(&self) {
         self.ended.store(true, Ordering::Release);
-        let writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writer = self.writer();
+        let _ = writer.write();
         let _ = writer.stream.shutdown(Shutdown::Both);
     }
 

@@ -233,6 +233,10 @@ impl Backend for Llama {
         if from.max(to) > self.limits.parallel || from == to || !self.holds(to, start) {
             return false;
         }
+        if self.limits.apart {
+            // llama.cpp copies cells of another sequence all at once, or aborts.
+            return self.context.copy_kv_cache_seq(source, target, None, None).is_ok() && self.truncate(to, end);
+        }
         let copied = self.context.copy_kv_cache_seq(source, target, Some(first), Some(last));
         copied.is_ok() && self.holds(to, end)
     }

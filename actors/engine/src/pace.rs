@@ -10,6 +10,11 @@ use std::time::Duration;
 
 /// A step with prompt tokens may take this many times as long as the same step without.
 const SLOWDOWN: f64 = 2.4;
+/// Where many wait for short prompts and few stream, the few wait for the many: so many times the share of those who wait
+/// for one that streams, within bounds. A burst of requests is served in the time that its work takes, and not one by one
+/// beside the first of them that streams.
+const CROWD: f64 = 4.0;
+const MOST_CROWD: f64 = 16.0;
 /// Weight of a new measurement.
 const WEIGHT: f64 = 0.25;
 /// One measurement counts at most this many times more or less than expected: a machine that slept is not a slow model.
@@ -57,8 +62,9 @@ impl Pace {
         }
     }
 
-    /// Prompt tokens for the next step; at most `most`. Nobody decoding: `most`.
-    pub fn prompt_budget(&self, decoding: usize, most: usize) -> usize {
+    /// Prompt tokens for the next step; at most `most`. Nobody decoding: `most`. `short`: clients who wait for a prompt that
+    /// is soon done.
+    pub fn prompt_budget(&self, decoding: usize, short: usize, most: usize) -> usize {
         if decoding == 0 {
             return most;
         }
@@ -68,7 +74,8 @@ impl Pace {
         let (Some(base), Some(each)) = (self.expected(decoding), self.mixed_token.or(self.prompt_token)) else {
             return most;
         };
-        let room = base * (SLOWDOWN - 1.0);
+        let crowd = (CROWD * as_f64(short) / as_f64(decoding)).clamp(1.0, MOST_CROWD);
+        let room = base * (SLOWDOWN - 1.0) * crowd;
         let fit = (AT_LEAST..=most).rev().find(|&tokens| as_f64(tokens) * each <= room);
         fit.unwrap_or(AT_LEAST).min(most)
     }
@@ -104,9 +111,9 @@ mod tests {
     #[test]
     fn unmeasured_or_alone_a_prompt_may_fill_the_batch() {
         let mut pace = Pace::new(4);
-        assert_eq!(pace.prompt_budget(1, 128), 128);
+        assert_eq!(pace.prompt_budget(1, 0, 128), 128);
         pace.observe(0, 100, micros(200_000));
-        assert_eq!((pace.prompt_budget(0, 256), pace.prompt_budget(2, 128)), (256, 128));
+        assert_eq!((pace.prompt_budget(0, 0, 256), pace.prompt_budget(2, 0, 128)), (256, 128));
     }
 
     #[test]
@@ -115,8 +122,8 @@ mod tests {
         pace.observe(1, 0, micros(8_000));
         pace.observe(8, 0, micros(40_000));
         pace.observe(0, 100, micros(100_000));
-        assert_eq!((pace.prompt_budget(1, 128), pace.prompt_budget(8, 128)), (11, 56));
-        assert_eq!(pace.prompt_budget(5, 128), 11, "an unmeasured count is taken for the smaller one measured");
+        assert_eq!((pace.prompt_budget(1, 0, 128), pace.prompt_budget(8, 0, 128)), (11, 56));
+        assert_eq!(pace.prompt_budget(5, 0, 128), 11, "an unmeasured count is taken for the smaller one measured");
     }
 
     #[test]
@@ -124,7 +131,7 @@ mod tests {
         let mut pace = Pace::new(1);
         pace.observe(1, 0, micros(10));
         pace.observe(0, 1, micros(1_000_000));
-        assert_eq!((pace.prompt_budget(1, 128), pace.prompt_budget(1, 1)), (AT_LEAST, 1));
+        assert_eq!((pace.prompt_budget(1, 0, 128), pace.prompt_budget(1, 0, 1)), (AT_LEAST, 1));
     }
 
     #[test]
@@ -133,7 +140,7 @@ mod tests {
         pace.observe(0, 100, micros(100_000));
         pace.observe(1, 0, micros(10_000));
         pace.observe(1, 0, micros(60_000_000));
-        assert!(pace.prompt_budget(1, 128) < 28);
+        assert!(pace.prompt_budget(1, 0, 128) < 28);
     }
 
     #[test]
@@ -141,12 +148,12 @@ mod tests {
         let mut pace = Pace::new(1);
         pace.observe(1, 0, micros(10_000));
         for _ in 0..MIXED_IN_A_ROW {
-            assert!(pace.prompt_budget(1, 128) > 0);
+            assert!(pace.prompt_budget(1, 0, 128) > 0);
             pace.observe(1, 4, micros(20_000));
         }
-        assert_eq!(pace.prompt_budget(1, 128), 0);
+        assert_eq!(pace.prompt_budget(1, 0, 128), 0);
         pace.observe(1, 0, micros(10_000));
-        assert!(pace.prompt_budget(1, 128) > 0);
+        assert!(pace.prompt_budget(1, 0, 128) > 0);
     }
 
     proptest! {
@@ -163,7 +170,7 @@ mod tests {
             }
             let mut budget = 0;
             for _ in 0..200 {
-                let next = pace.prompt_budget(decoding, 128);
+                let next = pace.prompt_budget(decoding, 0, 128);
                 pace.observe(decoding, next, micros(decode + each * next as u64));
                 budget = if next > 0 { next } else { budget };
             }

@@ -96,9 +96,9 @@ impl Rows {
         cells.iter().filter(|cell| self.holders(**cell).live_rows > 0).count()
     }
 
-    /// Of the rows that no job holds, the emptiest first, then the one left longest ago.
-    pub fn idle_oldest(&self) -> Option<Sequence> {
-        let idle = (0..).zip(&self.rows).filter(|(_, row)| !row.live);
+    /// Of the first `among` rows those that no job holds, the emptiest first, then the one left longest ago.
+    pub fn idle_oldest(&self, among: usize) -> Option<Sequence> {
+        let idle = (0..).zip(self.rows.iter().take(among)).filter(|(_, row)| !row.live);
         idle.min_by_key(|(_, row)| (!row.tokens.is_empty(), row.left_at)).map(|(sequence, _)| sequence)
     }
 

@@ -56,6 +56,17 @@ impl SamplingPlan {
         self.stages.is_empty() && self.pick == Pick::Greedy
     }
 
+    /// Temperature and seed of a plan that has no more to it.
+    pub fn plain_draw(&self) -> Option<(f32, Option<u32>)> {
+        let Pick::Draw { seed } = self.pick else { return None };
+        let temperature = match self.stages.as_slice() {
+            [] => 1.0,
+            [Stage::Temperature(temperature)] => *temperature,
+            _ => return None,
+        };
+        self.grammar.is_none().then_some((temperature, seed))
+    }
+
     /// The same request is meant to give the same text.
     pub fn is_repeatable(&self) -> bool {
         !matches!(self.pick, Pick::Draw { seed: None })

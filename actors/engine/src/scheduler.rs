@@ -6,6 +6,7 @@
 //! them; a later one that begins with the same tokens takes or shares them (see [`crate::prefix`]). The canary has a
 //! sequence and cells of its own and shares nothing.
 
+mod burst;
 mod groups;
 mod reuse;
 mod shares;
@@ -26,6 +27,8 @@ use std::{
 const HEADROOM_TOKENS: usize = 8;
 /// Positions of scored prompts in one batch: each is a row over the whole vocabulary, to be kept and gone through.
 const SCORED_AT_ONCE: usize = 64;
+/// Tokens of a prompt that is soon computed: those who stream can wait for it.
+const SHORT_PROMPT: usize = 1000;
 /// Other work moves on, however slow the machine.
 const LEAST_BESIDE: usize = 8;
 
@@ -58,6 +61,8 @@ struct Running {
     evaluated: usize,
     /// Somebody ahead computes the same tokens.
     follows: Option<Follow>,
+    /// Its last token waits for others (`burst.rs`).
+    held: bool,
 }
 
 /// A run of one job's tokens in a batch.
@@ -98,6 +103,8 @@ pub struct Scheduler {
     pace: Pace,
     /// To be done to the backend's cells before the next batch.
     changes: Vec<Change>,
+    /// Nothing was computed since nobody ran.
+    begins: bool,
 }
 
 impl Scheduler {
@@ -113,6 +120,7 @@ impl Scheduler {
             rows: Rows::new(sequences),
             pace: Pace::new(sequences + 1),
             changes: Vec::new(),
+            begins: true,
         }
     }
 
@@ -133,7 +141,7 @@ impl Scheduler {
         if self.canary.is_none()
             && let Some(ask) = self.canaries.pop_front()
         {
-            self.canary = Some(Running { ask, order: 0, evaluated: 0, follows: None });
+            self.canary = Some(Running { ask, order: 0, evaluated: 0, follows: None, held: false });
             seated.push(Seat { job: ask.job, sequence: self.limits.parallel, reused: 0 });
         }
         while let Some(seat) = self.admit_next(tokens_of) {
@@ -164,13 +172,16 @@ impl Scheduler {
         let live = found.map_or(0, |(from, len)| self.rows.live_among(from, len));
         let shared = follows.map_or(0, |follow| follow.common).max(live);
         let reserve = HEADROOM_TOKENS * (running + 1);
-        if running > 0 && self.committed() + ask.tokens - shared + reserve > self.limits.pool_cells {
+        if running > 0
+            && !self.limits.apart
+            && self.committed() + ask.tokens - shared + reserve > self.limits.pool_cells
+        {
             return None;
         }
         self.waiting.remove(&order);
         let (sequence, reused) = self.prepare_row(found, ask.scope)?;
         let seat = self.seats.get_mut(usize::try_from(sequence).ok()?)?;
-        *seat = Some(Running { ask, order, evaluated: reused, follows });
+        *seat = Some(Running { ask, order, evaluated: reused, follows, held: false });
         self.rows.set_live(sequence, true);
         Some(Seat { job: ask.job, sequence, reused })
     }
@@ -236,10 +247,18 @@ impl Scheduler {
             let waits = running.follows.is_some() || (canary_alone && *sequence != self.limits.parallel);
             running.pending() > 0 && !waits
         });
-        let (decoding, prompts): (Vec<_>, Vec<_>) = ready.partition(|(_, running)| running.due() == 1);
-        let mut budget = self.limits.batch_tokens.saturating_sub(decoding.len());
-        if !decoding.is_empty() {
-            budget = self.pace.prompt_budget(decoding.len(), budget.min(self.limits.mixed_prompt_tokens));
+        let (mut decoding, mut prompts): (Vec<_>, Vec<_>) = ready.partition(|(_, running)| running.due() == 1);
+        let begins = std::mem::take(&mut self.begins) && decoding.is_empty();
+        let most = if begins {
+            self.limits.first_prompt_tokens.min(self.limits.batch_tokens)
+        } else {
+            self.limits.batch_tokens
+        };
+        let is_burst = self.gather(&mut decoding, &mut prompts, most);
+        let mut budget = most.saturating_sub(decoding.len());
+        if !decoding.is_empty() && !is_burst {
+            let short = prompts.iter().filter(|(_, running)| running.is_short()).count();
+            budget = self.pace.prompt_budget(decoding.len(), short, budget.min(self.limits.mixed_prompt_tokens));
         }
         let mut chunks: Vec<Chunk> =
             decoding.iter().map(|(sequence, running)| self.chunk(*sequence, running, 1)).collect();
@@ -269,7 +288,7 @@ impl Scheduler {
         if self.running_count() == 0 {
             return most;
         }
-        self.pace.prompt_budget(decoding, most.min(self.limits.mixed_prompt_tokens)).max(LEAST_BESIDE).min(most)
+        self.pace.prompt_budget(decoding, 0, most.min(self.limits.mixed_prompt_tokens)).max(LEAST_BESIDE).min(most)
     }
 
     fn chunk(&self, sequence: Sequence, running: &Running, len: usize) -> Chunk {
@@ -289,13 +308,14 @@ impl Scheduler {
         }
     }
 
-    /// Old cells go before new ones come.
+    /// Old cells go before new ones come, and when there are too many of them.
     fn make_room(&mut self, chunks: &[Chunk]) {
         let needed: usize =
             chunks.iter().filter(|chunk| chunk.sequence != self.limits.parallel).map(|chunk| chunk.len).sum();
         let free = self.limits.pool_cells.saturating_sub(self.rows.used());
-        if needed > free {
-            self.changes.extend(self.rows.reclaim(needed - free));
+        let wanted = needed.saturating_sub(free).max(self.kept_cells().saturating_sub(self.limits.kept_cells));
+        if wanted > 0 {
+            self.changes.extend(self.rows.reclaim(wanted));
         }
     }
 
@@ -347,6 +367,7 @@ impl Scheduler {
         let seat = self.seats.iter_mut().position(|seat| seat.take_if(|running| running.ask.job == job).is_some());
         if let Some(sequence) = seat.and_then(|index| u32::try_from(index).ok()) {
             self.leave(sequence, keep);
+            self.begins |= self.running_count() == 0;
         }
     }
 
@@ -414,13 +435,23 @@ impl Running {
         self.ask.scored && self.evaluated < self.ask.prompt
     }
 
+    /// Its client has got a token already.
+    fn speaks(&self) -> bool {
+        self.ask.tokens > self.ask.prompt
+    }
+
+    /// Others can wait for it.
+    fn is_short(&self) -> bool {
+        self.due() <= SHORT_PROMPT
+    }
+
     /// How many tokens its next chunk may hold. An exact job's generated tokens are computed one by one, as when they
     /// were sampled.
     fn due(&self) -> usize {
         match (self.ask.exact, self.ask.prompt.checked_sub(self.evaluated)) {
             (true, Some(left)) if left > 0 => left,
             (true, _) => self.pending().min(1),
-            (false, _) => self.pending(),
+            (false, _) => self.pending() - usize::from(self.held),
         }
     }
 }

@@ -130,6 +130,9 @@ fn run<B: Backend>(engine: &mut Engine<B>, commands: &Receiver<Command>, shared:
     let (mut ordered, mut late) = (None, Late::default());
     loop {
         let first = if engine.is_idle() {
+            if shared.flush().is_err() {
+                return 0;
+            }
             match commands.recv() {
                 Ok(command) => Some(command),
                 Err(_) => return shared.closing().unwrap_or(0),
@@ -138,6 +141,10 @@ fn run<B: Backend>(engine: &mut Engine<B>, commands: &Receiver<Command>, shared:
             None
         };
         for command in first.into_iter().chain(commands.try_iter()) {
+            // A long prompt takes time to be read.
+            if shared.flush().is_err() {
+                return 0;
+            }
             match obey(engine, command, &late) {
                 Obeyed::Done => {}
                 Obeyed::Ordered(order) => ordered = Some(order),
@@ -191,7 +198,10 @@ fn turn<B: Backend>(
         }
         engine.took(&plan, began.elapsed());
         late.stepped(&plan, unix_ns());
-        shared.send(&frame)?;
+        // Goes out with the next step's announcement: one wake-up a token.
+        shared.hold(&frame)?;
+    } else {
+        shared.flush()?;
     }
     if let Some((announcement, runs)) = engine.begin_embedding() {
         shared.send(&announcement)?;

@@ -18,7 +18,7 @@ pub use embed::{EmbedSpec, EmbeddingInfo};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// Raised whenever a frame changes shape. Both binaries come from one workspace, so only equality is accepted.
-pub const PROTOCOL_VERSION: u32 = 6;
+pub const PROTOCOL_VERSION: u32 = 7;
 
 /// Largest payload either side accepts, in bytes. A prompt is at most the edge's body limit; this leaves room above it.
 pub const MAX_FRAME_BYTES: usize = 32 << 20;
@@ -124,6 +124,10 @@ pub struct LoadSpec {
     pub context_tokens: u32,
     /// Jobs served at once. The engine adds one sequence of its own for canaries.
     pub parallel: u32,
+    /// Most tokens (prompt + output) of one request: `None` = as many as there are.
+    pub max_request_tokens: Option<u32>,
+    /// Sequences get cells of their own only where that takes no more memory.
+    pub frugal: bool,
     /// Decode threads: `None` = measured choice.
     pub threads: Option<u32>,
     pub use_mmap: bool,
@@ -153,7 +157,7 @@ pub struct LoadedInfo {
     pub on_gpu: bool,
     /// KV cells that one pool holds for all sequences.
     pub context_tokens: u32,
-    /// Most tokens (prompt + output) of one request: min(trained context, pool).
+    /// Most tokens (prompt + output) of one request: min(trained context, pool, what was asked for).
     pub max_request_tokens: u32,
     pub parallel: u32,
     pub has_chat_template: bool,

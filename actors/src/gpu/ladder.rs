@@ -26,6 +26,10 @@ pub struct LoadPlan {
     pub kv_type_v: KvType,
     pub parallel: u32,
     pub context_tokens: u32,
+    /// Most tokens of one request; `None` = the whole pool.
+    pub max_request_tokens: Option<u32>,
+    /// Sequences get cells of their own only where that takes no more memory.
+    pub frugal: bool,
     /// Most tokens of one text that becomes a vector; `None` = none does.
     pub embedding_tokens: Option<u32>,
     /// `None` = as many as fit.
@@ -37,6 +41,8 @@ impl LoadPlan {
         Shape {
             context_tokens: self.context_tokens,
             parallel: self.parallel,
+            max_request_tokens: self.max_request_tokens,
+            frugal: self.frugal,
             batch_tokens: None,
             ubatch_tokens: self.ubatch_tokens,
             embedding_tokens: self.embedding_tokens,
@@ -254,7 +260,11 @@ impl Ladder {
                     *kind = if kind.is_quantised() { *kind } else { KvType::Q8_0 };
                 }
             }
-            Reduction::FewerSlots if taken == 0 && plan.parallel > 1 => plan.parallel = plan.parallel.div_ceil(2),
+            Reduction::FewerSlots if taken == 0 && plan.parallel > 1 => {
+                plan.parallel = plan.parallel.div_ceil(2);
+                // Fewer sequences might each have more, and all together too.
+                plan.frugal = true;
+            }
             Reduction::SmallerContext if taken < HALVINGS && plan.context_tokens / 2 >= LEAST_CONTEXT => {
                 plan.context_tokens /= 2;
             }

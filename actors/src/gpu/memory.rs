@@ -8,6 +8,8 @@ use serde::Serialize;
 pub const CANARY_CELLS: u32 = 256;
 /// llama.cpp rounds a pool up to this many cells.
 const CELL_BLOCK: u32 = 256;
+/// With fewer jobs at once, the canary's own cells would be more than a quarter of theirs.
+const LEAST_APART: u32 = 4;
 /// Bytes of a number in a working buffer.
 const F32: u64 = 4;
 /// Most tokens of one decode, unless configured.
@@ -29,6 +31,10 @@ pub struct Shape {
     /// The pool, as configured.
     pub context_tokens: u32,
     pub parallel: u32,
+    /// Most tokens of one request, as configured; `None` = the whole pool.
+    pub max_request_tokens: Option<u32>,
+    /// Sequences get cells of their own only where that takes no more memory.
+    pub frugal: bool,
     /// Most tokens of one decode; `None` = by device.
     pub batch_tokens: Option<u32>,
     pub ubatch_tokens: u32,
@@ -126,9 +132,61 @@ pub fn estimate(model: &Gguf, shape: &Shape) -> Estimate {
 }
 
 fn pool(model: &Gguf, shape: &Shape) -> u32 {
-    let trained = model.context_length.unwrap_or(u32::MAX).max(1);
-    let pool = shape.context_tokens.min(trained.saturating_mul(shape.parallel)).saturating_add(CANARY_CELLS);
-    pool.checked_next_multiple_of(CELL_BLOCK).unwrap_or(u32::MAX)
+    let trained = model.context_length.unwrap_or(u32::MAX);
+    let Shape { context_tokens, parallel, max_request_tokens, frugal, .. } = *shape;
+    let cells = Cells::divided(context_tokens, parallel, max_request_tokens, trained, frugal);
+    cells.in_all().checked_next_multiple_of(CELL_BLOCK).unwrap_or(u32::MAX)
+}
+
+/// No request uses more than the model was trained for.
+fn pool_tokens(context_tokens: u32, parallel: u32, trained: u32) -> u32 {
+    context_tokens.min(trained.max(1).saturating_mul(parallel))
+}
+
+/// How the cells of a context are divided among its sequences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cells {
+    /// One pool of so many for all jobs: a request may be longer than its part. Attention goes over all of them for every
+    /// token.
+    Pooled(u32),
+    /// So many for each job's sequence, where the pool holds that many requests of full length anyway: attention goes over
+    /// the sequence's own. The canary's sequence has as many.
+    Apart { each: u32, sequences: u32 },
+}
+
+impl Cells {
+    /// `trained`: the longest text that the model knows.
+    pub fn pooled(context_tokens: u32, parallel: u32, trained: u32) -> Self {
+        Self::Pooled(pool_tokens(context_tokens, parallel, trained))
+    }
+
+    /// Apart if that takes nothing from any request, and, if `frugal`, no more memory.
+    pub fn divided(
+        context_tokens: u32,
+        parallel: u32,
+        max_request_tokens: Option<u32>,
+        trained: u32,
+        frugal: bool,
+    ) -> Self {
+        let pool = pool_tokens(context_tokens, parallel, trained);
+        let longest = max_request_tokens.unwrap_or(u32::MAX).min(trained.max(1)).min(pool).max(CANARY_CELLS);
+        match longest.checked_mul(parallel) {
+            Some(all) if all <= pool && parallel >= LEAST_APART => {
+                let each = longest.checked_next_multiple_of(CELL_BLOCK).unwrap_or(longest);
+                let apart = Self::Apart { each, sequences: parallel.saturating_add(1) };
+                if frugal && apart.in_all() > Self::Pooled(pool).in_all() { Self::Pooled(pool) } else { apart }
+            }
+            _ => Self::Pooled(pool),
+        }
+    }
+
+    /// With the canary's.
+    pub const fn in_all(self) -> u32 {
+        match self {
+            Self::Pooled(pool) => pool.saturating_add(CANARY_CELLS),
+            Self::Apart { each, sequences } => each.saturating_mul(sequences),
+        }
+    }
 }
 
 /// One number for all layers, or one for each.
@@ -204,4 +262,42 @@ pub fn tells_of_no_memory(line: &str) -> bool {
     let line = line.to_ascii_lowercase();
     // A lock that is refused costs nothing but the lock.
     !line.contains("mlock") && SIGNS.iter().any(|sign| line.contains(sign))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn sequences_get_cells_of_their_own_where_no_request_could_use_more() {
+        let apart = |each, sequences| Cells::Apart { each, sequences };
+        assert_eq!(Cells::divided(65_536, 32, Some(2048), 8192, false), apart(2048, 33));
+        assert_eq!(Cells::divided(65_536, 8, None, 8192, false), apart(8192, 9), "all that the model was trained for");
+        assert_eq!(Cells::divided(8192, 4, Some(1000), 8192, false), apart(1024, 5));
+        assert_eq!(Cells::divided(8192, 8, None, 8192, false), Cells::Pooled(8192), "one request may use all of it");
+        assert_eq!(
+            Cells::divided(8192, 2, Some(1024), 8192, false),
+            Cells::Pooled(8192),
+            "the canary's would be half as many"
+        );
+        assert_eq!(Cells::divided(8192, 4, Some(4096), 2048, false), apart(2048, 5));
+    }
+
+    proptest! {
+        #[test]
+        fn a_request_of_full_length_always_fits_and_a_quarter_more_memory_is_the_most(
+            context in 256_u32..1_000_000, parallel in 1_u32..256, longest in 16_u32..100_000, trained in 256_u32..200_000,
+        ) {
+            let pooled = Cells::pooled(context, parallel, trained).in_all();
+            match Cells::divided(context, parallel, Some(longest), trained, false) {
+                Cells::Pooled(pool) => prop_assert_eq!(pool + CANARY_CELLS, pooled),
+                Cells::Apart { each, sequences } => {
+                    prop_assert!(each >= longest.min(trained) && sequences == parallel + 1);
+                    let rounding = CELL_BLOCK * sequences;
+                    prop_assert!(each * sequences <= pooled + pooled / LEAST_APART + rounding);
+                }
+            }
+        }
+    }
 }

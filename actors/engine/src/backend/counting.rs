@@ -34,6 +34,7 @@ impl Counting {
     pub(crate) fn new(parallel: u32, pool_cells: usize) -> Self {
         let limits = Limits {
             batch_tokens: 16,
+            first_prompt_tokens: usize::MAX,
             mixed_prompt_tokens: 8,
             parallel,
             pool_cells,
@@ -41,6 +42,8 @@ impl Counting {
             max_request_tokens: pool_cells.min(60),
             vocab: 27,
             prefix_reuse: true,
+            kept_cells: usize::MAX,
+            apart: false,
         };
         Self {
             limits,

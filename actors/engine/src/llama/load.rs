@@ -27,13 +27,17 @@ use spillway_actors::{
     gguf::Gguf,
     gpu::{
         frame::{ChatTraits, LoadFailure, LoadFailureKind, LoadSpec, LoadedInfo},
-        memory::{self as memory_plan, CANARY_CELLS, Estimate, Shape, estimate},
+        memory::{self as memory_plan, CANARY_CELLS, Cells, Estimate, Shape, estimate},
     },
 };
 use std::{path::Path, time::Instant};
 
 /// On a CPU a prompt token costs as much time as a generated one, so prompts get less room beside running jobs.
 const MIXED_PROMPT_TOKENS_CPU: usize = 128;
+/// On a CPU the first batch is short enough that others can join before the first prompt is computed.
+const FIRST_PROMPT_TOKENS_CPU: usize = 64;
+/// So many of a model's weights cost a token twenty times what it costs to look at a cell that it may not see.
+const PARAMETERS_PER_LOOK: u64 = 400;
 /// llama.cpp's own limit is 256 sequences; one is the canary's.
 const MAX_PARALLEL: u32 = 255;
 
@@ -62,18 +66,17 @@ pub fn load(spec: &LoadSpec, progress: Progress) -> Result<(Llama, LoadedInfo), 
     let trying = Trying { spec, device: &device, layers: wanted_layers(spec, &device, &file) };
     trying.refuse_the_impossible(&file)?;
     let trained = file.context_length.unwrap_or(u32::MAX).max(1);
-    let (model, layers) =
-        trying.model(&library, spec.context_tokens.min(trained.saturating_mul(spec.parallel)), progress)?;
+    let (model, layers) = trying.model(&library, divided(spec, trained, true), progress)?;
     let model: &'static LlamaModel = Box::leak(Box::new(model));
     let trying = Trying { layers, ..trying };
-    let pool = spec.context_tokens.min(model.n_ctx_train().max(1).saturating_mul(spec.parallel));
-    let params = context_params(spec, &device, pool);
+    let cells = divided(spec, model.n_ctx_train(), keeps_its_past(model));
+    let params = context_params(spec, &device, cells);
     let context = model
         .new_context(&library, params.clone())
-        .map_err(|_| trying.failed(&format!("a context of {pool} tokens")))?;
+        .map_err(|_| trying.failed(&format!("a context of {} tokens", cells.in_all())))?;
     // A lock that was refused is no want of memory.
     memory::ran_out();
-    let limits = limits(spec, &device, model, pool, context.n_batch());
+    let limits = limits(spec, &device, model, cells, context.n_batch());
     let batch_of_vectors = batch_tokens(&device, spec).min(spec.ubatch_tokens).max(1);
     let no_room = trying.lacks_room_for_vectors(&file);
     let embed_plan = EmbedPlan::new(model, spec.embedding_tokens, batch_of_vectors, no_room);
@@ -128,9 +131,14 @@ impl Trying<'_> {
     }
 
     /// The weights, and how many layers of them are on a GPU.
-    fn model(&self, library: &LlamaBackend, pool: u32, progress: Progress) -> Result<(LlamaModel, u32), LoadFailure> {
+    fn model(
+        &self,
+        library: &LlamaBackend,
+        cells: Cells,
+        progress: Progress,
+    ) -> Result<(LlamaModel, u32), LoadFailure> {
         let (params, layers) = match (self.device.is_gpu(), self.spec.gpu_layers) {
-            (true, None) => fit::as_many_as_fit(self, pool)?,
+            (true, None) => fit::as_many_as_fit(self, cells)?,
             _ => (model_params(self.spec, self.device)?, self.layers),
         };
         let params = params.with_progress_callback(progress);
@@ -159,6 +167,8 @@ impl Trying<'_> {
         let shape = Shape {
             context_tokens: spec.context_tokens,
             parallel: spec.parallel,
+            max_request_tokens: spec.max_request_tokens,
+            frugal: spec.frugal,
             batch_tokens: spec.batch_tokens,
             ubatch_tokens: spec.ubatch_tokens,
             embedding_tokens: spec.embedding_tokens,
@@ -205,20 +215,49 @@ fn system_memory() -> Option<u64> {
     memory::kib_line(&std::fs::read_to_string("/proc/meminfo").ok()?, "MemTotal:")
 }
 
-fn limits(spec: &LoadSpec, device: &Device, model: &LlamaModel, pool: u32, batch: u32) -> Limits {
+/// Cells that cannot be cut and copied stay in one pool.
+fn divided(spec: &LoadSpec, trained: u32, can_be_copied: bool) -> Cells {
+    let LoadSpec { context_tokens, parallel, max_request_tokens, frugal, .. } = *spec;
+    if can_be_copied {
+        Cells::divided(context_tokens, parallel, max_request_tokens, trained, frugal)
+    } else {
+        Cells::pooled(context_tokens, parallel, trained)
+    }
+}
+
+fn limits(spec: &LoadSpec, device: &Device, model: &LlamaModel, cells: Cells, batch: u32) -> Limits {
     let trained = model.n_ctx_train().max(1);
+    let (pool, apart) = match cells {
+        Cells::Pooled(pool) => (pool, false),
+        Cells::Apart { each, .. } => (each.saturating_mul(spec.parallel), true),
+    };
+    let longest = spec.max_request_tokens.unwrap_or(u32::MAX).min(trained).min(pool);
+    let keeps_all = apart || device.is_gpu();
     let batch_tokens = as_usize(batch.min(batch_tokens(device, spec)));
     let mixed_prompt_tokens = if device.is_gpu() { batch_tokens } else { batch_tokens.min(MIXED_PROMPT_TOKENS_CPU) };
+    // Alone on a sequence of its own, a job's batches must be the same every time.
+    let waits = !device.is_gpu() && spec.parallel > 1;
+    let first_prompt_tokens = if waits { batch_tokens.min(FIRST_PROMPT_TOKENS_CPU) } else { batch_tokens };
     Limits {
         batch_tokens,
+        first_prompt_tokens,
         mixed_prompt_tokens,
         parallel: spec.parallel,
         pool_cells: as_usize(pool),
         canary_cells: as_usize(CANARY_CELLS),
-        max_request_tokens: as_usize(pool.min(trained)),
+        max_request_tokens: as_usize(longest),
         vocab: model.n_vocab(),
         prefix_reuse: keeps_its_past(model),
+        kept_cells: if keeps_all { usize::MAX } else { kept_cells(model) },
+        apart,
     }
+}
+
+/// On a CPU attention asks of every cell of the pool, for every token, layer and head, whether the token may see it. How
+/// many cells that nobody holds cost a token a twentieth of the time that its weights take.
+fn kept_cells(model: &LlamaModel) -> usize {
+    let looks = u64::from(model.n_layer().max(1)) * u64::from(model.n_head().max(1));
+    usize::try_from(model.n_params() / PARAMETERS_PER_LOOK / looks).unwrap_or(usize::MAX)
 }
 
 /// A recurrent model folds its past into one state, a sliding window forgets it: their cells cannot be cut and shared at

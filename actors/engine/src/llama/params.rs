@@ -10,7 +10,7 @@ use spillway_actors::{
     domain::MAX_OVERRIDE_BYTES,
     gpu::{
         frame::{KvType, LoadFailure, LoadSpec, OverrideValue, RopeScaling},
-        memory::CANARY_CELLS,
+        memory::Cells,
     },
 };
 use std::{
@@ -69,16 +69,16 @@ fn set_override(params: Pin<&mut LlamaModelParams>, key: &str, value: &OverrideV
     Ok(())
 }
 
-pub(super) fn context_params(spec: &LoadSpec, device: &Device, pool: u32) -> LlamaContextParams {
+pub(super) fn context_params(spec: &LoadSpec, device: &Device, cells: Cells) -> LlamaContextParams {
     let on_gpu = device.is_gpu();
     let batch = batch_tokens(device, spec);
     let threads = i32::try_from(spec.threads.unwrap_or_else(physical_cores).max(1)).unwrap_or(1);
     let params = LlamaContextParams::default()
-        .with_n_ctx(NonZeroU32::new(pool.saturating_add(CANARY_CELLS)))
+        .with_n_ctx(NonZeroU32::new(cells.in_all()))
         .with_n_batch(batch)
         .with_n_ubatch(spec.ubatch_tokens.clamp(1, batch))
         .with_n_seq_max(spec.parallel + 1)
-        .with_kv_unified(true)
+        .with_kv_unified(matches!(cells, Cells::Pooled(_)))
         .with_swa_full(false)
         .with_type_k(kv_type(spec.kv_type_k))
         .with_type_v(kv_type(spec.kv_type_v))

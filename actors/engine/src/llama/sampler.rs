@@ -3,11 +3,12 @@
 //! `LlamaSampler::sample` is not used: it accepts the token inside and may throw C++ exceptions through Rust. Filters and
 //! the final draw are separate objects, so that a replayed job's random numbers can be advanced without its filters. The
 //! grammar is asked about the chosen token first; only when it refuses is the whole vocabulary put before it, which takes
-//! as long as several tokens.
+//! as long as several tokens. A request that names no more than a temperature needs none of that: see [`Draw`].
 
 use super::grammar;
 use crate::{
     backend::{SampleFault, Sampled, Token},
+    draw::Draw,
     job::failure,
     logprobs,
     sampling::{Pick, SamplingPlan, Stage},
@@ -21,13 +22,21 @@ use spillway_actors::gpu::frame::{JobFailure, JobFailureKind};
 
 pub struct JobSampler {
     bias: Vec<(Token, f32)>,
-    /// `None`: the token with the largest logit, without a candidate list.
-    chain: Option<Chain>,
+    choice: Choice,
     grammar: Option<LlamaSampler>,
     /// Alternatives wanted with each token.
     logprobs: Option<usize>,
     /// Logits with the biases added.
     biased: Vec<f32>,
+}
+
+/// How a token is chosen.
+enum Choice {
+    /// The largest logit, without a candidate list.
+    Largest,
+    /// By probability, without one.
+    Drawn(Draw),
+    Filtered(Chain),
 }
 
 struct Chain {
@@ -47,10 +56,15 @@ impl JobSampler {
         replay: &[Token],
     ) -> Result<Self, JobFailure> {
         let grammar = plan.grammar.as_ref().map(|wanted| grammar::sampler(wanted, model)).transpose()?;
-        let chain = (!plan.is_argmax()).then(|| Chain::new(plan, model.n_vocab(), max_tokens));
-        let mut sampler = Self { bias: plan.bias.clone(), chain, grammar, logprobs: plan.logprobs, biased: Vec::new() };
+        let choice = match plan.plain_draw() {
+            _ if plan.is_argmax() => Choice::Largest,
+            Some((temperature, seed)) => Choice::Drawn(Draw::new(temperature, seed, replay.len())),
+            None => Choice::Filtered(Chain::new(plan, model.n_vocab(), max_tokens)),
+        };
+        let (bias, logprobs) = (plan.bias.clone(), plan.logprobs);
+        let mut sampler = Self { bias, choice, grammar, logprobs, biased: Vec::new() };
         for &token in replay {
-            if let Some(chain) = &mut sampler.chain {
+            if let Choice::Filtered(chain) = &mut sampler.choice {
                 chain.accept(token);
                 advance(&mut chain.pick, token);
                 advance(&mut chain.second_pick, token);
@@ -83,16 +97,17 @@ impl JobSampler {
     }
 
     fn choose(&mut self, logits: &[f32], candidates: &mut LlamaTokenDataArray) -> Result<Token, SampleFault> {
-        let first = match &mut self.chain {
-            Some(chain) => {
+        let first = match &mut self.choice {
+            Choice::Largest => argmax(logits),
+            Choice::Drawn(draw) => draw.draw(logits),
+            Choice::Filtered(chain) => {
                 fill(candidates, logits);
                 chain.choose(candidates, false)
             }
-            None => argmax(logits),
         };
         let first = first.ok_or(SampleFault::NoNumbers)?;
         let token = if self.grammar_allows(first) { first } else { self.choose_again(logits, candidates)? };
-        if let Some(chain) = &mut self.chain {
+        if let Choice::Filtered(chain) = &mut self.choice {
             if token == first {
                 advance(&mut chain.second_pick, token);
             }
@@ -111,9 +126,10 @@ impl JobSampler {
         if candidates.data.is_empty() {
             return Err(SampleFault::DeadEnd);
         }
-        match &mut self.chain {
-            Some(chain) => chain.choose(candidates, true),
-            None => {
+        match &mut self.choice {
+            Choice::Filtered(chain) => chain.choose(candidates, true),
+            // A grammar's job is drawn with filters, if it is drawn.
+            Choice::Largest | Choice::Drawn(_) => {
                 let best = candidates.data.iter().max_by(|one, other| one.logit().total_cmp(&other.logit()));
                 best.map(|candidate| candidate.id().0)
             }

@@ -39,14 +39,18 @@ impl Scheduler {
 
     /// Chooses a row that no job holds and fills it with what was found.
     pub(super) fn prepare_row(&mut self, found: Option<(Sequence, usize)>, scope: u64) -> Option<(Sequence, usize)> {
+        let running = self.seats.iter().flatten().count();
+        // Sequences apart from each other are computed together as far as their numbers are adjacent: low ones are taken.
+        let among = if self.limits.apart { running + 1 } else { self.seats.len() };
         let Some((from, len)) = found else {
-            let to = self.rows.idle_oldest()?;
+            let to = self.rows.idle_oldest(among)?;
             self.cut(to, 0);
             self.rows.set_scope(to, scope);
             return Some((to, 0));
         };
-        let mostly = len * 2 >= self.rows.tokens(from).len();
-        let to = if !self.rows.is_live(from) && mostly { from } else { self.rows.idle_oldest()? };
+        let is_low = usize::try_from(from).is_ok_and(|from| from < among);
+        let mostly = len * 2 >= self.rows.tokens(from).len() && is_low;
+        let to = if !self.rows.is_live(from) && mostly { from } else { self.rows.idle_oldest(among)? };
         if to == from {
             self.cut(from, len);
         } else {
@@ -87,6 +91,8 @@ impl Scheduler {
         for (sequence, running, follow) in followers {
             let leader = self.running().find(|(_, other)| other.ask.job == follow.leader);
             let have = leader.map_or(0, |(_, leader)| leader.evaluated.min(follow.common));
+            // Cells apart are copied as a whole, so once.
+            let have = if self.limits.apart && have < follow.common { running.evaluated } else { have };
             if let Some((from, _)) = leader
                 && have > running.evaluated
             {

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 fn limits() -> Limits {
     Limits {
         batch_tokens: 16,
+        first_prompt_tokens: usize::MAX,
         mixed_prompt_tokens: 6,
         parallel: 3,
         pool_cells: 100,
@@ -13,6 +14,8 @@ fn limits() -> Limits {
         max_request_tokens: 100,
         vocab: 1000,
         prefix_reuse: true,
+        kept_cells: usize::MAX,
+        apart: false,
     }
 }
 
@@ -89,13 +92,17 @@ fn prompts_get_less_of_a_step_when_they_are_slow() {
     scheduler.enqueue(ask(1, 3), false);
     admit(&mut scheduler);
     let prompt = evaluate(&mut scheduler);
-    scheduler.took(&prompt, Duration::from_millis(30));
+    scheduler.took(&prompt, Duration::from_millis(120));
     let alone = evaluate(&mut scheduler);
     scheduler.took(&alone, Duration::from_millis(30));
     scheduler.enqueue(ask(2, 40), false);
     admit(&mut scheduler);
     let plan = evaluate(&mut scheduler);
-    assert_eq!(plan.iter().map(|chunk| chunk.len).collect::<Vec<_>>(), [1, 4], "42 ms more at 10 ms each");
+    assert_eq!(
+        plan.iter().map(|chunk| chunk.len).collect::<Vec<_>>(),
+        [1, 4],
+        "four times 42 ms more, for a short prompt, at 40 ms each"
+    );
 }
 
 #[test]
@@ -158,6 +165,103 @@ fn a_full_pool_takes_from_whoever_has_several_first() {
 }
 
 #[test]
+fn a_burst_begins_to_speak_together_and_a_long_prompt_holds_nobody_up() {
+    let limits = Limits { pool_cells: 5000, max_request_tokens: 5000, ..limits() };
+    let mut scheduler = Scheduler::new(limits);
+    for (job, tokens) in [(1, 4), (2, 20), (3, 30)] {
+        scheduler.enqueue(ask(job, tokens), false);
+    }
+    admit(&mut scheduler);
+    let speaking: Vec<JobId> = loop {
+        let plan = evaluate(&mut scheduler);
+        let speaking: Vec<JobId> = plan.iter().filter(|chunk| chunk.samples).map(|chunk| chunk.job).collect();
+        if !speaking.is_empty() {
+            break speaking;
+        }
+    };
+    assert_eq!(speaking.len(), 3, "{speaking:?}");
+    let mut scheduler = Scheduler::new(limits);
+    scheduler.enqueue(ask(1, 1500), false);
+    scheduler.enqueue(ask(2, 4), false);
+    admit(&mut scheduler);
+    assert!(evaluate(&mut scheduler).contains(&run_of(2, 1, 0, 4, true)));
+}
+
+#[test]
+fn who_speaks_goes_on_beside_a_burst() {
+    let limits = Limits { parallel: 6, pool_cells: 1000, max_request_tokens: 1000, ..limits() };
+    let mut scheduler = Scheduler::new(limits);
+    scheduler.enqueue(ask(1, 3), false);
+    admit(&mut scheduler);
+    evaluate(&mut scheduler);
+    (2..7).for_each(|job| scheduler.enqueue(ask(job, 10), false));
+    admit(&mut scheduler);
+    for _ in 0..3 {
+        let plan = evaluate(&mut scheduler);
+        assert_eq!(plan.first(), Some(&run_of(1, 0, plan[0].start, 1, true)));
+        assert_eq!(plan.iter().map(|chunk| chunk.len).sum::<usize>(), 16, "a whole batch, however slow: {plan:?}");
+        assert!(plan[1..].iter().all(|chunk| !chunk.samples));
+    }
+}
+
+#[test]
+fn the_first_batch_leaves_room_for_those_who_come_at_the_same_time() {
+    let mut scheduler = Scheduler::new(Limits { first_prompt_tokens: 5, ..limits() });
+    scheduler.enqueue(ask(1, 30), false);
+    admit(&mut scheduler);
+    assert_eq!(evaluate(&mut scheduler), [run_of(1, 0, 0, 5, false)]);
+    assert_eq!(evaluate(&mut scheduler), [run_of(1, 0, 5, 16, false)]);
+}
+
+#[test]
+fn no_more_is_kept_than_may_be_while_others_run() {
+    let mut scheduler = Scheduler::new(Limits { kept_cells: 10, ..limits() });
+    scheduler.enqueue(ask(1, 30), false);
+    admit(&mut scheduler);
+    evaluate(&mut scheduler);
+    evaluate(&mut scheduler);
+    scheduler.remove(1, true);
+    assert_eq!(scheduler.kept_cells(), 30, "as long as nobody runs, it costs nothing");
+    scheduler.enqueue(ask(2, 3), false);
+    admit(&mut scheduler);
+    let _ = scheduler.plan();
+    assert!(scheduler.kept_cells() <= 10);
+    assert!(matches!(scheduler.take_changes()[..], [Change::Truncate { sequence: 0, len: 0..=10 }]));
+}
+
+#[test]
+fn sequences_apart_are_low_ones_and_a_common_beginning_is_copied_once() {
+    fn alike(_: JobId) -> &'static [Token] {
+        tokens_of(7)
+    }
+    let apart = Limits { apart: true, pool_cells: 300, max_request_tokens: 100, parallel: 3, ..limits() };
+    let mut scheduler = Scheduler::new(apart);
+    for job in [1, 2] {
+        scheduler.enqueue(ask(job, 40), false);
+    }
+    assert_eq!(scheduler.admit(&alike).iter().map(|seat| seat.sequence).collect::<Vec<_>>(), [0, 1]);
+    let mut copies = Vec::new();
+    for _ in 0..6 {
+        scheduler.catch_up(&alike);
+        let plan = scheduler.plan();
+        copies.extend(scheduler.take_changes());
+        for chunk in &plan {
+            scheduler.evaluated(chunk, &alike(chunk.job)[..chunk.len]);
+            if chunk.samples {
+                scheduler.sampled(chunk.job);
+            }
+        }
+    }
+    assert_eq!(copies, [Change::Share { from: 0, to: 1, start: 0, end: 39 }]);
+    scheduler.remove(1, true);
+    scheduler.remove(2, true);
+    for job in [3, 4] {
+        scheduler.enqueue(ask(job, 3), false);
+    }
+    assert_eq!(scheduler.admit(&alike).iter().map(|seat| seat.sequence).collect::<Vec<_>>(), [0, 1]);
+}
+
+#[test]
 fn a_job_alone_is_never_preempted() {
     let mut scheduler = Scheduler::new(Limits { pool_cells: 4, max_request_tokens: 4, ..limits() });
     scheduler.enqueue(ask(1, 9), false);
@@ -171,9 +275,10 @@ proptest! {
     fn every_job_gets_its_tokens_evaluated_in_order_and_the_pool_is_never_exceeded(
         jobs in proptest::collection::vec((1usize..60, 1usize..20, any::<bool>()), 1..12),
         pool in 60usize..120,
-        prompts_kept in any::<bool>(),
+        prompts_kept in any::<bool>(), apart in any::<bool>(), kept_cells in 0usize..120,
     ) {
-        let limits = Limits { pool_cells: pool, max_request_tokens: 60, ..limits() };
+        let pool = if apart { 180 } else { pool };
+        let limits = Limits { pool_cells: pool, max_request_tokens: 60, apart, kept_cells, ..limits() };
         let mut scheduler = Scheduler::new(limits);
         let mut left: std::collections::HashMap<JobId, (usize, usize, usize)> = std::collections::HashMap::new();
         for (job, (prompt, output, canary)) in (0u64..).zip(&jobs) {

@@ -20,6 +20,8 @@ fn load_spec() -> LoadSpec {
         device: None,
         context_tokens: 100,
         parallel: 2,
+        max_request_tokens: None,
+        frugal: false,
         threads: None,
         use_mmap: true,
         use_mlock: false,

@@ -89,10 +89,21 @@ fn alone_the_greedy_text_is_the_same_whatever_was_asked_before() {
 #[test]
 fn beside_others_the_first_token_is_as_likely_as_in_an_engine_that_knows_nothing_else() {
     let _cores = alone();
+    first_tokens_are_as_likely(None);
+}
+
+#[test]
+fn the_same_holds_where_each_sequence_has_its_own_cells() {
+    let _cores = alone();
+    first_tokens_are_as_likely(Some(1024));
+}
+
+/// `longest`: most tokens of one request.
+fn first_tokens_are_as_likely(longest: Option<u32>) {
     let specs: Vec<JobSpec> =
         conversations().into_iter().map(|spec| JobSpec { logprobs: Some(5), max_tokens: 8, ..spec }).collect();
     let expected = cold(4, &specs);
-    let (mut engine, _) = Engine::loaded(4, 4096, &[]);
+    let (mut engine, _) = Engine::loaded_for(4, 4096, longest);
     let (mut reused, mut same, mut total) = (0, 0, 0);
     let mut largest = 0.0_f32;
     for round in 0..6u64 {

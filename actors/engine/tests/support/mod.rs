@@ -41,6 +41,8 @@ pub(crate) fn load_spec(parallel: u32, context_tokens: u32) -> LoadSpec {
         device: Some("cpu".into()),
         context_tokens,
         parallel,
+        max_request_tokens: None,
+        frugal: false,
         threads: None,
         use_mmap: true,
         use_mlock: false,
@@ -165,8 +167,17 @@ impl Engine {
     }
 
     pub(crate) fn loaded(parallel: u32, context_tokens: u32, arguments: &[&str]) -> (Self, LoadedInfo) {
+        Self::loaded_with(load_spec(parallel, context_tokens), arguments)
+    }
+
+    /// With a bound on one request's tokens.
+    pub(crate) fn loaded_for(parallel: u32, context_tokens: u32, longest: Option<u32>) -> (Self, LoadedInfo) {
+        Self::loaded_with(LoadSpec { max_request_tokens: longest, ..load_spec(parallel, context_tokens) }, &[])
+    }
+
+    fn loaded_with(spec: LoadSpec, arguments: &[&str]) -> (Self, LoadedInfo) {
         let mut engine = Self::greeted(arguments);
-        engine.say(&ToEngine::Load(load_spec(parallel, context_tokens)));
+        engine.say(&ToEngine::Load(spec));
         loop {
             match engine.hear() {
                 FromEngine::LoadProgress { ratio } => assert!((0.0..=1.0).contains(&ratio)),

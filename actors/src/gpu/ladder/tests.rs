@@ -12,6 +12,8 @@ fn configured() -> LoadPlan {
         kv_type_v: KvType::F16,
         parallel: 8,
         context_tokens: 8192,
+        max_request_tokens: None,
+        frugal: false,
         embedding_tokens: Some(2048),
         gpu_layers: None,
     }
@@ -237,10 +239,11 @@ proptest! {
 
     /// Every rung but another model's takes no more memory than the one above it.
     #[test]
-    fn a_lower_rung_never_takes_more(context in 1024_u32..32_768, parallel in 1_u32..32, ubatch in 32_u32..2048) {
+    fn a_lower_rung_never_takes_more(context in 1024_u32..32_768, parallel in 1_u32..32, ubatch in 32_u32..2048, longest in 16_u32..4096) {
         let bytes = Sample::tiny().bytes();
         let model = read(std::io::Cursor::new(&bytes), bytes.len() as u64).unwrap();
-        let plan = LoadPlan { context_tokens: context, parallel, ubatch_tokens: ubatch, ..configured() };
+        let max_request_tokens = Some(longest);
+        let plan = LoadPlan { context_tokens: context, parallel, ubatch_tokens: ubatch, max_request_tokens, ..configured() };
         let mut ladder = Ladder::new(plan, HEALTHY);
         let mut layers = 3;
         let without_siblings = |layers| Known { smaller_models: Vec::new(), ..known(layers) };

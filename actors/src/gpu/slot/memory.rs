@@ -34,6 +34,8 @@ pub(super) fn configured(config: &LocalConfig) -> LoadPlan {
         kv_type_v: config.options.kv_type_v,
         parallel: config.parallel,
         context_tokens: config.context_tokens,
+        max_request_tokens: config.max_request_tokens,
+        frugal: false,
         embedding_tokens: config.embedding_tokens,
         gpu_layers: config.gpu_layers,
     }
@@ -55,6 +57,8 @@ impl EngineSlot {
             require_gpu: inner.seen.was_on_gpu,
             context_tokens: plan.context_tokens,
             parallel: plan.parallel,
+            max_request_tokens: plan.max_request_tokens,
+            frugal: plan.frugal,
             threads: config.threads,
             use_mmap: config.use_mmap,
             use_mlock: config.use_mlock,
