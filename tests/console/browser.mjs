@@ -9,7 +9,7 @@ export const api = process.env.SPILLWAY_API;
 export const shots = process.env.SPILLWAY_SHOTS;
 const CANDIDATES = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
 /** For everything that a busy machine may delay. */
-export const PATIENCE = 30_000;
+export const PATIENCE = 60_000;
 
 export const check = (fact, what) => {
   if (!fact) throw new Error(what);

@@ -44,8 +44,8 @@ const showsEverything = async (page) => {
   await until(page, "both kinds of latency", () => ["local", "cloud"].every((where) => Number(document.querySelector(`tr[data-key=${where}] td`).textContent) > 0));
   await until(page, "cost of both models", () => ["local/smollm2-135m", "sim/ok"].every((name) => document.querySelector(`tr[data-key="${name}"]`)));
   await until(page, "a warm target", () => document.querySelector('[data-key="gpu/local"] .state')?.textContent === "warm");
-  check(await page.locator('[data-key="cloud/sim"]').getByText("reachable").isVisible(), "the provider is reachable");
-  check(await page.locator('[data-key="host"]').getByText("GiB").first().isVisible(), "the host's memory");
+  await page.locator('[data-key="cloud/sim"]').getByText("answers").waitFor();
+  await page.locator('[data-key="host"]').getByText("GiB").first().waitFor();
   check((await page.locator(".verdict h2").textContent()).startsWith("Serving"), "the verdict");
 };
 
@@ -68,7 +68,7 @@ const playsAndShowsTheRoute = async () => {
   const page = await opened(browser, { view: "playground" });
   await until(page, "models are offered", () => document.querySelectorAll("#model option").length >= 4);
   await page.getByLabel("Model", { exact: true }).selectOption("local");
-  await page.getByLabel("Most tokens").fill("120");
+  await page.getByLabel("Most tokens").fill("48");
   await page.getByLabel("Message").fill("Tell me about rivers");
   await page.evaluate(() => {
     const seen = new Set();

@@ -3,6 +3,7 @@
 import { meter } from "./charts.js";
 import { h } from "./dom.js";
 import { bytes, count, ms, num, percent, span } from "./format.js";
+import { serves } from "./verdict.js";
 
 const LEVEL = { warm: "ok", cold: "note", loading: "warn", draining: "warn", degraded: "warn", backoff: "warn", down: "bad", quarantined: "bad" };
 
@@ -34,8 +35,7 @@ const target = (gpu) => {
 const cloud = (provider, status) => {
   const breakers = status.breakers.filter((breaker) => breaker.target === provider.name);
   const open = breakers.filter((breaker) => breaker.state !== "passing").length;
-  const level = provider.reachable === false ? "bad" : open ? "warn" : provider.reachable === null ? "note" : "ok";
-  const word = provider.reachable === false ? "no answer" : open ? `${open} tripped` : provider.reachable === null ? "not probed" : "reachable";
+  const [level, word] = standing(provider, open);
   return h("article", { class: "target", "data-key": `cloud/${provider.name}` },
     h("header", {}, h("h3", {}, h("span", { class: "key cloud" }, provider.name)), state(level, word)),
     h("p", { class: "note" }, provider.simulated ? "simulated · " : "", count(provider.models.length, "model"), provider.error && ` · ${provider.error}`),
@@ -46,6 +46,13 @@ const cloud = (provider, status) => {
       return h("li", { "data-key": model.model }, h("span", {}, model.model),
         h("span", { class: bad ? "n warn" : "n" }, bad ? breaker.state : attempts ? `${percent(good)} · ${ms(first)}` : "idle"));
     }), provider.models.length > 12 && h("li", {}, `and ${provider.models.length - 12} more`)));
+};
+
+const standing = (provider, open) => {
+  if (open) return ["warn", `${open} tripped`];
+  if (serves(provider)) return ["ok", "answers"];
+  if (provider.reachable === null) return ["note", "not probed"];
+  return provider.reachable ? ["ok", "reachable"] : ["bad", "no answer"];
 };
 
 const card = (gpu) => {

@@ -39,8 +39,11 @@ const ofTarget = (gpu) => {
   return found;
 };
 
+/** Whether its models served somebody lately: a provider with traffic is not probed. */
+export const serves = (provider) => provider.models.some((model) => model.last_minute.recent_success_ratio > 0);
+
 const ofProvider = (provider) => [
-  ...(provider.reachable === false ? problem("warn", `${provider.name} does not answer`, provider.error) : []),
+  ...(provider.reachable === false && !serves(provider) ? problem("warn", `${provider.name} does not answer`, provider.error) : []),
   ...(provider.simulated ? problem("note", `The provider “${provider.name}” is a simulation.`, "Its answers are made up and cost nothing.") : []),
 ];
 
