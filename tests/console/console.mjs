@@ -7,6 +7,8 @@ import { namesOf } from "./names.mjs";
 const VIEWS = ["overview", "requests", "supervision", "playground", "keys"];
 const PHONE = { width: 360, height: 740 };
 const FIRST_PAINT_MS = 1000;
+/** Between two requests of one client: traffic to watch, not a load test. */
+const PACE_MS = 100;
 
 const browser = await launched();
 const traffic = { on: true, answered: 0 };
@@ -18,6 +20,7 @@ const keepAsking = async (content, stream) => {
     const response = await fetch(`${api}/v1/chat/completions`, { method: "POST", headers: { "content-type": "application/json" }, body });
     await response.text();
     if (response.ok) traffic.answered += 1;
+    await new Promise((resolve) => { setTimeout(resolve, PACE_MS); });
   }
 };
 
