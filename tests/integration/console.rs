@@ -41,11 +41,17 @@ async fn in_a_browser(gateway: &Gateway, script: &'static str) {
     assert!(said.contains("passed"), "{script} checked something: {said}\n{complained}");
 }
 
-/// A gateway whose admin listener wants a token.
-async fn guarded(setup: Setup) -> (Gateway, Folder) {
+/// With a store of keys of its own.
+fn with_keys(setup: Setup, folder: &Folder) -> Setup {
+    setup.extra(&format!("[keys]\nfile = \"{}\"\n", folder.path().join("keys.json").display()))
+}
+
+/// A gateway without a local model whose admin listener wants a token.
+async fn guarded() -> (Gateway, Folder) {
     let folder = Folder::new().unwrap();
     let file = folder.write("token", TOKEN.as_bytes());
     let server = format!("admin_token_file = \"{}\"\n", file.display());
+    let setup = with_keys(Setup::default().without_local(), &folder);
     (setup.server(&server).start().await, folder)
 }
 
@@ -62,22 +68,23 @@ fn play(gateway: &Gateway) -> RequestBuilder {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_console_works_in_a_browser() {
+    let folder = Folder::new().unwrap();
     let ledger = "url = \"memory:\"\nbaseline_model = \"other\"\n";
-    let gateway = Setup::default().ledger(ledger).parallel(2).warm().await;
+    let gateway = with_keys(Setup::default(), &folder).ledger(ledger).parallel(2).warm().await;
     in_a_browser(&gateway, "console.mjs").await;
     gateway.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_console_asks_for_the_token_once_and_says_when_nobody_answers() {
-    let (gateway, _folder) = guarded(Setup::default().without_local()).await;
+    let (gateway, _folder) = guarded().await;
     in_a_browser(&gateway, "token.mjs").await;
     gateway.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_page_loads_without_a_token_and_what_it_shows_does_not() {
-    let (gateway, _folder) = guarded(Setup::default().without_local()).await;
+    let (gateway, _folder) = guarded().await;
     let get = |path: &str| gateway.client.raw().get(gateway.admin_url(path));
     let page = send(get("/console")).await;
     assert_eq!(page.status(), StatusCode::OK);
@@ -126,12 +133,9 @@ async fn no_page_of_another_site_can_use_the_playground() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_playground_is_held_to_what_the_api_asks_for() {
     let folder = Folder::new().unwrap();
-    let setup = Setup {
-        extra: format!("[keys]\nfile = \"{}\"\n", folder.path().join("keys.json").display()),
-        vars: vec![("SPILLWAY__SERVER__REQUIRE_KEYS".into(), "true".into())],
-        ..Setup::default().without_local()
-    };
-    let gateway = setup.start().await;
+    let required = vec![("SPILLWAY__SERVER__REQUIRE_KEYS".into(), "true".into())];
+    let setup = Setup { vars: required, ..Setup::default().without_local() };
+    let gateway = with_keys(setup, &folder).start().await;
     let refused = send(play(&gateway)).await;
     assert_eq!(refused.status(), StatusCode::UNAUTHORIZED, "the admin listener is no way around keys");
     let wish = json!({"name": "play", "requests_per_minute": 1, "budget_usd": {"day": "1"}}).to_string();
