@@ -27,7 +27,7 @@ export const playground = (root) => {
       h("label", { class: "check" }, h("input", { type: "checkbox", name: "local_only" }), "local only"),
       h("label", { class: "check" }, h("input", { type: "checkbox", name: "budget_sensitive" }), "budget sensitive"),
       h("span", { class: "grow" }),
-      h("button", { type: "button", class: "quiet", "data-act": "clear" }, "New conversation"),
+      h("button", { type: "button", class: "quiet", "data-act": "clear" }, "Start over"),
       h("button", { type: "button", "data-act": "explain" }, "Explain only"),
       h("button", { type: "button", "data-act": "stop", hidden: true }, "Stop"),
       h("button", { class: "primary", "data-act": "send" }, "Send")));

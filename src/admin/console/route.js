@@ -4,8 +4,8 @@ import { h } from "./dom.js";
 import { ms, num, percent, usd, words } from "./format.js";
 
 export const route = (routing) => h("div", { class: "route" },
-  h("p", { class: "why" }, routing.reasoning || "No target was chosen."),
-  h("dl", { class: "facts" },
+  h("p", { class: "why" }, routing.reasoning || "It ended before a target was chosen."),
+  routing.target !== "none" && h("dl", { class: "facts" },
     fact("target", routing.target), fact("model", routing.model), fact("grade", `${words(routing.complexity)} (${percent(routing.confidence)})`),
     fact("expected", ms(routing.estimated_latency_ms)), fact("took", ms(routing.actual_latency_ms)), fact("expected cost", usd(routing.estimated_cost_usd)),
     routing.budget_sensitive && fact("budget", "sensitive"), routing.resumed && fact("went on by", words(routing.resumed))),
