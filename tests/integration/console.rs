@@ -55,6 +55,12 @@ async fn guarded() -> (Gateway, Folder) {
     (setup.server(&server).start().await, folder)
 }
 
+/// As `Gateway::shutdown`, which does not know the token.
+async fn ended(gateway: Gateway) {
+    gateway.signal(rustix::process::Signal::TERM);
+    assert_eq!(gateway.until_ended().await.code(), Some(0), "{}", gateway.log_tail());
+}
+
 async fn send(asked: RequestBuilder) -> Response {
     asked.timeout(SOON).send().await.expect("an answer")
 }
@@ -79,7 +85,7 @@ async fn the_console_works_in_a_browser() {
 async fn the_console_asks_for_the_token_once_and_says_when_nobody_answers() {
     let (gateway, _folder) = guarded().await;
     in_a_browser(&gateway, "token.mjs").await;
-    gateway.shutdown().await;
+    ended(gateway).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -103,7 +109,7 @@ async fn the_page_loads_without_a_token_and_what_it_shows_does_not() {
     let played = send(play(&gateway).bearer_auth(TOKEN)).await;
     assert_eq!((played.status(), &played.headers()["x-spillway-target"]), (StatusCode::OK, &"sim".parse().unwrap()));
     assert!(played.text().await.unwrap().ends_with("data: [DONE]\n\n"));
-    gateway.shutdown().await;
+    ended(gateway).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
