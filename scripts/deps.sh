@@ -24,6 +24,10 @@ has_libclang() {
 		{ compgen -G '/usr/lib/llvm-*/lib/clang/*/include/stddef.h' || compgen -G '/usr/lib*/clang/*/include/stddef.h'; }
 }
 
+has_chromium() {
+	[[ -n "${SPILLWAY_CHROMIUM:-}" ]] || command -v chromium || command -v chromium-browser || command -v google-chrome
+}
+
 has_postgres() {
 	compgen -G '/usr/lib/postgresql/*/bin/initdb' || command -v initdb
 }
@@ -84,12 +88,14 @@ if [[ "${1:-}" == test ]]; then
 	need 'virtual environments for Python 3' python3-venv python3 -c 'import venv, ensurepip'
 	need Node.js nodejs command -v node
 	need npm npm command -v npm
+	need Chromium chromium has_chromium
 	need PostgreSQL postgresql has_postgres # a private server in a temporary folder; the system's own is not used
 fi
 install_packages
 check_rust
 if [[ "${1:-}" == test ]]; then
 	"$(dirname "${BASH_SOURCE[0]}")/../tests/compat/install.sh" >/dev/null
+	"$(dirname "${BASH_SOURCE[0]}")/../tests/console/install.sh" >/dev/null
 	rust_component fmt rustfmt
 	rust_component clippy clippy
 	"$(dirname "${BASH_SOURCE[0]}")/schemathesis.sh" install

@@ -111,9 +111,10 @@ pub async fn run(loader: Loader) -> Result<(), ServeError> {
     let live = runtime.live.clone();
     let reloader = Arc::new(Reloader::new(loader, files, Arc::clone(&runtime)));
     let _following = task::owned(Arc::clone(&reloader).follow(hangups));
-    let admin_state = AdminState { runtime: Arc::clone(&runtime), metrics, reloader };
     let most = config.server.edge.max_connections;
     let api_routes = api_router(EdgeState::new(services).following(live.clone()));
+    let admin_state = AdminState::new(Arc::clone(&runtime), metrics, reloader, api_routes.clone(), stop.clone());
+    let _beating = admin_state.beat();
     let serving_api = task::detached(listen::serve(api, api_routes, stop.clone(), most, door(&live, true)));
     let admin_tls = !config.server.admin_listen.ip().is_loopback();
     let serving_admin =
@@ -250,5 +251,5 @@ fn greet(config: &Config, keys: &Keys, api: SocketAddr, admin: SocketAddr) {
         "  curl {scheme}://{api}/v1/chat/completions {key}-H 'content-type: application/json' \
          -d '{{\"messages\":[{{\"role\":\"user\",\"content\":\"Say hello\"}}]}}'"
     ));
-    say(&format!("status: {admin_scheme}://{admin}/admin/status"));
+    say(&format!("console: {admin_scheme}://{admin}/console · status: {admin_scheme}://{admin}/admin/status"));
 }

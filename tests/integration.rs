@@ -25,6 +25,8 @@ mod bill;
 mod cascade;
 #[path = "integration/compat.rs"]
 mod compat;
+#[path = "integration/console.rs"]
+mod console;
 #[path = "integration/counts.rs"]
 mod counts;
 #[path = "integration/doctor.rs"]

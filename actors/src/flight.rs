@@ -12,6 +12,7 @@ mod keep;
 mod leave;
 mod local;
 mod reading;
+mod recent;
 mod report;
 mod retry;
 mod sent;
@@ -23,6 +24,7 @@ mod tokens;
 
 pub use count::{TokenCount, count_tokens};
 pub use hedge::HedgeBudget;
+pub use recent::{Ended, Recent, Sums, Took};
 pub use report::{AttemptReport, FlightReport};
 pub use take_over::Resumed;
 
@@ -69,6 +71,8 @@ pub struct Services {
     pub router: Address<RouterMsg>,
     pub scores: Scores,
     pub keys: Keys,
+    /// What ended lately, for people who watch.
+    pub recent: Recent,
 }
 
 /// What the HTTP edge hears of a request. A stream: `Started`, `Delta`s and `Finish`es, then `Done` or `Failed`.
@@ -341,6 +345,7 @@ impl Flight {
             }
         };
         self.observe_end(outcome);
+        self.remember(outcome);
         self.settle_tokens();
         guard.settle(outcome);
     }

@@ -10,7 +10,7 @@ use crate::{
     cloud::{CloudMsg, Provider, RetryBudget},
     config::{Config, LiveConfig, LocalConfig, in_force},
     domain::GatewayError,
-    flight::{HedgeBudget, Services},
+    flight::{HedgeBudget, Recent, Services},
     gpu::{EngineSlot, GpuMsg, poison::Poison, process::Spawner, server::Server},
     health::{Draws, HealthMsg, NvmlProbe, Scores, Vitals},
     jobs::JobTable,
@@ -130,6 +130,7 @@ impl Runtime {
             router: directory.router.clone(),
             scores: Scores::default(),
             keys: keys.clone(),
+            recent: Recent::default(),
             config,
         };
         let live = LiveConfig::new(Arc::clone(&services.config));

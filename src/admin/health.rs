@@ -12,6 +12,11 @@ use tokio::time::Instant;
 
 /// `GET /admin/health/gpu`.
 pub(super) async fn gpu(State(state): State<AdminState>) -> Json<Value> {
+    Json(cards(&state))
+}
+
+/// The cards now.
+pub(super) fn cards(state: &AdminState) -> Value {
     let vitals = &state.runtime.vitals;
     let is_fresh = vitals.fresh(Instant::now()).is_some();
     let strained: Vec<String> = state
@@ -22,7 +27,7 @@ pub(super) async fn gpu(State(state): State<AdminState>) -> Json<Value> {
         .iter()
         .filter_map(|slot| Some(format!("{}: {}", slot.name(), slot.view().state.cause()?)))
         .collect();
-    Json(body(&vitals.read(), is_fresh, &strained))
+    body(&vitals.read(), is_fresh, &strained)
 }
 
 /// `strained`: what is wrong with local targets, in words.
@@ -84,6 +89,7 @@ pub(super) fn providers(runtime: &Runtime, now: Instant) -> Vec<Value> {
             });
             json!({
                 "name": provider.config().name.as_str(),
+                "simulated": provider.config().simulated,
                 "reachable": health.and_then(|health| health.reachable()),
                 "probed_ms_ago": probe.map(|probe| now.duration_since(probe.at).as_millis() as u64),
                 "models_listed": probe.and_then(|probe| probe.answer.as_ref().ok()),

@@ -6,7 +6,8 @@
 //!   amounts as decimal strings; what is left out is no limit. 201 with the key and its `secret`.
 //! - `GET /admin/keys?from=N&limit=N` gives `{"object": "list", "store", "data": [keys], "next"}`, at most 1,000 of them. A key:
 //!   `{"object": "api_key", "id", "name", "group", "prefix", "state": "active|expired|revoked", "created_at", "expires_at",
-//!   "revoked_at", …what it may, as above…, "running", "requests_remaining", "tokens_remaining"}`, times in seconds since 1970.
+//!   "revoked_at", …what it may, as above…, "running", "requests_remaining", "tokens_remaining", "spent_usd": {"day", "month",
+//!   "total"}}`, times in seconds since 1970; what is reserved counts as spent.
 //! - `DELETE /admin/keys/{id}` gives the key, revoked; again as often as one likes. 404 `key_not_found` for no such key.
 //!
 //! Errors are OpenAI error objects; `param` names the field at fault.
@@ -30,6 +31,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use spillway_actors::{
     domain::{ErrorKind, GatewayError},
+    flight::Services,
     keys::{Key, KeyState, KeyWish, Keys, KeysError, StoreError, unix_now},
 };
 use tokio::time::Instant;
@@ -57,20 +59,25 @@ pub(super) async fn list(State(state): State<AdminState>, page: Result<Query<Pag
     let Ok(Query(Page { from, limit })) = page else {
         return respond(&GatewayError::invalid(None, "want numbers: ?from=N&limit=N"));
     };
-    let keys = &state.runtime.services.keys;
-    let data: Vec<Value> = keys.all().iter().skip(from).take(limit.min(MAX_PAGE)).map(|key| shown(keys, key)).collect();
+    let services = &state.runtime.services;
+    let keys = &services.keys;
+    let data: Vec<Value> =
+        keys.all().iter().skip(from).take(limit.min(MAX_PAGE)).map(|key| shown(services, key)).collect();
     let next = from + data.len();
     Json(json!({"object": "list", "store": keys.place(), "data": data, "next": next})).into_response()
 }
 
 /// A key and how it stands now.
-fn shown(keys: &Keys, key: &Key) -> Value {
+fn shown(services: &Services, key: &Key) -> Value {
     let mut shown = view::key(&key.record, unix_now());
-    let standing = keys.standing(key, Instant::now());
+    let [day, month, total] = services.ledger.spent_by(&key.caller.key).map(|spent| spent.posted + spent.reserved);
+    let standing = services.keys.standing(key, Instant::now());
     if let Some(fields) = shown.as_object_mut() {
         fields.insert("running".to_owned(), standing.running.into());
         fields.insert("requests_remaining".to_owned(), standing.requests.map(|meter| meter.remaining).into());
         fields.insert("tokens_remaining".to_owned(), standing.tokens.map(|meter| meter.remaining).into());
+        let spent = json!({"day": day.to_usd(), "month": month.to_usd(), "total": total.to_usd()});
+        fields.insert("spent_usd".to_owned(), spent);
     }
     shown
 }

@@ -252,7 +252,9 @@ impl Flight {
             self.note_first_token(decision, progress.began);
         }
         progress.count.delta(&delta);
+        let before = progress.so_far.usage.completion_tokens;
         progress.so_far.delta(&delta, progress.told, Instant::now());
+        self.services.recent.generated(false, progress.so_far.usage.completion_tokens.saturating_sub(before));
         self.note_so_far(progress);
         if let Some(whole) = whole {
             whole.delta(delta).map_err(|_| {

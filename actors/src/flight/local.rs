@@ -204,6 +204,7 @@ impl Flight {
             so_far.heard(Instant::now());
             so_far.usage.completion_tokens += tokens.len() as u64;
         }
+        self.services.recent.generated(true, tokens.len() as u64);
         if self.request().stream {
             self.sent.generated(choice, &tokens);
         }

@@ -204,7 +204,9 @@ impl Flight {
         }
         said.count.delta(&delta);
         if let Some(so_far) = &mut self.under_way {
+            let before = so_far.usage.completion_tokens;
             so_far.delta(&delta, None, Instant::now());
+            self.services.recent.generated(true, so_far.usage.completion_tokens.saturating_sub(before));
         }
         said.is_plain &= delta.choice == 0 && delta.other.is_empty() && delta.logprobs.is_none();
         if let Some(whole) = &mut said.whole {

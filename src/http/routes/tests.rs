@@ -13,7 +13,7 @@ use spillway_actors::{
     cloud::{Provider, RetryBudget},
     config::{Sources, UnknownModels, load},
     domain::NanoUsd,
-    flight::HedgeBudget,
+    flight::{HedgeBudget, Recent},
     health::Scores,
     jobs::JobTable,
     keys::Keys,
@@ -48,6 +48,7 @@ fn services(limit: usize) -> Services {
         router: Address::default(),
         scores: Scores::default(),
         keys: Keys::in_memory(),
+        recent: Recent::default(),
     }
 }
 
