@@ -31,6 +31,7 @@ use spillway_actors::{
     domain::{ErrorKind, GatewayError},
     gpu::EngineSlot,
     ledger::unix_now,
+    observe,
     runtime::{ChaosError, KillWay, Runtime},
 };
 use std::{sync::Arc, time::UNIX_EPOCH};
@@ -111,7 +112,10 @@ fn carries_token(headers: &HeaderMap, token: &str) -> bool {
 
 async fn metrics(State(state): State<AdminState>) -> impl IntoResponse {
     state.runtime.services.ledger.publish(unix_now());
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.render())
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        state.metrics.render() + &observe::process_exposition(),
+    )
 }
 
 async fn status(State(state): State<AdminState>) -> Json<Value> {
@@ -246,7 +250,7 @@ async fn kill(State(state): State<AdminState>, uri: Uri, body: Result<Bytes, Byt
         Ok(()) => {
             let at = std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
             let at = u64::try_from(at).unwrap_or(u64::MAX);
-            tracing::warn!(actor = order.actor, how = order.how, "chaos");
+            observe::chaos_ordered(&order.actor, &order.how);
             Json(json!({"ok": true, "actor": order.actor, "how": order.how, "unix_ns": at})).into_response()
         }
         Err(error @ ChaosError::NotAlive(_)) => {
