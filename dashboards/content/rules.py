@@ -80,13 +80,13 @@ def groups():
          quantile(0.95, "spillway_time_to_first_token_seconds", "job, target")),
         ("spillway:queue_wait_seconds:p95_5m", quantile(0.95, "spillway_queue_wait_seconds")),
     ]
-    return [("spillway_slo", "15s", slo), ("spillway_ratios", "15s", ratios)]
+    return [("spillway_slo", slo), ("spillway_ratios", ratios)]
 
 
 def text():
     lines = [HEAD + "groups:"]
-    for name, interval, rules in groups():
-        lines += [f"  - name: {name}", f"    interval: {interval}", "    rules:"]
+    for name, rules in groups():
+        lines += [f"  - name: {name}", "    rules:"]
         for record, expr in rules:
             lines += [f"      - record: {record}", f"        expr: >-\n          {expr}"]
     return "\n".join(lines) + "\n"
