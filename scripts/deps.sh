@@ -28,6 +28,10 @@ has_postgres() {
 	compgen -G '/usr/lib/postgresql/*/bin/initdb' || command -v initdb
 }
 
+has_prometheus() {
+	command -v prometheus && command -v promtool
+}
+
 as_root() {
 	if [[ $EUID -eq 0 ]]; then
 		"$@"
@@ -84,7 +88,9 @@ if [[ "${1:-}" == test ]]; then
 	need 'virtual environments for Python 3' python3-venv python3 -c 'import venv, ensurepip'
 	need Node.js nodejs command -v node
 	need npm npm command -v npm
-	need PostgreSQL postgresql has_postgres # a private server in a temporary folder; the system's own is not used
+	# Private servers in temporary folders; the system's own, which the packages may start, are not used.
+	need 'Prometheus with promtool' prometheus has_prometheus
+	need PostgreSQL postgresql has_postgres
 fi
 install_packages
 check_rust

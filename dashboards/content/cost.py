@@ -53,7 +53,7 @@ BOARD = dashboard(
                   (f"sum by (model, direction) (rate(spillway_tokens_total{{{MODEL}}}[~]))",
                    "{{model}} {{direction}} /s"))),
         Row("Keys and refusals",
-            Panel("Requests by key group", "Requests that a key was recognised for, by its group; none = without a key",
+            Panel("Requests by key group", "Requests that came with a key, by its group; none = a key was required and no known one came",
                   "reqps", ("sum by (key_group) (rate(spillway_key_requests_total{@}[~]))", "{{key_group}}")),
             Panel("What the key check said", "let_in, or why not", "reqps",
                   ("sum by (outcome) (rate(spillway_key_requests_total{@}[~]))", "{{outcome}}")),
