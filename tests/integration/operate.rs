@@ -226,12 +226,14 @@ impl Scene {
         for model in ["ok", "other"] {
             cloud.fault(model, "cut-8").await;
         }
-        for _ in 0..6 {
-            for model in ["ok", "other"] {
-                let ask = Ask::hard().max_tokens(24).model(model).stream();
-                drop(self.gateway.client.ask(&self.gateway.api, ask).await);
-            }
+        // At once: one after the other would meet the tripped breaker.
+        let mut streams = JoinSet::new();
+        for turn in 0..8 {
+            let ask = Ask::hard().max_tokens(24).model(["ok", "other"][turn % 2]).stream();
+            let (client, api) = (self.gateway.client.clone(), self.gateway.api.clone());
+            streams.spawn(async move { client.ask(&api, ask).await });
         }
+        while streams.join_next().await.is_some() {}
         self.fires("SpillwayStreamsBreak").await;
         self.fires("SpillwayBreakerTripped").await;
         for burning in ["SpillwaySuccessBurnsFast", "SpillwaySuccessBurns", "SpillwaySuccessErodes"] {
@@ -241,17 +243,15 @@ impl Scene {
             self.gateway.cloud().fault(model, "ok").await;
         }
         self.gateway.cloud().fault_of_key(1, "401").await;
-        let asking = async {
-            loop {
-                drop(self.gateway.client.ask(&self.gateway.api, Ask::hard().max_tokens(4).model("ok")).await);
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        tokio::select! {
-            () = asking => {}
-            () = self.prometheus.until_fires("SpillwayProviderKeyRefused", SOON) => {}
-        }
-        self.fired.insert("SpillwayProviderKeyRefused");
+        until("a key is refused", SOON, || async {
+            drop(self.gateway.client.ask(&self.gateway.api, Ask::hard().max_tokens(4).model("ok")).await);
+            self.gateway
+                .metric("spillway_provider_key_exhausted{target=\"sim\"}")
+                .await
+                .filter(|refused| *refused > 0.0)
+        })
+        .await;
+        self.fires("SpillwayProviderKeyRefused").await;
         self.gateway.cloud().fault_of_key(1, "ok").await;
         self.breathe().await;
     }
