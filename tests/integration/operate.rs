@@ -25,9 +25,9 @@ use std::{
 };
 use tokio::task::JoinSet;
 
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(20);
 /// Every window of the rules becomes this, so that a short run fills it.
-const WINDOW: &str = "20s";
+const WINDOW: &str = "30s";
 /// Of the panels.
 const INTERVAL: &str = "5s";
 
@@ -148,7 +148,7 @@ impl Scene {
         let fake = FakeNvml::playing(&card(""));
         let setup = fake.setup();
         let extra = format!(
-            "{}provider_probe_ms = 1000\ncanary_interval_ms = 1000\nbad_gpu_retry_ms = 500\n\n[supervision.gpu]\n\
+            "{}provider_probe_ms = 1000\ncanary_interval_ms = 1000\nbad_gpu_retry_ms = 1000\n\n[supervision.gpu]\n\
              backoff_min_ms = 50\nbackoff_max_ms = 200\n\n[router.hedge]\nenabled = true\nafter_ms = 50\nmax_usd_per_hour = 1\n\n\
              [router.cascade]\nenabled = true\n\n[keys]\nfile = \"{}/keys.json\"\n",
             setup.extra,
@@ -175,8 +175,9 @@ impl Scene {
     }
 
     async fn fires(&mut self, alert: &'static str) {
-        self.prometheus.until_fires(alert, SOON).await;
-        self.fired.insert(alert);
+        if self.prometheus.fires(alert, SOON).await {
+            self.fired.insert(alert);
+        }
     }
 
     async fn breathe(&self) {
@@ -202,12 +203,15 @@ impl Scene {
     }
 
     async fn deaths(&mut self) {
-        for _ in 0..4 {
+        // How many die within a window depends on how long they take to come back.
+        for _ in 0..10 {
             self.gateway.kill("gpu/local", "sigkill").await;
             self.gateway.until_serving().await;
-            self.load.flow(2).await;
+            if self.prometheus.fires("SpillwayEngineDiesOften", Duration::from_millis(600)).await {
+                self.fired.insert("SpillwayEngineDiesOften");
+                break;
+            }
         }
-        self.fires("SpillwayEngineDiesOften").await;
         self.fires("SpillwayChaosOrdered").await;
         self.breathe().await;
         for _ in 0..4 {
@@ -236,6 +240,13 @@ impl Scene {
         while streams.join_next().await.is_some() {}
         self.fires("SpillwayStreamsBreak").await;
         self.fires("SpillwayBreakerTripped").await;
+        // Who insists on a model whose breaker is open gets an error at once. So many that the load beside them is too few.
+        for turn in 0..2_000 {
+            drop(self.gateway.client.ask(&self.gateway.api, Ask::hard().model("ok")).await);
+            if turn % 50 == 49 && self.prometheus.fires("SpillwaySuccessBurnsFast", Duration::ZERO).await {
+                break;
+            }
+        }
         for burning in ["SpillwaySuccessBurnsFast", "SpillwaySuccessBurns", "SpillwaySuccessErodes"] {
             self.fires(burning).await;
         }
@@ -329,8 +340,9 @@ async fn every_panel_and_every_rule_has_data_of_a_gateway_in_trouble_and_alerts_
     scene.load.stop().await;
     drop(scene.history);
     scene.gateway.shutdown().await;
-    scene.prometheus.until_fires("SpillwayDown", SOON).await;
-    scene.fired.insert("SpillwayDown");
+    if scene.prometheus.fires("SpillwayDown", SOON).await {
+        scene.fired.insert("SpillwayDown");
+    }
     let elsewhere = NOT_HERE.iter().map(|(name, _)| *name).chain(ELSEWHERE);
     let known: BTreeSet<String> = scene.fired.iter().copied().chain(elsewhere).map(str::to_owned).collect();
     assert_eq!(known, alerts().into_keys().collect(), "every alert fired, or is listed with the reason");

@@ -1,7 +1,11 @@
 //! A Prometheus server of a test's own, in a temporary folder, on a free port: Debian's `prometheus`, as `scripts/deps.sh
 //! test` installs it. And `promtool`, which comes with it. Not here is a failure, not a reason to skip.
 
-use super::{Client, poll::until, setup::Folder};
+use super::{
+    Client,
+    poll::{eventually, until},
+    setup::Folder,
+};
 use serde::Deserialize;
 use serde_json::Value;
 use std::{
@@ -121,13 +125,11 @@ impl Prometheus {
         rules.map(|rule| serde_json::from_value(rule).expect("a rule has its shape")).collect()
     }
 
-    /// Waits until this alert fires.
-    pub async fn until_fires(&self, alert: &str, limit: Duration) {
+    /// Whether this alert fires before `limit` has passed.
+    pub async fn fires(&self, alert: &str, limit: Duration) -> bool {
         let expr = format!("ALERTS{{alertname=\"{alert}\", alertstate=\"firing\"}}");
-        until(&format!("{alert} fires"), limit, || async {
-            self.query(&expr).await.ok().filter(|series| !series.is_empty())
-        })
-        .await;
+        let look = || async { self.query(&expr).await.ok().filter(|series| !series.is_empty()) };
+        eventually(limit, look).await.is_some()
     }
 }
 
