@@ -32,6 +32,10 @@ has_postgres() {
 	compgen -G '/usr/lib/postgresql/*/bin/initdb' || command -v initdb
 }
 
+has_prometheus() {
+	command -v prometheus && command -v promtool
+}
+
 as_root() {
 	if [[ $EUID -eq 0 ]]; then
 		"$@"
@@ -89,7 +93,9 @@ if [[ "${1:-}" == test ]]; then
 	need Node.js nodejs command -v node
 	need npm npm command -v npm
 	need Chromium chromium has_chromium
-	need PostgreSQL postgresql has_postgres # a private server in a temporary folder; the system's own is not used
+	# Private servers in temporary folders; the system's own, which the packages may start, are not used.
+	need 'Prometheus with promtool' prometheus has_prometheus
+	need PostgreSQL postgresql has_postgres
 fi
 install_packages
 check_rust

@@ -32,6 +32,7 @@ use serde_json::{Value, json};
 use spillway_actors::{
     domain::{ErrorKind, GatewayError},
     ledger::unix_now,
+    observe,
     runtime::Runtime,
     task::{self, Owned},
 };
@@ -103,7 +104,10 @@ pub fn router(state: AdminState) -> Router {
 
 async fn metrics(State(state): State<AdminState>) -> impl IntoResponse {
     state.runtime.services.ledger.publish(unix_now());
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], state.metrics.render())
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        state.metrics.render() + &observe::process_exposition(),
+    )
 }
 
 async fn actors(State(state): State<AdminState>) -> Json<Value> {

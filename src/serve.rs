@@ -43,9 +43,6 @@ const LAST_WORDS: Duration = Duration::from_secs(3);
 const CLOSE: Duration = Duration::from_secs(2);
 /// Histograms are condensed this often.
 const UPKEEP: Duration = Duration::from_secs(5);
-/// Upper bounds of every `_seconds` histogram; 0.2 and 0.005 are the promised failover and overhead.
-const SECONDS_BUCKETS: [f64; 18] =
-    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 120.0];
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
@@ -179,15 +176,15 @@ fn local(listener: &TcpListener, configured: SocketAddr) -> SocketAddr {
 }
 
 fn install_metrics() -> Result<PrometheusHandle, ServeError> {
-    let recorder = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS_BUCKETS)?
-        .build_recorder();
+    let builder = observe::buckets().try_fold(PrometheusBuilder::new(), |builder, (name, buckets)| {
+        builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), buckets)
+    })?;
+    let recorder = builder.build_recorder();
     let handle = recorder.handle();
     if metrics::set_global_recorder(recorder).is_err() {
         tracing::warn!("a metrics recorder is installed already");
     }
-    observe::describe();
-    observe::build_info(env!("CARGO_PKG_VERSION"));
+    observe::begin(env!("CARGO_PKG_VERSION"));
     Ok(handle)
 }
 

@@ -29,6 +29,8 @@ mod compat;
 mod console;
 #[path = "integration/counts.rs"]
 mod counts;
+#[path = "integration/dashboards.rs"]
+mod dashboards;
 #[path = "integration/doctor.rs"]
 mod doctor;
 #[path = "integration/edge.rs"]
@@ -55,6 +57,8 @@ mod memory;
 mod models;
 #[path = "integration/online.rs"]
 mod online;
+#[path = "integration/operate.rs"]
+mod operate;
 #[path = "integration/poison.rs"]
 mod poison;
 #[path = "integration/postgres.rs"]

@@ -167,6 +167,8 @@ struct Flight {
     usage: TokenUsage,
     waited: Duration,
     first_token_at: Option<Instant>,
+    /// When the last piece of a stream that flows was given on.
+    piece_at: Option<Instant>,
 }
 
 enum End {
@@ -228,6 +230,7 @@ impl Flight {
             usage: TokenUsage::default(),
             waited: Duration::ZERO,
             first_token_at: None,
+            piece_at: None,
         }
     }
 
@@ -309,6 +312,7 @@ impl Flight {
         if let Some(death) = &self.mourning {
             observe::failover_stage("redispatch", death.at.elapsed());
         }
+        self.piece_at = None;
         self.under_way = Some(so_far);
     }
 

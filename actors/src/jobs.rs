@@ -200,10 +200,12 @@ impl JobTable {
         let mut open = self.inner.open.lock();
         if open.closed {
             open.totals.refused += 1;
+            observe::request_refused("shutting_down");
             return Err(shutting_down());
         }
         if open.jobs.len() >= limit {
             open.totals.refused += 1;
+            observe::request_refused("full");
             let message = format!("{limit} requests are in work, the configured limit; retry shortly");
             return Err(GatewayError::gateway(ErrorKind::RateLimited, message).retry_after(Duration::from_secs(1)));
         }

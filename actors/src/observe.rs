@@ -1,7 +1,15 @@
-//! Every metric name, once, and one function per occurrence that writes both the metric and the log line. Labels come
-//! from configuration or from closed enums; anything else is `other`. No prompt, key or client text passes through here.
+//! One function per occurrence, which writes both the metric and the log line; `catalogue` has every metric's help, unit and
+//! buckets. Labels come from configuration or from closed enums; anything else is `other`. No prompt, key or client text
+//! passes through here. A counter that somebody may be alarmed by begins at 0 and not with its first event, because
+//! `increase()` does not see a series begin.
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+mod catalogue;
+mod process;
+
+pub use catalogue::{CATALOGUE, Kind, Metric, buckets};
+pub use process::exposition as process_exposition;
+
+use metrics::{counter, gauge, histogram};
 use parking_lot::RwLock;
 use std::{collections::BTreeSet, time::Duration};
 
@@ -19,65 +27,9 @@ fn model_label(name: &str) -> String {
     if own { name.to_owned() } else { "other".to_owned() }
 }
 
-/// Help text and unit of every metric; called once after the recorder is installed.
-pub fn describe() {
-    describe_counter!("spillway_requests_total", "Requests by final target and outcome");
-    describe_histogram!("spillway_request_duration_seconds", Unit::Seconds, "Whole request, as the gateway saw it");
-    describe_histogram!("spillway_time_to_first_token_seconds", Unit::Seconds, "Admission to first token");
-    describe_histogram!("spillway_inter_token_latency_seconds", Unit::Seconds, "Between two pieces of one stream");
-    describe_histogram!("spillway_overhead_seconds", Unit::Seconds, "Request time minus target and queue time");
-    describe_gauge!("spillway_queue_depth", "Requests waiting for a lease");
-    describe_histogram!("spillway_queue_wait_seconds", Unit::Seconds, "Wait for a lease");
-    describe_gauge!("spillway_requests_running", "Admitted requests without an outcome yet");
-    describe_gauge!("spillway_leases", "Leases held on a local target");
-    describe_counter!("spillway_tokens_total", "Tokens by target, model and direction");
-    describe_counter!("spillway_cost_nanousd_total", "Cost in nano-dollars (1e-9 USD)");
-    describe_counter!("spillway_saved_nanousd_total", "Baseline cost minus real cost, in nano-dollars");
-    describe_counter!("spillway_route_decisions_total", "First target chosen, by complexity and reason");
-    describe_counter!("spillway_attempts_total", "Attempts by target and outcome");
-    describe_counter!("spillway_failovers_total", "Attempts that replaced a failed one");
-    describe_histogram!("spillway_failover_seconds", Unit::Seconds, "From a target's death, by stage");
-    describe_counter!("spillway_streams_resumed_total", "Streams that went on elsewhere after a cut");
-    describe_counter!("spillway_streams_broken_total", "Streams that ended with an error frame");
-    describe_counter!("spillway_hedges_total", "Second attempts in the cloud beside a late local one, by outcome");
-    describe_counter!("spillway_cascades_total", "Local answers found poor, by reason and outcome");
-    describe_gauge!("spillway_breaker_state", "0 passing, 1 probing, 2 tripped");
-    describe_gauge!("spillway_provider_key_exhausted", "Keys that the provider refuses (401, 402, 403, spent credit)");
-    describe_counter!("spillway_requests_barred_total", "Prompts kept from GPUs because an engine died of them");
-    describe_counter!("spillway_retries_refused_total", "Requests that ended because the retry budget was spent");
-    describe_counter!("spillway_actor_restarts_total", "Actor restarts by actor and cause");
-    describe_gauge!("spillway_actor_up", "1 while the actor runs");
-    describe_gauge!("spillway_gpu_state", "1 for the state a local target is in");
-    describe_histogram!("spillway_recovery_seconds", Unit::Seconds, "Engine death to serving again");
-    describe_histogram!("spillway_model_load_seconds", Unit::Seconds, "Spawn of an engine to its loaded model");
-    describe_gauge!("spillway_gpu_memory_rung", "Reductions in force for want of memory; 0 = loaded as configured");
-    describe_counter!("spillway_gpu_memory_steps_total", "Rungs down (memory ran out) and up (healthy again)");
-    describe_gauge!("spillway_kv_cache_usage_ratio", Unit::Count, "KV cells in use / KV cells");
-    describe_counter!("spillway_clients_left_total", "Answers whose client left while an engine worked on them");
-    describe_counter!("spillway_tokens_after_leaving_total", "Tokens computed after their client had left");
-    describe_gauge!("spillway_gpu_memory_used_bytes", Unit::Bytes, "GPU memory in use");
-    describe_gauge!("spillway_gpu_memory_total_bytes", Unit::Bytes, "GPU memory");
-    describe_gauge!("spillway_gpu_utilization_ratio", Unit::Count, "GPU utilisation, 0 to 1");
-    describe_gauge!("spillway_gpu_power_watts", "GPU power draw");
-    describe_gauge!("spillway_gpu_temperature_celsius", "GPU temperature");
-    describe_counter!("spillway_gpu_energy_joules_total", "Energy drawn since the driver was loaded, in joules");
-    describe_counter!("spillway_gpu_xid_errors_total", "Errors reported by the driver, by Xid");
-    describe_counter!("spillway_provider_probes_total", "Active probes by provider and outcome");
-    describe_gauge!("spillway_keys", "API keys by state");
-    describe_counter!("spillway_key_requests_total", "Requests by their key's group and what the key check said");
-    describe_gauge!("spillway_ledger_up", "1 while paid attempts can be written down, so that they may start");
-    describe_histogram!("spillway_ledger_commit_seconds", Unit::Seconds, "Wait for a record to be written");
-    describe_gauge!("spillway_ledger_journal_bytes", Unit::Bytes, "Journal on disk");
-    describe_gauge!("spillway_ledger_unapplied_records", "Journal records that the database does not have yet");
-    describe_gauge!("spillway_ledger_reserved_nanousd", "Money set aside for attempts under way");
-    describe_counter!("spillway_ledger_rows_dropped_total", "Rows without cost that a full disk left no room for");
-    describe_gauge!("spillway_budget_remaining_ratio", "Tightest bound's share that is left: all, or the poorest key");
-    describe_counter!("spillway_config_reloads_total", "Configurations read again, by outcome");
-    describe_counter!("spillway_connections_cut_total", "Connections that we ended, by cause");
-    describe_gauge!("spillway_build_info", "1, with the version as label");
-}
+const DEATH_CAUSES: [&str; 4] = ["killed", "stopped", "panic", "error"];
 
-/// A death cause is free text; as a label it is one of a closed set.
+/// A death cause is free text; as a label it is one of [`DEATH_CAUSES`].
 fn cause_label(cause: &str) -> &'static str {
     match cause {
         "killed" => "killed",
@@ -87,12 +39,42 @@ fn cause_label(cause: &str) -> &'static str {
     }
 }
 
-pub fn build_info(version: &'static str) {
+/// Once, after the recorder is installed.
+pub fn begin(version: &'static str) {
+    catalogue::describe();
+    build_info(version);
+    let zero = |name: &'static str, label: &'static str, values: &[&'static str]| {
+        for value in values {
+            counter!(name, label => *value).increment(0);
+        }
+    };
+    zero("spillway_requests_refused_total", "reason", &["full", "shutting_down"]);
+    zero("spillway_config_reloads_total", "outcome", &["ok", "refused"]);
+    zero("spillway_streams_broken_total", "cause", &STREAM_ENDS);
+    zero("spillway_streams_resumed_total", "how", &["replay", "local_prefill", "cloud_prefill"]);
+    zero("spillway_hedges_total", "outcome", &["won", "lost", "failed", "capped"]);
+    zero("spillway_connections_cut_total", "cause", &["header", "stalled_reader", "tls", "address_full"]);
+    for reason in ["empty", "truncated", "refused", "invalid", "unsure"] {
+        for outcome in ["escalated", "kept"] {
+            counter!("spillway_cascades_total", "reason" => reason, "outcome" => outcome).increment(0);
+        }
+    }
+    counter!("spillway_retries_refused_total").increment(0);
+    counter!("spillway_ledger_rows_dropped_total").increment(0);
+}
+
+/// The kinds of error that streams mostly break off with; the others begin with their first.
+const STREAM_ENDS: [&str; 4] = ["unavailable", "upstream", "timeout", "shutting_down"];
+
+fn build_info(version: &'static str) {
     gauge!("spillway_build_info", "version" => version).set(1.0);
 }
 
 pub fn actor_started(actor: &str) {
     gauge!("spillway_actor_up", "actor" => actor.to_owned()).set(1.0);
+    for cause in DEATH_CAUSES {
+        counter!("spillway_actor_restarts_total", "actor" => actor.to_owned(), "cause" => cause).increment(0);
+    }
     tracing::info!(actor, "actor started");
 }
 
@@ -124,13 +106,50 @@ pub fn gpu_state(gpu: &str, state: &'static str, epoch: u64, cause: Option<&str>
     }
 }
 
+/// A local target is there, and has died of nothing yet; `causes` are the labels of everything it may die of.
+pub fn gpu_configured(gpu: &str, causes: &[&'static str]) {
+    for cause in causes {
+        counter!("spillway_engine_deaths_total", "gpu" => gpu.to_owned(), "cause" => *cause).increment(0);
+    }
+    counter!("spillway_requests_barred_total", "gpu" => gpu.to_owned()).increment(0);
+}
+
+/// Counted by what was known of the cause when it was noticed.
+pub fn engine_died(gpu: &str, cause: &'static str) {
+    counter!("spillway_engine_deaths_total", "gpu" => gpu.to_owned(), "cause" => cause).increment(1);
+}
+
+/// Somebody ordered a death through the admin listener; both names are known ones.
+pub fn chaos_ordered(actor: &str, how: &str) {
+    counter!("spillway_chaos_orders_total", "actor" => actor.to_owned(), "how" => how.to_owned()).increment(1);
+    tracing::warn!(actor, how, "chaos");
+}
+
+pub fn leases_limit(gpu: &str, limit: usize) {
+    gauge!("spillway_leases_limit", "gpu" => gpu.to_owned()).set(limit as f64);
+}
+
 pub fn leases(gpu: &str, held: usize) {
     gauge!("spillway_leases", "gpu" => gpu.to_owned()).set(held as f64);
 }
 
-pub fn kv_usage(gpu: &str, used: u32, total: u32) {
-    if total > 0 {
-        gauge!("spillway_kv_cache_usage_ratio", "gpu" => gpu.to_owned()).set(f64::from(used) / f64::from(total));
+/// What an engine says of itself with a heartbeat.
+pub struct EngineLoad {
+    pub running: u32,
+    pub waiting: u32,
+    pub kv_used: u32,
+    pub kv_kept: u32,
+    pub kv_total: u32,
+}
+
+pub fn engine_load(gpu: &str, load: &EngineLoad) {
+    for (state, count) in [("running", load.running), ("waiting", load.waiting)] {
+        gauge!("spillway_engine_sequences", "gpu" => gpu.to_owned(), "state" => state).set(f64::from(count));
+    }
+    if load.kv_total > 0 {
+        let share = |cells: u32| f64::from(cells) / f64::from(load.kv_total);
+        gauge!("spillway_kv_cache_usage_ratio", "gpu" => gpu.to_owned()).set(share(load.kv_used));
+        gauge!("spillway_kv_cache_kept_ratio", "gpu" => gpu.to_owned()).set(share(load.kv_kept));
     }
 }
 
@@ -203,6 +222,11 @@ pub fn queue_wait(took: Duration) {
     histogram!("spillway_queue_wait_seconds").record(took.as_secs_f64());
 }
 
+/// `reason` is full or shutting_down.
+pub fn request_refused(reason: &'static str) {
+    counter!("spillway_requests_refused_total", "reason" => reason).increment(1);
+}
+
 pub fn requests_running(running: usize) {
     gauge!("spillway_requests_running").set(running as f64);
 }
@@ -260,6 +284,11 @@ pub fn time_to_first_token(target: &str, took: Duration) {
     histogram!("spillway_time_to_first_token_seconds", "target" => target.to_owned()).record(took.as_secs_f64());
 }
 
+/// `waited`: since the piece before was given on.
+pub fn next_piece(target: &str, waited: Duration) {
+    histogram!("spillway_inter_token_latency_seconds", "target" => target.to_owned()).record(waited.as_secs_f64());
+}
+
 /// What the last word on one request was.
 pub struct RequestEnd<'a> {
     pub id: &'a dyn std::fmt::Display,
@@ -286,12 +315,15 @@ pub fn request_ended(end: &RequestEnd<'_>) {
     );
 }
 
-pub fn tokens(target: &str, model: &str, prompt: u64, completion: u64) {
+/// `cached`: the part of `prompt` that came out of a cache.
+pub fn tokens(target: &str, model: &str, prompt: u64, cached: u64, completion: u64) {
     for (direction, count) in [("in", prompt), ("out", completion)] {
         counter!("spillway_tokens_total",
             "target" => target.to_owned(), "model" => model_label(model), "direction" => direction)
         .increment(count);
     }
+    counter!("spillway_prefix_cache_hit_tokens_total", "target" => target.to_owned(), "model" => model_label(model))
+        .increment(cached);
 }
 
 pub fn cost(model: &str, nano_usd: u64, saved_nano_usd: u64) {
@@ -335,6 +367,11 @@ pub fn connection_cut(cause: &'static str) {
 /// `value`: 0 passing, 1 probing, 2 tripped.
 pub fn breaker(target: &str, value: u8) {
     gauge!("spillway_breaker_state", "target" => target.to_owned()).set(f64::from(value));
+}
+
+/// A provider takes traffic, and refuses no key yet.
+pub fn provider_configured(target: &str) {
+    gauge!("spillway_provider_key_exhausted", "target" => target.to_owned()).set(0.0);
 }
 
 /// `count` of this provider's keys are refused: someone must look.
@@ -395,6 +432,13 @@ pub fn gpu_reading(reading: &GpuReading<'_>) {
     set("spillway_gpu_temperature_celsius", reading.temperature_celsius);
     if let Some(joules) = reading.energy_joules {
         counter!("spillway_gpu_energy_joules_total", "gpu" => reading.gpu.to_owned()).absolute(joules);
+    }
+}
+
+/// A card was seen for the first time; `labels` are those of every Xid.
+pub fn gpu_seen(gpu: &str, labels: &[&'static str]) {
+    for label in labels {
+        counter!("spillway_gpu_xid_errors_total", "gpu" => gpu.to_owned(), "xid" => *label).increment(0);
     }
 }
 

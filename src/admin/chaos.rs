@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::json;
 use spillway_actors::{
     domain::{ErrorKind, GatewayError},
+    observe,
     runtime::{ChaosError, KillWay},
 };
 use std::time::UNIX_EPOCH;
@@ -43,7 +44,7 @@ pub(super) async fn kill(State(state): State<AdminState>, uri: Uri, body: Result
         Ok(()) => {
             let at = std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
             let at = u64::try_from(at).unwrap_or(u64::MAX);
-            tracing::warn!(actor = order.actor, how = order.how, "chaos");
+            observe::chaos_ordered(&order.actor, &order.how);
             Json(json!({"ok": true, "actor": order.actor, "how": order.how, "unix_ns": at})).into_response()
         }
         Err(error @ ChaosError::NotAlive(_)) => {

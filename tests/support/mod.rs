@@ -16,6 +16,7 @@ pub mod nvml;
 pub mod poll;
 pub mod postgres;
 pub mod process;
+pub mod prometheus;
 pub mod rude;
 pub mod setup;
 

@@ -130,7 +130,19 @@ impl Provider {
         };
         let seats = (0..config.actors).map(|_| Arc::default()).collect();
         let places = Arc::new(Semaphore::new(config.max_concurrency));
-        Ok(Arc::new(Self { config, client, seats, places, inner: Mutex::new(inner) }))
+        let provider = Self { config, client, seats, places, inner: Mutex::new(inner) };
+        provider.show_at_rest();
+        Ok(Arc::new(provider))
+    }
+
+    /// The gauges of one that nobody has called yet.
+    fn show_at_rest(&self) {
+        let inner = self.inner.lock();
+        if inner.secrets.is_empty() {
+            return;
+        }
+        observe::provider_configured(self.config.name.as_str());
+        inner.models.indices().for_each(|model| self.show_breaker(&inner.models, model, BreakerState::Passing));
     }
 
     /// As at the start; what may change since are models and keys.

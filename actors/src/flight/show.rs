@@ -15,9 +15,15 @@ impl Flight {
         self.start_stream(decision).await;
         self.note_resumed(decision);
         self.sent.shown(&delta);
-        self.hold(Some(Instant::now()));
+        let came = Instant::now();
+        if let Some(before) = self.piece_at {
+            observe::next_piece(decision.candidate.target.as_str(), came.duration_since(before));
+        }
+        self.hold(Some(came));
         self.emit(FlightEvent::Delta(delta)).await;
         self.hold(None);
+        // A client that is slow to take it does not make the target slow.
+        self.piece_at = Some(Instant::now());
     }
 
     /// Since when the client has not taken what it is shown.

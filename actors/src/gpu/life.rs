@@ -38,6 +38,23 @@ pub enum Cause {
 }
 
 impl Cause {
+    /// Every label of what an engine dies of.
+    pub const LABELS: [&'static str; 13] = [
+        "exited",
+        "link_closed",
+        "garbage",
+        "hang",
+        "canary_failed",
+        "load_failed",
+        "out_of_memory",
+        "not_loadable",
+        "unreachable",
+        "unreapable",
+        "xid",
+        "bad_gpu",
+        "shutdown",
+    ];
+
     /// The bounded metric label.
     pub const fn label(&self) -> &'static str {
         match self {

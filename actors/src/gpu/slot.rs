@@ -121,6 +121,8 @@ impl EngineSlot {
             seen: memory::Seen::default(),
             work: Work::default(),
         };
+        observe::gpu_configured(config.name.as_str(), &Cause::LABELS);
+        observe::leases_limit(config.name.as_str(), inner.ladder.plan().parallel as usize);
         let view = watch::Sender::new(SlotView::cold(&inner.ladder));
         Arc::new(Self { config, limits, inner: Mutex::new(inner), view, next_id: AtomicU64::new(1), poison })
     }
@@ -302,6 +304,7 @@ impl EngineSlot {
         inner.sinks.clear();
         inner.work.beat = None;
         observe::leases(self.name(), 0);
+        observe::engine_died(self.name(), cause.label());
         self.transition(inner, GpuInput::Died(cause));
         let link = inner.link.take();
         if link.is_some() {

@@ -241,6 +241,7 @@ fn local_health(seated: Seated, reading: &Reading, score: Score) -> LocalHealth 
 fn show(reading: &Reading) {
     let Reading::Gpus(gpus) = reading else { return };
     for gpu in gpus {
+        observe::gpu_seen(&gpu.uuid, &xid::LABELS);
         observe::gpu_reading(&observe::GpuReading {
             gpu: &gpu.uuid,
             memory_used: gpu.memory_used_bytes,

@@ -27,6 +27,9 @@ pub const fn remedy(xid: u64) -> Remedy {
     }
 }
 
+/// Every label of [`label`].
+pub const LABELS: [&str; 14] = ["13", "31", "43", "45", "48", "63", "64", "68", "74", "79", "94", "95", "119", "other"];
+
 /// The metric label of an Xid: numbers without a policy share one, because the set must stay bounded.
 pub const fn label(xid: u64) -> &'static str {
     match xid {
@@ -88,6 +91,7 @@ mod tests {
         for xid in 0..1000 {
             let known = remedy(xid) != Remedy::Note;
             assert_eq!(label(xid) == xid.to_string(), known, "{xid}");
+            assert!(LABELS.contains(&label(xid)), "{xid}");
             assert_eq!(meaning(xid) != meaning(8), known, "{xid}");
         }
     }

@@ -470,8 +470,8 @@ impl From<Bound> for Refused {
 fn note(row: &AttemptRow) {
     // An attempt that nobody watched to its end is charged at what was reserved, but nobody saw those tokens.
     if ![ABANDONED, EXPIRED, INTERRUPTED].contains(&row.outcome.as_ref()) {
-        let TokenUsage { prompt_tokens, completion_tokens, .. } = row.usage;
-        observe::tokens(&row.target, &row.model, prompt_tokens, completion_tokens);
+        let TokenUsage { prompt_tokens, cached_tokens, completion_tokens, .. } = row.usage;
+        observe::tokens(&row.target, &row.model, prompt_tokens, cached_tokens, completion_tokens);
     }
     observe::cost(&row.model, row.cost.get(), row.baseline.saturating_sub(row.cost).get());
 }

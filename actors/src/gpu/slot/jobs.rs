@@ -6,7 +6,10 @@ use super::{
 };
 use crate::{
     domain::ChatRequest,
-    gpu::{frame::FromEngine, life::Cause},
+    gpu::{
+        frame::{FromEngine, Heartbeat},
+        life::Cause,
+    },
     observe,
 };
 use std::{collections::BTreeSet, sync::Arc};
@@ -27,7 +30,9 @@ impl EngineSlot {
             }
             FromEngine::Heartbeat(beat) => {
                 inner.work.beat = Some(beat);
-                observe::kv_usage(self.name(), beat.kv_used, beat.kv_total);
+                let Heartbeat { running, waiting, kv_used, kv_kept, kv_total, .. } = beat;
+                let load = observe::EngineLoad { running, waiting, kv_used, kv_kept, kv_total };
+                observe::engine_load(self.name(), &load);
             }
             FromEngine::Left(left) => {
                 inner.work.leave(left);

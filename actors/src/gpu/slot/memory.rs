@@ -109,6 +109,7 @@ impl EngineSlot {
             chosen_cpu: self.config.gpu.is_none() && !info.on_gpu && info.gpu_layers == 0,
         });
         observe::memory_rung(self.name(), inner.ladder.rung());
+        observe::leases_limit(self.name(), inner.ladder.plan().parallel as usize);
     }
 
     /// The dead engine of `epoch` had told on its way out that memory ran out: the real cause of a death that only showed as
