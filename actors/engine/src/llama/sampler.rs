@@ -35,7 +35,7 @@ enum Choice {
     /// The largest logit, without a candidate list.
     Largest,
     /// By probability, without one.
-    Drawn(Draw),
+    Drawn(Box<Draw>),
     Filtered(Chain),
 }
 
@@ -58,7 +58,7 @@ impl JobSampler {
         let grammar = plan.grammar.as_ref().map(|wanted| grammar::sampler(wanted, model)).transpose()?;
         let choice = match plan.plain_draw() {
             _ if plan.is_argmax() => Choice::Largest,
-            Some((temperature, seed)) => Choice::Drawn(Draw::new(temperature, seed, replay.len())),
+            Some((temperature, seed)) => Choice::Drawn(Box::new(Draw::new(temperature, seed, replay.len()))),
             None => Choice::Filtered(Chain::new(plan, model.n_vocab(), max_tokens)),
         };
         let (bias, logprobs) = (plan.bias.clone(), plan.logprobs);
