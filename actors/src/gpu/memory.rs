@@ -170,8 +170,9 @@ impl Cells {
     ) -> Self {
         let pool = pool_tokens(context_tokens, parallel, trained);
         let longest = max_request_tokens.unwrap_or(u32::MAX).min(trained.max(1)).min(pool).max(CANARY_CELLS);
+        let enough = parallel >= if frugal { 2 } else { LEAST_APART };
         match longest.checked_mul(parallel) {
-            Some(all) if all <= pool && parallel >= LEAST_APART => {
+            Some(all) if all <= pool && enough => {
                 let each = longest.checked_next_multiple_of(CELL_BLOCK).unwrap_or(longest);
                 let apart = Self::Apart { each, sequences: parallel.saturating_add(1) };
                 if frugal && apart.in_all() > Self::Pooled(pool).in_all() { Self::Pooled(pool) } else { apart }
