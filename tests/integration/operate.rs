@@ -297,8 +297,9 @@ impl Scene {
         for _ in 0..40 {
             crowd.spawn(asking(self.gateway.client.clone(), self.gateway.api.clone()));
         }
-        while crowd.join_next().await.is_some() {}
+        // Before those who were let in are done: that may take longer than a window.
         self.fires("SpillwayRefusesRequests").await;
+        while crowd.join_next().await.is_some() {}
         self.breathe().await;
     }
 
