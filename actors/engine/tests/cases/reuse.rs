@@ -177,7 +177,8 @@ fn a_full_cache_of_kept_cells_gives_way_to_new_prompts_and_costs_running_ones_li
         engine.run_one(chat(job, &[("system", &system(&format!("Person{job}"), 700)), ("user", "Hi")], 2));
     }
     let beat = engine.heartbeat_where(|beat| beat.running == 0);
-    assert!(beat.kv_kept > 2000 && beat.kv_used == 0, "{beat:?}");
+    // The last one's, and of the others as many as are worth their cost.
+    assert!((1000..3500).contains(&beat.kv_kept) && beat.kv_used == 0, "{beat:?}");
     let full = decode(&mut engine, 3);
     eprintln!("one sequence: {empty:.0} tokens/s, beside {} kept cells {full:.0}", beat.kv_kept);
 }
