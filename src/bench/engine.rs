@@ -83,11 +83,11 @@ impl Run {
         let seconds = took.as_secs_f64().max(1e-9);
         let complete = || streams.iter().filter(|sample| sample.failure.is_none());
         let tokens: u64 = complete().map(|sample| sample.completion_tokens).sum();
-        let mut failures = streams.iter().chain(beside).filter_map(|sample| sample.failure.as_ref());
-        let failure = failures.next().cloned();
+        let failures: Vec<&String> =
+            streams.iter().chain(beside).filter_map(|sample| sample.failure.as_ref()).collect();
         Self {
-            failures: usize::from(failure.is_some()) + failures.count(),
-            failure,
+            failures: failures.len(),
+            failure: failures.first().copied().cloned(),
             requests_per_second: complete().count() as f64 / seconds,
             tokens_per_second: tokens as f64 / seconds,
             first_token_ms: Percentiles::of(complete().filter_map(|sample| sample.first_token)),

@@ -3,7 +3,7 @@
 //! Pure but for the random numbers, of which there is one per token. Most requests only name a temperature, and going over
 //! a vocabulary of candidates for each of their tokens takes as long as a tenth of a decode.
 
-use crate::backend::Token;
+use crate::{backend::Token, logprobs};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
 /// Weights are summed up in runs of this many, so that a draw need not go over all of them again.
@@ -38,11 +38,7 @@ impl Draw {
 
 /// The token at which the sum of all weights before it passes `uniform` (0 to 1) of the whole.
 fn draw(logits: &[f32], scale: f32, uniform: f64, weights: &mut Vec<f32>) -> Option<Token> {
-    let largest =
-        logits.iter().fold(f32::NEG_INFINITY, |largest, &logit| if logit > largest { logit } else { largest });
-    if !largest.is_finite() {
-        return None;
-    }
+    let largest = logprobs::largest(logits)?;
     weights.clear();
     weights.extend(logits.iter().map(|logit| power_of_two((logit - largest) * scale)));
     let sums: Vec<f64> = weights.chunks(RUN).map(|run| f64::from(run.iter().sum::<f32>())).collect();

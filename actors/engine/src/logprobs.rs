@@ -15,10 +15,7 @@ pub struct Likelihood {
 
 /// `None` when the logits are no numbers or hold no such token.
 pub fn likelihood(logits: &[f32], chosen: Token, top: usize) -> Option<Likelihood> {
-    let largest = logits.iter().copied().filter(|logit| !logit.is_nan()).fold(f32::NEG_INFINITY, f32::max);
-    if !largest.is_finite() {
-        return None;
-    }
+    let largest = largest(logits)?;
     let sum: f64 = logits.iter().filter(|logit| !logit.is_nan()).map(|logit| f64::from(logit - largest).exp()).sum();
     // A sum of at least one term of one: the logarithm is a number.
     let scale = f64::from(largest) + sum.ln();
@@ -26,6 +23,12 @@ pub fn likelihood(logits: &[f32], chosen: Token, top: usize) -> Option<Likelihoo
     let of_chosen = usize::try_from(chosen).ok().and_then(|at| logits.get(at)).copied()?;
     let top = largest_of(logits, top).into_iter().map(|(token, logit)| (token, logprob(logit))).collect();
     Some(Likelihood { chosen: logprob(of_chosen), top })
+}
+
+/// `None` without a number among them, or with infinity.
+pub fn largest(logits: &[f32]) -> Option<f32> {
+    // `max` prefers numbers to what is none.
+    Some(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max)).filter(|largest| largest.is_finite())
 }
 
 /// JSON knows no infinities, and OpenAI says -9999 for "as good as never".

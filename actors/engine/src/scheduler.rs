@@ -61,8 +61,6 @@ struct Running {
     evaluated: usize,
     /// Somebody ahead computes the same tokens.
     follows: Option<Follow>,
-    /// Its last token waits for others (`burst.rs`).
-    held: bool,
 }
 
 /// A run of one job's tokens in a batch.
@@ -141,7 +139,7 @@ impl Scheduler {
         if self.canary.is_none()
             && let Some(ask) = self.canaries.pop_front()
         {
-            self.canary = Some(Running { ask, order: 0, evaluated: 0, follows: None, held: false });
+            self.canary = Some(Running { ask, order: 0, evaluated: 0, follows: None });
             seated.push(Seat { job: ask.job, sequence: self.limits.parallel, reused: 0 });
         }
         while let Some(seat) = self.admit_next(tokens_of) {
@@ -181,7 +179,7 @@ impl Scheduler {
         self.waiting.remove(&order);
         let (sequence, reused) = self.prepare_row(found, ask.scope)?;
         let seat = self.seats.get_mut(usize::try_from(sequence).ok()?)?;
-        *seat = Some(Running { ask, order, evaluated: reused, follows, held: false });
+        *seat = Some(Running { ask, order, evaluated: reused, follows });
         self.rows.set_live(sequence, true);
         Some(Seat { job: ask.job, sequence, reused })
     }
@@ -248,12 +246,10 @@ impl Scheduler {
             running.pending() > 0 && !waits
         });
         let (mut decoding, mut prompts): (Vec<_>, Vec<_>) = ready.partition(|(_, running)| running.due() == 1);
+        prompts.sort_by_key(|(_, running)| running.order);
         let begins = std::mem::take(&mut self.begins) && decoding.is_empty();
-        let most = if begins {
-            self.limits.first_prompt_tokens.min(self.limits.batch_tokens)
-        } else {
-            self.limits.batch_tokens
-        };
+        let first = if begins { self.limits.first_prompt_tokens } else { usize::MAX };
+        let most = self.limits.batch_tokens.min(first);
         let is_burst = self.gather(&mut decoding, &mut prompts, most);
         let mut budget = most.saturating_sub(decoding.len());
         if !decoding.is_empty() && !is_burst {
@@ -262,13 +258,13 @@ impl Scheduler {
         }
         let mut chunks: Vec<Chunk> =
             decoding.iter().map(|(sequence, running)| self.chunk(*sequence, running, 1)).collect();
-        let (canary, mut jobs): (Vec<_>, Vec<_>) =
+        let (canary, jobs): (Vec<_>, Vec<_>) =
             prompts.into_iter().partition(|(sequence, _)| *sequence == self.limits.parallel);
-        jobs.sort_by_key(|(_, running)| running.order);
         let mut scored = SCORED_AT_ONCE;
-        for group in [canary, jobs] {
-            let needs: Vec<(u64, usize)> =
-                group.iter().map(|(_, running)| (running.ask.group, running.due())).collect();
+        for (group, gathers) in [(canary, false), (jobs, is_burst)] {
+            // In a burst everybody's last prompt token waits for the others.
+            let due = |running: &Running| running.due() - usize::from(gathers && !running.speaks());
+            let needs: Vec<(u64, usize)> = group.iter().map(|(_, running)| (running.ask.group, due(running))).collect();
             for ((sequence, running), len) in group.into_iter().zip(shares::split_by_group(budget, &needs)) {
                 let len = if running.is_scored() { len.min(scored) } else { len };
                 scored -= if running.is_scored() { len } else { 0 };
@@ -451,7 +447,7 @@ impl Running {
         match (self.ask.exact, self.ask.prompt.checked_sub(self.evaluated)) {
             (true, Some(left)) if left > 0 => left,
             (true, _) => self.pending().min(1),
-            (false, _) => self.pending() - usize::from(self.held),
+            (false, _) => self.pending(),
         }
     }
 }

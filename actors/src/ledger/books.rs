@@ -442,7 +442,8 @@ impl Ledger {
         self.inner.books.lock().budgets.of_key(key).unwrap_or_default()
     }
 
-    /// Sets the ledger's gauges: by its actor's timer, and before they are read, so that they are never older than `/admin/status`.
+    /// Sets the ledger's gauges: by its actor's timer, and before they are read, so that they are never older than
+    /// `/admin/status`.
     pub fn publish(&self, now: UnixMs) {
         let (reserved, ratios) = {
             let mut books = self.inner.books.lock();

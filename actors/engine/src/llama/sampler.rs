@@ -57,8 +57,8 @@ impl JobSampler {
     ) -> Result<Self, JobFailure> {
         let grammar = plan.grammar.as_ref().map(|wanted| grammar::sampler(wanted, model)).transpose()?;
         let choice = match plan.plain_draw() {
-            _ if plan.is_argmax() => Choice::Largest,
             Some((temperature, seed)) => Choice::Drawn(Box::new(Draw::new(temperature, seed, replay.len()))),
+            None if plan.is_argmax() => Choice::Largest,
             None => Choice::Filtered(Chain::new(plan, model.n_vocab(), max_tokens)),
         };
         let (bias, logprobs) = (plan.bias.clone(), plan.logprobs);

@@ -15,8 +15,8 @@ const WAITING_PER_SPEAKER: usize = 4;
 type Member = (Sequence, Running);
 
 impl Scheduler {
-    /// Whether the prompts that wait are a burst of more than `budget`. Then what the batch may hold is left in the
-    /// arguments: of the prompts in the burst all but their last tokens.
+    /// Whether the prompts that wait, the oldest first, are a burst of more than `budget`. Then the arguments keep who takes
+    /// part in the batch: those of the burst with all but their last tokens.
     pub(super) fn gather(&self, decoding: &mut Vec<Member>, prompts: &mut Vec<Member>, budget: usize) -> bool {
         let is_canary = |member: &Member| member.0 == self.limits.parallel;
         let goes_on = |member: &Member| member.1.speaks() || is_canary(member);
@@ -28,22 +28,20 @@ impl Scheduler {
         if speakers * WAITING_PER_SPEAKER > waiting {
             return false;
         }
-        prompts.sort_by_key(|(_, running)| running.order);
-        let mut left = 0;
-        let burst = prompts.iter().filter(|member| !goes_on(member)).take_while(|(_, running)| {
-            left += running.due();
-            left <= BURST_TOKENS && running.is_short() && !running.is_scored()
-        });
-        let burst: Vec<Member> = burst.copied().collect();
-        let left: usize = burst.iter().map(|(_, running)| running.due()).sum();
-        if burst.len() + decoding.len() < 2 || burst.is_empty() || left + decoding.len() <= budget {
+        let (mut burst, mut due) = (Vec::new(), 0);
+        for &member in prompts.iter().filter(|member| !goes_on(member)) {
+            let with_it = due + member.1.due();
+            if with_it > BURST_TOKENS || !member.1.is_short() || member.1.is_scored() {
+                break;
+            }
+            burst.push(member);
+            due = with_it;
+        }
+        if burst.is_empty() || burst.len() + decoding.len() < 2 || due + decoding.len() <= budget {
             return false;
         }
         decoding.retain(goes_on);
         prompts.retain(|member| goes_on(member) || burst.contains(member));
-        for (_, running) in prompts.iter_mut().filter(|member| !goes_on(member)) {
-            running.held = true;
-        }
         true
     }
 }

@@ -239,7 +239,9 @@ proptest! {
 
     /// Every rung but another model's takes no more memory than the one above it.
     #[test]
-    fn a_lower_rung_never_takes_more(context in 1024_u32..32_768, parallel in 1_u32..32, ubatch in 32_u32..2048, longest in 16_u32..4096) {
+    fn a_lower_rung_never_takes_more(
+        context in 1024_u32..32_768, parallel in 1_u32..32, ubatch in 32_u32..2048, longest in 16_u32..4096,
+    ) {
         let bytes = Sample::tiny().bytes();
         let model = read(std::io::Cursor::new(&bytes), bytes.len() as u64).unwrap();
         let max_request_tokens = Some(longest);
