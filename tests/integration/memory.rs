@@ -84,7 +84,8 @@ async fn f23_without_memory_one_thing_after_another_is_given_up_the_cloud_serves
         "- fewer_gpu_layers",
         "- smaller_model",
     ];
-    assert_eq!(trace(&gateway), way_down);
+    let told = eventually(SOON, || async { Some(trace(&gateway)).filter(|trace| trace.len() == way_down.len()) }).await;
+    assert_eq!(told.unwrap_or_else(|| trace(&gateway)), way_down);
     assert_eq!(exhausted["plan"]["file"], "small.gguf", "{exhausted}");
     assert_eq!(exhausted["plan"]["gpu_layers"], 16, "of 31, and never none: {exhausted}");
     assert_eq!(metric(&gateway, "spillway_gpu_memory_rung{gpu=\"local\"}").await, Some(8.0));
@@ -100,7 +101,10 @@ async fn f23_without_memory_one_thing_after_another_is_given_up_the_cloud_serves
         eventually(SOON * 2, || async { Some(memory(&gateway).await).filter(|memory| memory["rung"] == 0) }).await;
     assert!(back.is_some(), "{:?}\n{}", memory(&gateway).await, gateway.log_tail());
     let way_up: Vec<String> = way_down.iter().rev().map(|step| step.replace('-', "+")).collect();
-    assert_eq!(trace(&gateway)[way_down.len()..], way_up);
+    // The log is read a little later than the status.
+    let told =
+        eventually(SOON, || async { Some(trace(&gateway)).filter(|trace| trace.len() == 2 * way_up.len()) }).await;
+    assert_eq!(told.unwrap_or_else(|| trace(&gateway))[way_down.len()..], way_up);
     gateway.until_serving().await;
     let record = gateway.client.ask(&gateway.api, Ask::count()).await;
     assert_eq!(record.assert_complete().target(), "local");
