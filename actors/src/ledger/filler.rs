@@ -66,12 +66,15 @@ impl Ledger {
             let reader = slot.insert(read_on(reader, journal).await?);
             let entries = reader.entries(BATCH);
             let count = entries.len();
-            if count == 0 {
+            if count > 0 {
+                self.inner.store()?.apply(entries).await?;
+                reader.take(count);
+                self.inner.applied.store(reader.applied(), Ordering::Release);
+            }
+            // What came meanwhile gathers until the next time: else there would be a transaction for every few rows.
+            if count < BATCH {
                 break;
             }
-            self.inner.store()?.apply(entries).await?;
-            reader.take(count);
-            self.inner.applied.store(reader.applied(), Ordering::Release);
         }
         let needed = slot.as_ref().map_or(0, Reader::needs);
         drop(slot);
