@@ -4,6 +4,7 @@
 pub mod client;
 pub mod edge;
 pub mod engine;
+pub mod gateway;
 pub mod scenarios;
 pub mod stats;
 pub mod workload;
@@ -34,6 +35,14 @@ nothing are soon all that there is; with a provider of its own process that cost
   spillway serve --config FILE &    # [[cloud]]: base_url http://127.0.0.1:9100/v1, simulated, max_concurrency 600
   spillway bench edge --pid $! --model MODEL";
 
+const GATEWAY_HELP: &str = "\
+The same load goes to the provider directly and through the gateway, in alternation; times are those of the client. The
+provider should answer at once and cost nothing:
+
+  spillway sim --listen 127.0.0.1:9100 --tokens 64 &
+  spillway serve --config FILE &    # [[cloud]]: base_url http://127.0.0.1:9100/v1, simulated
+  spillway bench gateway --pid $! --model MODEL --direct-model ok";
+
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     #[command(subcommand)]
@@ -48,6 +57,9 @@ enum What {
     /// Time to first token, inter-token latency and tokens per second at several numbers of clients.
     #[command(after_help = ENGINE_HELP)]
     Engine(engine::EngineArgs),
+    /// What the gateway adds to a request: the provider directly against through the gateway.
+    #[command(after_help = GATEWAY_HELP)]
+    Gateway(gateway::GatewayArgs),
     /// What slow, stalled and too many clients cost everybody else.
     #[command(after_help = EDGE_HELP)]
     Edge(edge::EdgeArgs),
@@ -58,6 +70,7 @@ pub async fn run(args: BenchArgs) -> ExitCode {
     let outcome = match args.what {
         What::Scenarios(args) => scenarios::run(args).await,
         What::Engine(args) => engine::run(args).await,
+        What::Gateway(args) => gateway::run(args).await,
         What::Edge(args) => edge::run(args).await,
     };
     match outcome {

@@ -19,6 +19,8 @@ mod actors;
 mod anthropic;
 #[path = "integration/api.rs"]
 mod api;
+#[path = "integration/bench.rs"]
+mod bench;
 #[path = "integration/bill.rs"]
 mod bill;
 #[path = "integration/cascade.rs"]

@@ -45,7 +45,7 @@ use crate::{
 use cascade::Kept;
 use sent::Sent;
 use so_far::SoFar;
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, sync::Arc, time::Duration};
 use take_over::Cut;
 use tokio::{sync::mpsc, time::Instant};
 
@@ -56,10 +56,29 @@ const EVENTS: usize = 32;
 /// How long the last word may wait for a reader that stopped reading.
 const LAST_WORD: Duration = Duration::from_secs(5);
 
-/// What every flight shares.
+/// What a flight works with: everybody's services, and the configuration in force when its request came. Cheap to clone.
 #[derive(Clone)]
 pub struct Services {
     pub config: Arc<Config>,
+    shared: Arc<Shared>,
+}
+
+impl Services {
+    pub fn new(config: Arc<Config>, shared: Shared) -> Self {
+        Self { config, shared: Arc::new(shared) }
+    }
+}
+
+impl Deref for Services {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.shared
+    }
+}
+
+/// What all flights share.
+pub struct Shared {
     pub jobs: JobTable,
     pub fleet: Fleet,
     pub ledger: Ledger,

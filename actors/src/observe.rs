@@ -4,14 +4,16 @@
 //! `increase()` does not see a series begin.
 
 mod catalogue;
+mod known;
 mod process;
 
 pub use catalogue::{CATALOGUE, Kind, Metric, buckets};
 pub use process::exposition as process_exposition;
 
-use metrics::{counter, gauge, histogram};
+use known::Known;
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use parking_lot::RwLock;
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::LazyLock, time::Duration};
 
 /// Model names that may be labels: those of the configurations of this process. Empty: no configuration was told.
 static MODELS: RwLock<BTreeSet<String>> = RwLock::new(BTreeSet::new());
@@ -21,10 +23,43 @@ pub fn label_models(names: impl IntoIterator<Item = String>) {
     MODELS.write().extend(names);
 }
 
-fn model_label(name: &str) -> String {
+fn model_label(name: &str) -> &str {
     let known = MODELS.read();
     let own = known.is_empty() || known.contains(name) || name == "none";
-    if own { name.to_owned() } else { "other".to_owned() }
+    if own { name } else { "other" }
+}
+
+macro_rules! known {
+    ($($handle:ident: $kind:ident $name:literal $labels:expr;)+) => {
+        $(static $handle: LazyLock<Known<kind!($kind), { $labels.len() }>> = LazyLock::new(|| Known::$kind($name, $labels));)+
+    };
+}
+
+macro_rules! kind {
+    (counter) => {
+        Counter
+    };
+    (gauge) => {
+        Gauge
+    };
+    (histogram) => {
+        Histogram
+    };
+}
+
+// What every request or token touches.
+known! {
+    REQUESTS: counter "spillway_requests_total" ["target", "model", "complexity", "outcome"];
+    DURATION: histogram "spillway_request_duration_seconds" ["target"];
+    DECISIONS: counter "spillway_route_decisions_total" ["complexity", "target", "reason"];
+    ATTEMPTS: counter "spillway_attempts_total" ["target", "outcome"];
+    FIRST_TOKEN: histogram "spillway_time_to_first_token_seconds" ["target"];
+    NEXT_PIECE: histogram "spillway_inter_token_latency_seconds" ["target"];
+    TOKENS: counter "spillway_tokens_total" ["target", "model", "direction"];
+    PREFIX_HITS: counter "spillway_prefix_cache_hit_tokens_total" ["target", "model"];
+    COST: counter "spillway_cost_nanousd_total" ["model"];
+    BREAKER: gauge "spillway_breaker_state" ["target"];
+    KEY_REQUESTS: counter "spillway_key_requests_total" ["key_group", "outcome"];
 }
 
 const DEATH_CAUSES: [&str; 4] = ["killed", "stopped", "panic", "error"];
@@ -238,13 +273,11 @@ pub fn graded(id: &dyn std::fmt::Display, complexity: &'static str, fails: Optio
 
 pub fn route_decision(id: &dyn std::fmt::Display, complexity: &'static str, target: &str, reason: &'static str) {
     tracing::debug!(request = %id, complexity, target, reason, "route decided");
-    counter!("spillway_route_decisions_total",
-        "complexity" => complexity, "target" => target.to_owned(), "reason" => reason)
-    .increment(1);
+    DECISIONS.of([complexity, target, reason]).increment(1);
 }
 
 pub fn attempt(target: &str, outcome: &'static str) {
-    counter!("spillway_attempts_total", "target" => target.to_owned(), "outcome" => outcome).increment(1);
+    ATTEMPTS.of([target, outcome]).increment(1);
 }
 
 pub fn failover(from: &str, to: &str, cause: &'static str) {
@@ -281,12 +314,12 @@ pub fn stream_broken(cause: &'static str) {
 }
 
 pub fn time_to_first_token(target: &str, took: Duration) {
-    histogram!("spillway_time_to_first_token_seconds", "target" => target.to_owned()).record(took.as_secs_f64());
+    FIRST_TOKEN.of([target]).record(took.as_secs_f64());
 }
 
 /// `waited`: since the piece before was given on.
 pub fn next_piece(target: &str, waited: Duration) {
-    histogram!("spillway_inter_token_latency_seconds", "target" => target.to_owned()).record(waited.as_secs_f64());
+    NEXT_PIECE.of([target]).record(waited.as_secs_f64());
 }
 
 /// What the last word on one request was.
@@ -303,11 +336,8 @@ pub struct RequestEnd<'a> {
 }
 
 pub fn request_ended(end: &RequestEnd<'_>) {
-    counter!("spillway_requests_total",
-        "target" => end.target.to_owned(), "model" => model_label(end.model),
-        "complexity" => end.complexity, "outcome" => end.outcome)
-    .increment(1);
-    histogram!("spillway_request_duration_seconds", "target" => end.target.to_owned()).record(end.took.as_secs_f64());
+    REQUESTS.of([end.target, model_label(end.model), end.complexity, end.outcome]).increment(1);
+    DURATION.of([end.target]).record(end.took.as_secs_f64());
     histogram!("spillway_overhead_seconds").record(end.took.saturating_sub(end.elsewhere).as_secs_f64());
     tracing::info!(
         request = %end.id, target = end.target, model = end.model, outcome = end.outcome,
@@ -317,17 +347,15 @@ pub fn request_ended(end: &RequestEnd<'_>) {
 
 /// `cached`: the part of `prompt` that came out of a cache.
 pub fn tokens(target: &str, model: &str, prompt: u64, cached: u64, completion: u64) {
+    let model = model_label(model);
     for (direction, count) in [("in", prompt), ("out", completion)] {
-        counter!("spillway_tokens_total",
-            "target" => target.to_owned(), "model" => model_label(model), "direction" => direction)
-        .increment(count);
+        TOKENS.of([target, model, direction]).increment(count);
     }
-    counter!("spillway_prefix_cache_hit_tokens_total", "target" => target.to_owned(), "model" => model_label(model))
-        .increment(cached);
+    PREFIX_HITS.of([target, model]).increment(cached);
 }
 
 pub fn cost(model: &str, nano_usd: u64, saved_nano_usd: u64) {
-    counter!("spillway_cost_nanousd_total", "model" => model_label(model)).increment(nano_usd);
+    COST.of([model_label(model)]).increment(nano_usd);
     counter!("spillway_saved_nanousd_total").increment(saved_nano_usd);
 }
 
@@ -366,7 +394,7 @@ pub fn connection_cut(cause: &'static str) {
 
 /// `value`: 0 passing, 1 probing, 2 tripped.
 pub fn breaker(target: &str, value: u8) {
-    gauge!("spillway_breaker_state", "target" => target.to_owned()).set(f64::from(value));
+    BREAKER.of([target]).set(f64::from(value));
 }
 
 /// A provider takes traffic, and refuses no key yet.
@@ -405,7 +433,7 @@ pub fn keys_not_renewed(why: &str) {
 
 /// `group` is that of a known key, or `none`.
 pub fn key_request(group: &str, outcome: &'static str) {
-    counter!("spillway_key_requests_total", "key_group" => group.to_owned(), "outcome" => outcome).increment(1);
+    KEY_REQUESTS.of([group, outcome]).increment(1);
 }
 
 /// Readings of one GPU; absent ones are not written.

@@ -10,7 +10,7 @@ use crate::{
     cloud::{CloudMsg, Provider, RetryBudget},
     config::{Config, LiveConfig, LocalConfig, in_force},
     domain::GatewayError,
-    flight::{HedgeBudget, Recent, Services},
+    flight::{HedgeBudget, Recent, Services, Shared},
     gpu::{EngineSlot, GpuMsg, poison::Poison, process::Spawner, server::Server},
     health::{Draws, HealthMsg, NvmlProbe, Scores, Vitals},
     jobs::JobTable,
@@ -113,7 +113,7 @@ impl Runtime {
             ..Directory::default()
         };
         let vitals = Vitals::new(config.health.interval);
-        let services = Services {
+        let shared = Shared {
             jobs: JobTable::new(config.server.max_inflight),
             fleet: Fleet {
                 slots,
@@ -131,8 +131,8 @@ impl Runtime {
             scores: Scores::default(),
             keys: keys.clone(),
             recent: Recent::default(),
-            config,
         };
+        let services = Services::new(config, shared);
         let live = LiveConfig::new(Arc::clone(&services.config));
         let tree = Tree::default();
         let spawner = Spawner::start()?;

@@ -76,8 +76,7 @@ async fn landed(events: &mut Events) -> Result<(WholeAnswer, FlightReport), Gate
 }
 
 fn whole(voice: &dyn Voice, answer: WholeAnswer, report: &FlightReport, config: &Config) -> Response {
-    let object = voice.whole(answer, report);
-    let mut response = Response::new(Body::from(object.to_string()));
+    let mut response = Response::new(Body::from(voice.written(answer, report)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let simulated = config.clouds.iter().any(|cloud| cloud.simulated && cloud.name.as_str() == report.target);

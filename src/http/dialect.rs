@@ -83,6 +83,11 @@ pub(super) trait Voice: fmt::Debug + Send {
     /// The answer in one piece.
     fn whole(&self, answer: WholeAnswer, report: &FlightReport) -> Value;
 
+    /// The same as bytes.
+    fn written(&self, answer: WholeAnswer, report: &FlightReport) -> Vec<u8> {
+        self.whole(answer, report).to_string().into_bytes()
+    }
+
     /// The writer of the answer as a stream that begins like this.
     fn stream(&self, head: &Head) -> Box<dyn Frames>;
 }

@@ -28,7 +28,7 @@ struct List<'a> {
     data: Vec<Datum<'a>>,
     model: &'a str,
     usage: Value,
-    routing: Value,
+    routing: render::Routing<'a>,
 }
 
 #[derive(Serialize)]
@@ -100,7 +100,7 @@ fn json_of(vectors: &[Vec<f32>], report: &FlightReport, format: Format) -> Vec<u
         data: vectors.iter().enumerate().map(|(index, vector)| datum(index, vector, format)).collect(),
         model: &report.model,
         usage: json!({"prompt_tokens": tokens, "total_tokens": tokens}),
-        routing: render::routing(report),
+        routing: render::Routing::of(report),
     };
     // Our own types, into memory: cannot fail.
     serde_json::to_vec(&list).unwrap_or_default()

@@ -155,7 +155,7 @@ impl Frames {
             out.put_slice(b"],\"usage\":");
             json(out, &render::usage(report.usage));
             out.put_slice(b",\"routing\":");
-            json(out, &render::routing(report));
+            json(out, &render::Routing::of(report));
             out.put_slice(b"}\n\n");
         }
         out.put_slice(b"data: [DONE]\n\n");

@@ -52,7 +52,12 @@ impl Voice {
 
 impl dialect::Voice for Voice {
     fn whole(&self, answer: WholeAnswer, report: &FlightReport) -> Value {
-        render::whole(&self.stamp, answer, report)
+        // Our own types: cannot fail.
+        serde_json::to_value(render::whole(&self.stamp, answer, report)).unwrap_or_default()
+    }
+
+    fn written(&self, answer: WholeAnswer, report: &FlightReport) -> Vec<u8> {
+        serde_json::to_vec(&render::whole(&self.stamp, answer, report)).unwrap_or_default()
     }
 
     fn stream(&self, head: &Head) -> Box<dyn dialect::Frames> {

@@ -1,10 +1,12 @@
 //! Whole answers and the parts they share with streams: ids, usage, the `routing` object. Pure.
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use spillway_actors::{
     cloud::WholeAnswer,
-    domain::{RequestId, RequestKind, TokenUsage},
-    flight::FlightReport,
+    domain::{Complexity, RequestId, RequestKind, TokenUsage},
+    flight::{FlightReport, Resumed},
+    upstream::client::WholeChoice,
 };
 use std::time::Duration;
 
@@ -54,77 +56,131 @@ pub fn usage(usage: TokenUsage) -> Map<String, Value> {
 }
 
 /// The `routing` object: where the answer came from and why.
-pub fn routing(report: &FlightReport) -> Value {
-    let attempts: Vec<Value> = report
-        .attempts
-        .iter()
-        .map(|attempt| {
-            json!({
-                "target": attempt.target,
-                "outcome": attempt.outcome,
-                "ttft_ms": attempt.first_token.map(ms),
-                "latency_ms": ms(attempt.took),
-                "prompt_tokens": attempt.usage.prompt_tokens,
-                "completion_tokens": attempt.usage.completion_tokens,
-                "cost_usd": attempt.cost.as_usd(),
-            })
-        })
-        .collect();
-    let mut routing = json!({
-        "target": report.target,
-        "model": report.model,
-        "complexity": report.complexity,
-        "confidence": report.confidence,
-        "reasoning": report.reasoning,
-        "budget_sensitive": report.budget_sensitive,
-        "estimated_cost_per_1k": report.estimated_cost_per_1k,
-        "estimated_cost_usd": report.estimated_cost.as_usd(),
-        "estimated_latency_ms": ms(report.estimated_latency),
-        "actual_latency_ms": ms(report.actual_latency),
-        "attempts": attempts,
-    });
-    if let (Some(how), Some(object)) = (report.resumed, routing.as_object_mut()) {
-        object.insert("resumed".into(), how.label().into());
-    }
-    routing
+#[derive(Debug, Serialize)]
+pub struct Routing<'a> {
+    target: &'a str,
+    model: &'a str,
+    complexity: Complexity,
+    confidence: f64,
+    reasoning: &'a str,
+    budget_sensitive: bool,
+    estimated_cost_per_1k: f64,
+    estimated_cost_usd: f64,
+    estimated_latency_ms: f64,
+    actual_latency_ms: f64,
+    attempts: Vec<Attempt<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resumed: Option<&'static str>,
 }
 
-/// One `chat.completion` or `text_completion`. What else a provider said stays; what the gateway says wins.
-pub fn whole(stamp: &Stamp, answer: WholeAnswer, report: &FlightReport) -> Value {
-    let WholeAnswer { choices, mut raw, .. } = answer;
-    let choices = choices.into_iter().map(|choice| {
-        let reason = choice.finish_reason;
-        match stamp.kind {
-            RequestKind::Chat | RequestKind::Embedding => json!({
-                "index": choice.index,
-                "message": complete_message(choice.message),
-                "logprobs": choice.logprobs,
-                "finish_reason": reason,
-            }),
-            RequestKind::Completion => json!({
-                "text": choice.message.get("content").and_then(Value::as_str).unwrap_or_default(),
-                "index": choice.index,
-                "logprobs": choice.logprobs.map(|logprobs| completion_logprobs(&logprobs, &mut 0)),
-                "finish_reason": reason,
-            }),
+#[derive(Debug, Serialize)]
+struct Attempt<'a> {
+    target: &'a str,
+    outcome: &'static str,
+    ttft_ms: Option<f64>,
+    latency_ms: f64,
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    cost_usd: f64,
+}
+
+impl<'a> Routing<'a> {
+    pub fn of(report: &'a FlightReport) -> Self {
+        let attempts = report.attempts.iter().map(|attempt| Attempt {
+            target: &attempt.target,
+            outcome: attempt.outcome,
+            ttft_ms: attempt.first_token.map(ms),
+            latency_ms: ms(attempt.took),
+            prompt_tokens: attempt.usage.prompt_tokens,
+            completion_tokens: attempt.usage.completion_tokens,
+            cost_usd: attempt.cost.as_usd(),
+        });
+        Self {
+            target: &report.target,
+            model: &report.model,
+            complexity: report.complexity,
+            confidence: report.confidence,
+            reasoning: &report.reasoning,
+            budget_sensitive: report.budget_sensitive,
+            estimated_cost_per_1k: report.estimated_cost_per_1k,
+            estimated_cost_usd: report.estimated_cost.as_usd(),
+            estimated_latency_ms: ms(report.estimated_latency),
+            actual_latency_ms: ms(report.actual_latency),
+            attempts: attempts.collect(),
+            resumed: report.resumed.map(Resumed::label),
         }
+    }
+}
+
+/// [`Routing`] as a value.
+pub fn routing(report: &FlightReport) -> Value {
+    // Our own types: cannot fail.
+    serde_json::to_value(Routing::of(report)).unwrap_or_default()
+}
+
+/// One `chat.completion` or `text_completion`.
+#[derive(Debug, Serialize)]
+pub(super) struct Whole<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    model: &'a str,
+    choices: Vec<Choice>,
+    usage: Map<String, Value>,
+    /// What else the provider said.
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+    routing: Routing<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokens_generated: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Choice {
+    Chat { index: u32, message: Map<String, Value>, logprobs: Option<Value>, finish_reason: String },
+    Text { text: String, index: u32, logprobs: Option<Value>, finish_reason: String },
+}
+
+/// What else a provider said stays; what the gateway says wins.
+pub(super) fn whole<'a>(stamp: &'a Stamp, answer: WholeAnswer, report: &'a FlightReport) -> Whole<'a> {
+    const OURS: [&str; 7] = ["id", "object", "created", "model", "choices", "usage", "routing"];
+    let WholeAnswer { choices, raw: mut rest, .. } = answer;
+    let usage = whole_usage(rest.shift_remove("usage"), report.usage);
+    let is_local_text = stamp.kind == RequestKind::Completion && report.is_local;
+    rest.retain(|name, _| {
+        !OURS.contains(&name.as_str())
+            && !(is_local_text && ["latency_ms", "tokens_generated"].contains(&name.as_str()))
     });
-    let mut object = Map::new();
-    object.insert("id".into(), stamp.id.as_str().into());
-    object.insert("object".into(), stamp.object().into());
-    object.insert("created".into(), stamp.created.into());
-    object.insert("model".into(), report.model.as_str().into());
-    object.insert("choices".into(), choices.collect());
-    object.insert("usage".into(), whole_usage(raw.shift_remove("usage"), report.usage));
-    for (name, value) in raw {
-        object.entry(name).or_insert(value);
+    Whole {
+        id: &stamp.id,
+        object: stamp.object(),
+        created: stamp.created,
+        model: &report.model,
+        choices: choices.into_iter().map(|choice| one_choice(stamp.kind, choice)).collect(),
+        usage,
+        rest,
+        routing: Routing::of(report),
+        latency_ms: is_local_text.then(|| ms(report.actual_latency)),
+        tokens_generated: is_local_text.then_some(report.usage.completion_tokens),
     }
-    object.insert("routing".into(), routing(report));
-    if stamp.kind == RequestKind::Completion && report.is_local {
-        object.insert("latency_ms".into(), ms(report.actual_latency).into());
-        object.insert("tokens_generated".into(), report.usage.completion_tokens.into());
+}
+
+fn one_choice(kind: RequestKind, choice: WholeChoice) -> Choice {
+    let WholeChoice { index, message, finish_reason, logprobs } = choice;
+    match kind {
+        RequestKind::Chat | RequestKind::Embedding => {
+            Choice::Chat { index, message: complete_message(message), logprobs, finish_reason }
+        }
+        RequestKind::Completion => Choice::Text {
+            text: message.get("content").and_then(Value::as_str).unwrap_or_default().to_owned(),
+            index,
+            logprobs: logprobs.map(|logprobs| completion_logprobs(&logprobs, &mut 0)),
+            finish_reason,
+        },
     }
-    Value::Object(object)
 }
 
 /// The keys that the API promises in every message.
@@ -136,9 +192,9 @@ fn complete_message(mut message: Map<String, Value>) -> Map<String, Value> {
 }
 
 /// The provider's details (reasoning tokens and the like) around our counts.
-fn whole_usage(theirs: Option<Value>, counted: TokenUsage) -> Value {
+fn whole_usage(theirs: Option<Value>, counted: TokenUsage) -> Map<String, Value> {
     let mut object = usage(counted);
-    let Some(Value::Object(theirs)) = theirs else { return Value::Object(object) };
+    let Some(Value::Object(theirs)) = theirs else { return object };
     for (name, value) in theirs {
         match (object.get_mut(&name), value) {
             (None, value) => {
@@ -152,7 +208,7 @@ fn whole_usage(theirs: Option<Value>, counted: TokenUsage) -> Value {
             (Some(_), _) => {}
         }
     }
-    Value::Object(object)
+    object
 }
 
 /// Chat logprobs in the older form of `/v1/completions`. `offset`: characters of text before these tokens, moved on.
@@ -177,11 +233,7 @@ pub(super) fn completion_logprobs(chat: &Value, offset: &mut u64) -> Value {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use spillway_actors::{
-        domain::{Complexity, NanoUsd},
-        flight::AttemptReport,
-        upstream::client::WholeChoice,
-    };
+    use spillway_actors::{domain::NanoUsd, flight::AttemptReport};
 
     pub(in crate::http) fn report() -> FlightReport {
         let usage = TokenUsage { prompt_tokens: 21, completion_tokens: 8, cached_tokens: 5, ..TokenUsage::default() };
@@ -237,7 +289,7 @@ pub(super) mod tests {
     #[test]
     fn a_local_chat_answer_is_exactly_this() {
         let answer = answer(json!({"role": "assistant", "content": "Hello."}), json!({}));
-        let text = whole(&stamp(RequestKind::Chat), answer, &report()).to_string();
+        let text = serde_json::to_string(&whole(&stamp(RequestKind::Chat), answer, &report())).unwrap();
         let expected = concat!(
             r#"{"id":"chatcmpl-000000000000000000000000000000ab","object":"chat.completion","created":1764000000,"#,
             r#""model":"smollm2-135m","choices":[{"index":0,"message":{"role":"assistant","content":"Hello.","refusal":null},"#,
@@ -255,7 +307,7 @@ pub(super) mod tests {
     #[test]
     fn a_local_text_completion_also_tells_latency_and_tokens() {
         let answer = answer(json!({"role": "assistant", "content": "Hello."}), json!({}));
-        let object = whole(&stamp(RequestKind::Completion), answer, &report());
+        let object = json!(whole(&stamp(RequestKind::Completion), answer, &report()));
         assert_eq!(object["id"], "cmpl-000000000000000000000000000000ab");
         assert_eq!(object["object"], "text_completion");
         let choice = json!([{"text": "Hello.", "index": 0, "logprobs": null, "finish_reason": "stop"}]);
@@ -274,7 +326,7 @@ pub(super) mod tests {
         });
         let mut report = report();
         report.is_local = false;
-        let object = whole(&stamp(RequestKind::Chat), answer(message.clone(), raw), &report);
+        let object = json!(whole(&stamp(RequestKind::Chat), answer(message.clone(), raw), &report));
         assert_eq!(object["choices"][0]["message"], message);
         assert_eq!((&object["model"], &object["system_fingerprint"]), (&json!("smollm2-135m"), &json!("fp")));
         assert_eq!(object["routing"]["target"], "local");

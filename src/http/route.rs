@@ -8,7 +8,7 @@ use axum::{
 };
 use spillway_actors::{
     domain::ChatRequest,
-    flight::Services,
+    flight::Shared,
     ledger::unix_now,
     route::{actor::queued, explain::explain},
 };
@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 /// The decision over `request` as it would be made now.
 pub(super) async fn explained(state: &EdgeState, request: &ChatRequest) -> Response {
-    let Services { config, fleet, router, ledger, .. } = &state.services;
+    let (config, Shared { fleet, router, ledger, .. }) = (&state.services.config, &*state.services);
     let budget = ledger.purchasing(request.caller.as_deref(), unix_now()).into();
     let queued = queued(router).await.unwrap_or(0);
     Json(explain(request, config, fleet, budget, queued, Instant::now())).into_response()

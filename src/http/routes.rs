@@ -29,7 +29,7 @@ use serde_json::json;
 use spillway_actors::{
     config::{Config, LiveConfig},
     domain::{ChatRequest, ErrorKind, GatewayError, RequestId},
-    flight::{self, FlightEvent, Services},
+    flight::{self, FlightEvent, Services, Shared},
 };
 use std::{
     panic::AssertUnwindSafe,
@@ -260,7 +260,7 @@ async fn launch(
     access: &Access,
     mut request: ChatRequest,
 ) -> Result<mpsc::Receiver<FlightEvent>, GatewayError> {
-    let Services { config, jobs, fleet, .. } = &state.services;
+    let (config, Shared { jobs, fleet, .. }) = (&state.services.config, &*state.services);
     access.sign(&mut request);
     catalogue::admit_name(&mut request, config, fleet)?;
     access.admit_model(&request.model, config, fleet)?;

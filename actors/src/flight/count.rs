@@ -1,7 +1,7 @@
 //! How many tokens a request's prompt has, without running it: by the tokenizer of the engine that it would go to now, if it
 //! would go to one; else estimated.
 
-use super::{Services, local};
+use super::{Services, Shared, local};
 use crate::{
     cloud,
     domain::ChatRequest,
@@ -37,7 +37,7 @@ pub async fn count_tokens(services: &Services, request: ChatRequest) -> TokenCou
 }
 
 async fn exactly(services: &Services, request: Arc<ChatRequest>) -> Option<u64> {
-    let Services { config, fleet, router, ledger, .. } = services;
+    let (config, Shared { fleet, router, ledger, .. }) = (&services.config, &**services);
     let budget = ledger.purchasing(request.caller.as_deref(), unix_now()).into();
     let waiting = queued(router).await.unwrap_or(0);
     let TargetKey::Gpu { slot, .. } = first_target(&request, config, fleet, budget, waiting, Instant::now())? else {

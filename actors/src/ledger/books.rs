@@ -287,6 +287,7 @@ impl Ledger {
         books.reserved = books.reserved + amount;
         let receipt = self.write(&mut books, RecordRef::Reserved { id, deadline, row: &row });
         books.open.insert(id, Open { row, deadline, booked });
+        drop(books);
         // What costs nothing waits for nothing.
         let receipt = if is_free { Receipt::default() } else { receipt };
         Ok((Reservation::new(self.clone(), id, amount), receipt))
@@ -299,8 +300,9 @@ impl Ledger {
         if row.cost > NanoUsd::ZERO {
             books.budgets.post(row.key.as_ref(), row.cost, row.at, row.at);
         }
-        drop(self.close_attempt(&mut books, row, None));
+        let receipt = self.close_attempt(&mut books, row, None);
         drop(books);
+        drop(receipt);
         self.tell();
     }
 
@@ -337,21 +339,23 @@ impl Ledger {
         if let Some(booked) = open.booked {
             books.budgets.settle(open.row.key.as_ref(), booked, open.row.cost, NanoUsd::ZERO);
         }
-        drop(self.write(&mut books, RecordRef::Voided { id }));
+        let receipt = self.write(&mut books, RecordRef::Voided { id });
+        drop(books);
+        drop(receipt);
     }
 
     /// Reservations found open in the journal: their gateway died, and what their providers did nobody knows. They are
     /// charged in full, so that spending is never understated.
     pub(super) fn resolve(&self, found: impl IntoIterator<Item = (u64, AttemptRow)>, now: UnixMs) -> usize {
         let mut books = self.inner.books.lock();
-        let mut resolved = 0;
+        let mut receipts = Vec::new();
         for (id, row) in found {
             let row = AttemptRow { outcome: INTERRUPTED.into(), reserved: row.cost, ..row };
             books.budgets.post(row.key.as_ref(), row.cost, row.at, now);
-            drop(self.close_attempt(&mut books, row, Some(id)));
-            resolved += 1;
+            receipts.push(self.close_attempt(&mut books, row, Some(id)));
         }
-        resolved
+        drop(books);
+        receipts.len()
     }
 
     /// Nothing stays reserved past its deadline: what nobody closed is charged in full.

@@ -15,8 +15,8 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
-/// Entries of one transaction.
-const BATCH: usize = 512;
+/// Entries of one transaction: each costs a sync of the database's file, whatever is in it.
+const BATCH: usize = 4096;
 /// Rows of each kind that one look at the retention removes.
 const PRUNE: usize = 1000;
 /// How long a reading waits for what was posted just before it.
@@ -66,12 +66,15 @@ impl Ledger {
             let reader = slot.insert(read_on(reader, journal).await?);
             let entries = reader.entries(BATCH);
             let count = entries.len();
-            if count == 0 {
+            if count > 0 {
+                self.inner.store()?.apply(entries).await?;
+                reader.take(count);
+                self.inner.applied.store(reader.applied(), Ordering::Release);
+            }
+            // What came meanwhile gathers until the next time: else there would be a transaction for every few rows.
+            if count < BATCH {
                 break;
             }
-            self.inner.store()?.apply(entries).await?;
-            reader.take(count);
-            self.inner.applied.store(reader.applied(), Ordering::Release);
         }
         let needed = slot.as_ref().map_or(0, Reader::needs);
         drop(slot);

@@ -29,6 +29,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 fn services(limit: usize) -> Services {
+    services_with(limit, |_| Fleet::default())
+}
+
+fn services_with(limit: usize, fleet: impl FnOnce(&Config) -> Fleet) -> Services {
     let file = "[server]\nrequest_timeout_ms = 1000\nmax_body_bytes = 4096\n[router.aliases]\nfast = \"local\"\n";
     let sources = Sources {
         file: Some((PathBuf::from("my.toml"), file.to_owned())),
@@ -37,10 +41,9 @@ fn services(limit: usize) -> Services {
         ..Sources::default()
     };
     let (config, _) = load(&sources, &|_| Err(io::Error::other("no file"))).unwrap();
-    Services {
-        config: Arc::new(config),
+    let shared = Shared {
         jobs: JobTable::new(limit),
-        fleet: Fleet::default(),
+        fleet: fleet(&config),
         ledger: Ledger::default(),
         hedges: HedgeBudget::new(NanoUsd::ZERO, Instant::now()),
         retries: RetryBudget::new(Instant::now()),
@@ -49,7 +52,8 @@ fn services(limit: usize) -> Services {
         scores: Scores::default(),
         keys: Keys::in_memory(),
         recent: Recent::default(),
-    }
+    };
+    Services::new(Arc::new(config), shared)
 }
 
 struct Got {
@@ -264,9 +268,10 @@ async fn health_is_alive_and_ready_needs_a_target() {
 
 #[tokio::test]
 async fn a_provider_with_a_key_makes_it_ready() {
-    let mut services = services(1);
-    let provider = Provider::new(Arc::clone(&services.config.clouds[0])).unwrap();
-    services.fleet.providers = [provider].into();
+    let services = services_with(1, |config| {
+        let provider = Provider::new(Arc::clone(&config.clouds[0])).unwrap();
+        Fleet { providers: [provider].into(), ..Fleet::default() }
+    });
     let got = send(&services, Method::GET, "/ready", "").await;
     assert_eq!((got.status, &got.json["reasons"]), (200, &json!([])));
     assert_eq!(got.json["targets"][0]["model"], "deepseek-v3.2");

@@ -1,5 +1,7 @@
-//! The journal's two threads. One writes whatever has gathered while it wrote the last time, so that many requests share a
-//! write; the other syncs every 100 ms, so that no write waits for a disk to turn. Nobody else touches the open segment.
+//! Writing the journal. Who has queued a record also writes it, with whatever others have queued: into the page cache, which
+//! takes microseconds, while waking a thread and being woken by it takes tens. A thread does it where that may take longer: when
+//! the disk is slow, full or broken, and at a new segment. Another thread syncs every 100 ms, so that no write waits for a disk
+//! to turn.
 //!
 //! A write that fails changes nothing that is promised: who waits for it is told, the bytes are kept and tried again at
 //! the same place, and until that works nothing paid may start.
@@ -11,7 +13,7 @@ use super::{
     record::RecordRef,
 };
 use crate::observe;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::{
     fs::{File, OpenOptions},
     io,
@@ -24,12 +26,18 @@ use std::{
     thread::{self, JoinHandle},
     time::Duration,
 };
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, time::Instant};
 
 /// Between two syncs.
 const SYNC: Duration = Duration::from_millis(100);
 /// Between two tries of a write that failed.
 const RETRY: Duration = Duration::from_millis(200);
+/// A write into the page cache takes microseconds. One that took longer than this waited for the disk: for a while the thread
+/// does it.
+const SLOW: Duration = Duration::from_millis(20);
+const LEFT_TO_THE_THREAD: Duration = Duration::from_secs(1);
+/// Batches that one caller writes for others who came meanwhile.
+const ROUNDS: usize = 8;
 /// Of what waits while the disk is full. Beyond it, rows that cost nothing are dropped.
 const BACKLOG: usize = 4 << 20;
 
@@ -66,10 +74,14 @@ pub struct Position {
 #[error("the ledger's journal cannot be written")]
 pub struct NotWritten;
 
-/// A record on its way to the disk.
-#[derive(Debug, Default)]
+/// A record on its way to the disk. It goes there when the receipt is waited for or dropped, which is to be done when no lock is
+/// held.
+#[derive(Default)]
 #[must_use = "who promised that the record is written must wait for it"]
-pub struct Receipt(Way);
+pub struct Receipt {
+    way: Way,
+    shared: Option<Arc<Shared>>,
+}
 
 #[derive(Debug, Default)]
 enum Way {
@@ -81,15 +93,23 @@ enum Way {
 }
 
 impl Receipt {
-    pub const FAILED: Self = Self(Way::Failed);
-
     /// # Errors
     /// The write failed. It is tried again, but nobody knows when.
-    pub async fn written(self) -> Result<(), NotWritten> {
-        match self.0 {
+    pub async fn written(mut self) -> Result<(), NotWritten> {
+        let way = std::mem::take(&mut self.way);
+        drop(self);
+        match way {
             Way::Done => Ok(()),
             Way::Waiting(written) => written.await.map_err(|_| NotWritten),
             Way::Failed => Err(NotWritten),
+        }
+    }
+}
+
+impl Drop for Receipt {
+    fn drop(&mut self) {
+        if let Some(shared) = self.shared.take() {
+            shared.write_on();
         }
     }
 }
@@ -110,7 +130,15 @@ struct Shared {
     folder: Folder,
     max_bytes: u64,
     queue: Mutex<Queue>,
+    /// Whoever holds it writes, and takes from the queue only then: so records are written in their order.
+    open: Mutex<Option<Open>>,
+    /// A batch that could not be written: the thread insists on it before anything else is written.
+    stuck: Mutex<Option<Taken>>,
+    /// Wakes the thread.
     work: Condvar,
+    started: Instant,
+    /// Milliseconds after `started` until when the thread writes, because the disk is slow.
+    slow_until: AtomicU64,
     position: Mutex<Position>,
     /// Not synced yet, oldest first; the last one is being written.
     unsynced: Mutex<Vec<Arc<File>>>,
@@ -155,7 +183,11 @@ impl Journal {
             folder,
             max_bytes: begin.max_bytes,
             queue: Mutex::new(Queue { next_seq: begin.seq, segment_bytes: SEGMENT_HEAD as u64, ..Queue::default() }),
+            open: Mutex::default(),
+            stuck: Mutex::default(),
             work: Condvar::new(),
+            started: Instant::now(),
+            slow_until: AtomicU64::new(0),
             position: Mutex::default(),
             unsynced: Mutex::default(),
             wake_sync: Condvar::new(),
@@ -168,44 +200,44 @@ impl Journal {
             disk,
         });
         let open = Open::begin(&shared, begin.segment)?;
+        *shared.open.lock() = Some(open);
         let (writing, syncing) = (Arc::clone(&shared), Arc::clone(&shared));
-        let writer = thread::Builder::new().name("ledger-write".into()).spawn(move || write_all(&writing, open))?;
+        let writer = thread::Builder::new().name("ledger-write".into()).spawn(move || write_all(&writing))?;
         let syncer = thread::Builder::new().name("ledger-sync".into()).spawn(move || sync_all(&syncing))?;
         observe::ledger_up(true);
         Ok(Self { shared, threads: Mutex::new(vec![writer, syncer]) })
     }
 
-    /// Queues a record. Records are written in the order of these calls. Never blocks on the disk.
+    /// Queues a record. Records are written in the order of these calls, once their receipts are dropped or waited for. Never
+    /// blocks on the disk.
     pub fn push(&self, record: RecordRef<'_>) -> Receipt {
+        Receipt { way: self.queue(record), shared: Some(Arc::clone(&self.shared)) }
+    }
+
+    fn queue(&self, record: RecordRef<'_>) -> Way {
         let mut queue = self.shared.queue.lock();
         // Under the lock: who sees it work is found by the writer that clears who waits.
         let works = self.shared.write_works.load(Ordering::Acquire);
         if !works && queue.bytes.len() > BACKLOG && costs_nothing(record) {
             observe::ledger_row_dropped();
-            return Receipt::FAILED;
+            return Way::Failed;
         }
         let (seq, before) = (queue.next_seq, queue.bytes.len());
         if let Err(error) = frame::write(seq, record, &mut queue.bytes) {
             tracing::error!(%error, "a ledger record could not be encoded");
-            return Receipt::FAILED;
+            return Way::Failed;
         }
         queue.next_seq += 1;
         queue.segment_bytes += (queue.bytes.len() - before) as u64;
-        let receipt = if works {
-            let (written, receipt) = oneshot::channel();
-            queue.waiting.push(written);
-            Receipt(Way::Waiting(receipt))
-        } else {
-            Receipt::FAILED
-        };
-        drop(queue);
-        if before == 0 {
-            self.shared.work.notify_one();
+        if !works {
+            return Way::Failed;
         }
-        receipt
+        let (written, waiting) = oneshot::channel();
+        queue.waiting.push(written);
+        Way::Waiting(waiting)
     }
 
-    /// Begins a new segment with these records, if the current one is large enough.
+    /// Begins a new segment with these records.
     pub fn rotate<'r>(&self, carried: impl Iterator<Item = RecordRef<'r>>) {
         {
             let mut queue = self.shared.queue.lock();
@@ -214,7 +246,7 @@ impl Journal {
             queue.segment_bytes = SEGMENT_HEAD as u64;
         }
         for record in carried {
-            drop(self.push(record));
+            self.queue(record);
         }
         self.shared.work.notify_one();
     }
@@ -353,36 +385,114 @@ impl Open {
     }
 }
 
-fn write_all(shared: &Shared, mut open: Open) {
-    loop {
-        let mut queue = shared.queue.lock();
-        while queue.bytes.is_empty() && queue.cuts.is_empty() && !queue.closed {
-            shared.work.wait(&mut queue);
-        }
-        if queue.bytes.is_empty() && queue.cuts.is_empty() {
-            break;
-        }
-        let (bytes, cuts) = (std::mem::take(&mut queue.bytes), std::mem::take(&mut queue.cuts));
-        let waiting = std::mem::take(&mut queue.waiting);
-        let last = queue.next_seq - 1;
-        drop(queue);
-        let mut batch = Batch { bytes, cuts, done: 0 };
-        match batch.write(shared, &mut open) {
-            Ok(()) => waiting.into_iter().for_each(|waiting| {
-                let _ = waiting.send(());
-            }),
-            Err(error) => {
-                shared.set(&shared.write_works, false, "write", Some(&error));
-                // Who waits hears at once; who came in between, too.
-                drop(waiting);
-                shared.queue.lock().waiting.clear();
-                if !insist(shared, &mut batch, &mut open) {
-                    break;
-                }
-                shared.set(&shared.write_works, true, "write", None);
+/// What was queued, taken by who writes it.
+struct Taken {
+    batch: Batch,
+    waiting: Vec<oneshot::Sender<()>>,
+    /// The number of its last record.
+    last: u64,
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty() && self.cuts.is_empty()
+    }
+
+    fn take(&mut self) -> Taken {
+        let batch = Batch { bytes: std::mem::take(&mut self.bytes), cuts: std::mem::take(&mut self.cuts), done: 0 };
+        Taken { batch, waiting: std::mem::take(&mut self.waiting), last: self.next_seq - 1 }
+    }
+}
+
+impl Shared {
+    /// Writes what is queued, here and now. Who writes already also writes what is queued meanwhile.
+    fn write_on(&self) {
+        for _ in 0..ROUNDS {
+            let Some(open) = self.open.try_lock() else { return };
+            if !self.write_here(open) {
+                break;
+            }
+            // Looked at after the lock was given back: who queued a record and found it taken relies on that.
+            if self.queue.lock().is_empty() {
+                return;
             }
         }
-        shared.written_seq.store(last, Ordering::Release);
+        // Between its look at the queue and its wait, the thread holds this lock.
+        drop(self.queue.lock());
+        self.work.notify_one();
+    }
+
+    /// `false`: the thread must do it.
+    fn write_here(&self, mut open: MutexGuard<'_, Option<Open>>) -> bool {
+        let writable = self.write_works.load(Ordering::Acquire) && !self.is_slow();
+        let Some(open) = open.as_mut().filter(|_| writable) else { return false };
+        let mut queue = self.queue.lock();
+        if !queue.cuts.is_empty() || queue.closed {
+            return false;
+        }
+        let taken = queue.take();
+        drop(queue);
+        let began = Instant::now();
+        let written = self.write_down(taken, open);
+        if began.elapsed() > SLOW {
+            self.slow_until.store(self.now_ms() + LEFT_TO_THE_THREAD.as_millis() as u64, Ordering::Relaxed);
+        }
+        written
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn is_slow(&self) -> bool {
+        self.now_ms() < self.slow_until.load(Ordering::Relaxed)
+    }
+
+    /// `false`: it is stuck.
+    fn write_down(&self, mut taken: Taken, open: &mut Open) -> bool {
+        match taken.batch.write(self, open) {
+            Ok(()) => {
+                self.written_seq.store(taken.last, Ordering::Release);
+                for waiting in taken.waiting {
+                    let _ = waiting.send(());
+                }
+                true
+            }
+            Err(error) => {
+                self.set(&self.write_works, false, "write", Some(&error));
+                // Who waits hears at once; who came in between, too.
+                taken.waiting.clear();
+                self.queue.lock().waiting.clear();
+                *self.stuck.lock() = Some(taken);
+                false
+            }
+        }
+    }
+}
+
+fn write_all(shared: &Shared) {
+    loop {
+        let mut queue = shared.queue.lock();
+        while queue.is_empty() && !queue.closed && shared.stuck.lock().is_none() {
+            shared.work.wait(&mut queue);
+        }
+        let ends = queue.is_empty();
+        drop(queue);
+        let mut open = shared.open.lock();
+        let Some(open) = open.as_mut() else { break };
+        if let Some(mut taken) = shared.stuck.lock().take() {
+            if !insist(shared, &mut taken.batch, open) {
+                break;
+            }
+            shared.written_seq.store(taken.last, Ordering::Release);
+            shared.set(&shared.write_works, true, "write", None);
+            continue;
+        }
+        if ends {
+            break;
+        }
+        let taken = shared.queue.lock().take();
+        shared.write_down(taken, open);
     }
     shared.ended.store(true, Ordering::Release);
     shared.wake_sync.notify_one();

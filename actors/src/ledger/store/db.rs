@@ -177,8 +177,8 @@ fn sqlite(path: &Path, read_only: bool) -> SqliteConnectOptions {
 }
 
 macro_rules! bound {
-    ($sql:expr, $args:expr) => {{
-        let mut query = sqlx::query(AssertSqlSafe($sql)).persistent(false);
+    ($sql:expr, $args:expr, kept: $kept:expr) => {{
+        let mut query = sqlx::query(AssertSqlSafe($sql)).persistent($kept);
         for arg in $args {
             query = match arg {
                 Arg::Int(number) => query.bind(number),
@@ -203,23 +203,37 @@ impl Db {
 
     /// Gives how many rows were changed. `sql` holds nothing that a user wrote: values are bound.
     pub(super) async fn execute(&mut self, sql: String, args: Vec<Arg>) -> Result<u64, sqlx::Error> {
+        self.execute_kept(sql, args, false).await
+    }
+
+    /// As [`execute`](Self::execute), for one of a few statements that come again and again: it stays prepared.
+    pub(super) async fn execute_often(&mut self, sql: String, args: Vec<Arg>) -> Result<u64, sqlx::Error> {
+        self.execute_kept(sql, args, true).await
+    }
+
+    async fn execute_kept(&mut self, sql: String, args: Vec<Arg>, kept: bool) -> Result<u64, sqlx::Error> {
         within(async {
             Ok(match self {
-                Self::Sqlite(db) => bound!(sql, args).execute(&mut **db).await?.rows_affected(),
-                Self::Postgres(db) => bound!(sql, args).execute(&mut **db).await?.rows_affected(),
+                Self::Sqlite(db) => bound!(sql, args, kept: kept).execute(&mut **db).await?.rows_affected(),
+                Self::Postgres(db) => bound!(sql, args, kept: kept).execute(&mut **db).await?.rows_affected(),
             })
         })
         .await
+    }
+
+    /// Whether values are called `$1`, `$2`, …. SQLite knows those too, but looks each of them up among all its names.
+    pub(super) const fn names_values(&self) -> bool {
+        matches!(self, Self::Postgres(_))
     }
 
     pub(super) async fn query(&mut self, sql: String, args: Vec<Arg>) -> Result<Vec<Row>, sqlx::Error> {
         within(async {
             Ok(match self {
                 Self::Sqlite(db) => {
-                    bound!(sql, args).fetch_all(&mut **db).await?.into_iter().map(Row::Sqlite).collect()
+                    bound!(sql, args, kept: false).fetch_all(&mut **db).await?.into_iter().map(Row::Sqlite).collect()
                 }
                 Self::Postgres(db) => {
-                    bound!(sql, args).fetch_all(&mut **db).await?.into_iter().map(Row::Postgres).collect()
+                    bound!(sql, args, kept: false).fetch_all(&mut **db).await?.into_iter().map(Row::Postgres).collect()
                 }
             })
         })

@@ -93,6 +93,69 @@ async fn what_was_waited_for_is_read_again_in_order() {
     assert_eq!(seqs, (1..=50).collect::<Vec<_>>());
 }
 
+#[test]
+fn whatever_many_write_at_once_is_there_in_its_order() {
+    const THREADS: u64 = 8;
+    const EACH: u64 = 400;
+    let folder = TestFolder::new();
+    let journal = Arc::new(journal(&folder.0, SystemDisk));
+    let writers = (0..THREADS).map(|nth| {
+        let journal = Arc::clone(&journal);
+        thread::spawn(move || {
+            for id in 0..EACH {
+                let receipt = journal.push(RecordRef::Voided { id: nth * EACH + id });
+                // Some are waited for, others only dropped.
+                if id % 3 == 0 {
+                    futures_util::FutureExt::now_or_never(receipt.written());
+                }
+                if id % 100 == 99 {
+                    journal.rotate(std::iter::empty());
+                }
+            }
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.join().unwrap();
+    }
+    drop(journal);
+    let found = entries(&folder.0);
+    assert!(found.iter().map(|entry| entry.seq).eq(1..=THREADS * EACH));
+    for nth in 0..THREADS {
+        let own = found.iter().filter_map(|entry| match entry.record {
+            Record::Voided { id } if id / EACH == nth => Some(id % EACH),
+            _ => None,
+        });
+        assert!(own.eq(0..EACH), "each writer's in the order of its calls");
+    }
+}
+
+/// A disk on which the first write waits for as long as a disk that turns may take.
+struct SlowDisk(AtomicBool);
+
+impl Disk for SlowDisk {
+    fn write(&self, file: &File, bytes: &[u8], at: u64) -> io::Result<()> {
+        if at > 0 && !self.0.swap(true, Ordering::SeqCst) {
+            thread::sleep(SLOW * 2);
+        }
+        file.write_all_at(bytes, at)
+    }
+}
+
+#[tokio::test]
+async fn a_slow_disk_is_left_to_the_thread_for_a_while() {
+    let folder = TestFolder::new();
+    let journal = journal(&folder.0, SlowDisk(AtomicBool::new(false)));
+    assert!(!journal.shared.is_slow());
+    journal.push(RecordRef::Voided { id: 1 }).written().await.unwrap();
+    assert!(journal.shared.is_slow());
+    let mut receipt = Box::pin(journal.push(RecordRef::Voided { id: 2 }).written());
+    if futures_util::poll!(&mut receipt).is_pending() {
+        receipt.await.unwrap();
+    }
+    drop(journal);
+    assert_eq!(entries(&folder.0).len(), 2);
+}
+
 #[tokio::test]
 async fn a_new_segment_carries_what_is_open_and_the_old_one_may_go() {
     let folder = TestFolder::new();

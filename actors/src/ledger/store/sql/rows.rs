@@ -7,8 +7,9 @@ use crate::{
 };
 use std::fmt::Write as _;
 
-/// Rows of one statement: few enough for the databases' bounds on values.
-const AT_ONCE: usize = 100;
+/// Rows of one statement: few enough for the databases' bounds on values. Fewer are split into powers of two, so that a
+/// handful of statements, prepared once, serves batches of any size.
+const AT_ONCE: usize = 128;
 
 /// What happens to a row whose key is there already.
 #[derive(Debug, Clone, Copy)]
@@ -107,22 +108,31 @@ impl Table {
     }
 
     pub(super) async fn insert(&self, db: &mut Db, rows: Vec<Vec<Arg>>) -> Result<(), sqlx::Error> {
-        let mut rows = rows.into_iter().peekable();
-        while rows.peek().is_some() {
-            let some: Vec<Vec<Arg>> = rows.by_ref().take(AT_ONCE).collect();
-            db.execute(self.insert_sql(some.len()), some.into_iter().flatten().collect()).await?;
+        let mut rows = rows.into_iter();
+        while rows.len() > 0 {
+            let at_once = 1 << rows.len().min(AT_ONCE).ilog2();
+            let values = rows.by_ref().take(at_once).flatten().collect();
+            db.execute_often(self.insert_sql(at_once, db.names_values()), values).await?;
         }
         Ok(())
     }
 
-    fn insert_sql(&self, rows: usize) -> String {
+    /// `named`: values are called `$1`, `$2`, …, else each is a `?`.
+    fn insert_sql(&self, rows: usize, named: bool) -> String {
         let mut sql = format!("INSERT INTO {} ({}) VALUES ", self.name, self.columns.join(", "));
-        for row in 0..rows {
-            let begin = row * self.columns.len();
-            let values: Vec<String> = (1..=self.columns.len()).map(|column| format!("${}", begin + column)).collect();
-            let comma = if row == 0 { "" } else { ", " };
-            let _ = write!(sql, "{comma}({})", values.join(", "));
+        for value in 0..rows * self.columns.len() {
+            sql += match (value, value % self.columns.len()) {
+                (0, _) => "(",
+                (_, 0) => "), (",
+                _ => ", ",
+            };
+            if named {
+                let _ = write!(sql, "${}", value + 1);
+            } else {
+                sql.push('?');
+            }
         }
+        sql.push(')');
         let key = self.columns[..self.key].join(", ");
         match self.again {
             Again::Keep => sql + &format!(" ON CONFLICT ({key}) DO NOTHING"),
