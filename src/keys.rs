@@ -11,6 +11,7 @@ pub(crate) mod view;
 use crate::cli::{self, ConfigArgs};
 use clap::{Args, Subcommand};
 use gateway::Gateway;
+pub(crate) use gateway::reachable;
 use line::CreateArgs;
 use serde_json::{Value, json};
 use spillway_actors::{
