@@ -145,6 +145,8 @@ fn edit_of_key(KeyEvent { code, modifiers, .. }: KeyEvent) -> Option<Edit> {
         KeyCode::Char('h') if control => Edit::Backspace,
         KeyCode::Char('p') if control => Edit::Older,
         KeyCode::Char('n') if control => Edit::Newer,
+        // What Enter is where it was pressed before the terminal was raw.
+        KeyCode::Char('j') if control => Edit::Enter,
         KeyCode::Char('b') if alt => Edit::WordLeft,
         KeyCode::Char('f') if alt => Edit::WordRight,
         KeyCode::Char(_) if control => return None,
