@@ -31,7 +31,7 @@ pub(crate) struct ChatArgs {
     #[arg(long, env = "SPILLWAY_URL")]
     url: Option<String>,
     /// An API key.
-    #[arg(long, env = "SPILLWAY_KEY", hide_env_values = true, value_parser = secret)]
+    #[arg(long, env = "SPILLWAY_API_KEY", hide_env_values = true, value_parser = secret)]
     key: Option<SecretString>,
     /// auto, local, or the name of a model.
     #[arg(long, default_value = "auto")]

@@ -21,7 +21,7 @@ use crate::{
     usage::{self, UsageArgs},
 };
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use reference::{CompletionsArgs, ManArgs};
+use reference::{CompletionsArgs, ConfigCommand, ManArgs};
 use spillway_actors::config::{Config, DemoCloud, Warning};
 use std::{
     fmt::Display,
@@ -71,6 +71,9 @@ enum Command {
     /// Run the simulated provider: for tests, demo and benchmarks, never for answers.
     #[command(after_help = help::SIM)]
     Sim(SimArgs),
+    /// Describe the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Print what completes this command line in a shell.
     #[command(after_help = help::COMPLETIONS)]
     Completions(CompletionsArgs),
@@ -120,6 +123,7 @@ pub fn run() -> ExitCode {
             Command::Route(args) => route::run(&args),
             Command::Usage(args) => usage::run(&args).await,
             Command::Sim(args) => simulate(&args).await,
+            Command::Config(command) => reference::config(&command),
             Command::Completions(args) => reference::completions(&args, Cli::command()),
             Command::Man(args) => reference::man(&args, Cli::command()),
         }

@@ -111,7 +111,7 @@ impl fmt::Display for Failure {
             Self::Refused { status, message, retry_after, .. } => {
                 write!(f, "{status}: {message}")?;
                 match (status, retry_after) {
-                    (401, _) => f.write_str(" (the key is taken from --key or SPILLWAY_KEY)"),
+                    (401, _) => f.write_str(" (the key is taken from --key or SPILLWAY_API_KEY)"),
                     (_, Some(seconds)) => write!(f, " (try again in {seconds} s)"),
                     _ => Ok(()),
                 }
@@ -302,7 +302,7 @@ mod tests {
             retry_after: retry_after.map(str::to_owned),
         };
         for (failure, code, line) in [
-            (refused(401, None), 1, "401: why (the key is taken from --key or SPILLWAY_KEY)"),
+            (refused(401, None), 1, "401: why (the key is taken from --key or SPILLWAY_API_KEY)"),
             (refused(404, None), 2, "404: why"),
             (refused(429, Some("7")), 1, "429: why (try again in 7 s)"),
             (refused(503, Some("1")), 3, "503: why (try again in 1 s)"),

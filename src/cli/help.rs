@@ -30,7 +30,7 @@ At a terminal without a PROMPT it is a conversation: arrows edit and bring back 
 the program; /new begins anew, /model NAME changes the model, /help lists the rest. Else PROMPT, standard input, or both (the
 prompt, then the input) are asked once. The answer goes to stdout; where it came from, and what it cost, to stderr.
 Exit codes: 0 answered, 1 refused or broken off, 2 usage (an unknown model, too), 3 nobody is there, or nothing can serve.
-The key is --key or SPILLWAY_KEY; in the list of processes anybody sees --key.
+The key is --key or SPILLWAY_API_KEY; in the list of processes anybody sees --key.
 
 Examples:
   spillway chat
@@ -59,6 +59,13 @@ Examples:
   spillway usage
   spillway usage --by day --since 2026-11-01 --csv
   spillway usage --by key --json";
+
+pub(super) const CONFIG_SCHEMA: &str = "\
+Editors check and complete a configuration by it, for example Even Better TOML (taplo) with this as the file's first line:
+  #:schema ./spillway.schema.json
+
+Example:
+  spillway config schema > spillway.schema.json";
 
 pub(super) const COMPLETIONS: &str = "\
 Examples:

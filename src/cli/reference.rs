@@ -1,8 +1,8 @@
-//! `spillway completions` and `spillway man`: the command line described for shells and for `man`, derived from the same
-//! definition that parses it. Reads and decides nothing.
+//! `spillway completions`, `man` and `config schema`: the command line described for shells and for `man`, the configuration for
+//! editors, each derived from the same definition that reads it. Decides nothing.
 
-use super::failed;
-use clap::{Args, Command};
+use super::{failed, help};
+use clap::{Args, Command, Subcommand};
 use clap_complete::Shell;
 use clap_mangen::Man;
 use std::{
@@ -26,6 +26,19 @@ pub(super) struct ManArgs {
     /// Write every page (spillway.1, spillway-serve.1, …) into this folder, which is made if it is not there.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Print the JSON Schema of a configuration file.
+    #[command(after_help = help::CONFIG_SCHEMA)]
+    Schema,
+}
+
+pub(super) fn config(command: &ConfigCommand) -> ExitCode {
+    let ConfigCommand::Schema = command;
+    let text = serde_json::to_string_pretty(&spillway_actors::config::schema()).unwrap_or_default();
+    told(writeln!(io::stdout(), "{text}"), "standard output")
 }
 
 pub(super) fn completions(args: &CompletionsArgs, mut command: Command) -> ExitCode {
@@ -108,7 +121,7 @@ mod tests {
         let mut tried = 0;
         for (name, mut command) in leaves() {
             let help = command.render_long_help().to_string();
-            let (_, after) = help.split_once("xample").unwrap_or(("", &help));
+            let Some((_, after)) = help.rsplit_once("\nExample") else { continue };
             for line in after.lines().filter(|line| line.starts_with("  ")) {
                 let Some(at) = line.find("spillway ").filter(|at| !line[..*at].contains('#')) else { continue };
                 let words = words(&line[at..]);
@@ -122,6 +135,7 @@ mod tests {
 
     /// The words of the first command of a shell's line, as far as examples go.
     fn words(line: &str) -> Vec<String> {
+        let line = line.replace("$!", "1");
         let (mut words, mut word, mut quoted) = (Vec::new(), String::new(), false);
         for character in line.chars() {
             match character {

@@ -77,6 +77,33 @@ fn check_tells_a_program_every_fault_as_an_object_with_its_place() {
     assert_eq!((&told["ok"], &told["faults"]), (&true.into(), &serde_json::json!([])), "{told:#}");
 }
 
+/// The schema takes what the gateway takes; what the gateway refuses by type, name or bound, it refuses.
+#[test]
+fn the_schema_of_the_configuration_takes_good_files_and_refuses_bad_ones() {
+    let schema: Value = serde_json::from_str(&good(&run(&["config", "schema"]))).unwrap();
+    let schema = jsonschema::validator_for(&schema).unwrap();
+    let read = |text: &str| -> Value { toml::from_str(text).unwrap_or_else(|error| panic!("{error}:\n{text}")) };
+    let faults =
+        |text: &str| -> Vec<String> { schema.iter_errors(&read(text)).map(|fault| fault.to_string()).collect() };
+    for file in ["config/spillway.toml", "config/compose/spillway.toml", "packaging/systemd/spillway.toml"] {
+        let text = fs::read_to_string(repository(file)).unwrap();
+        assert_eq!(faults(&text), Vec::<String>::new(), "{file}");
+    }
+    assert_eq!(faults(&Setup::default().without_cloud().text(None, None)), Vec::<String>::new());
+    for bad in [
+        "[server]\nlisten = 7",
+        "[server]\nmax_inflight = 0",
+        "[server]\nwrong = 1",
+        "wrong = 1",
+        "[[local]]\ngpu_layers = \"all\"",
+        "[[local]]\nengine = \"steam\"",
+        "[[cloud]]\nname = \"c\"\n[[cloud.models]]\nname = \"m\"\ninput_usd_per_mtok = \"cheap\"",
+        "[models.own]\nsources = \"hf:o/r/f.gguf\"",
+    ] {
+        assert!(!faults(bad).is_empty(), "{bad}");
+    }
+}
+
 /// Stands in for systemd.
 struct Ear {
     socket: UnixDatagram,

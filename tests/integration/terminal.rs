@@ -14,7 +14,7 @@ use std::{
 /// Runs a command of the gateway with `input` on its standard input.
 fn run_with(arguments: &[&str], input: &str) -> Output {
     let mut command = Command::new(binary());
-    command.args(arguments).env_remove("SPILLWAY_KEY").env_remove("SPILLWAY_URL").env_remove("SPILLWAY_CONFIG");
+    command.args(arguments).env_remove("SPILLWAY_API_KEY").env_remove("SPILLWAY_URL").env_remove("SPILLWAY_CONFIG");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("the gateway binary starts");
     // A child that wants no input may be gone already.
@@ -37,7 +37,7 @@ fn text(bytes: &[u8]) -> String {
 async fn play(steps: Value, arguments: &[&str]) -> String {
     let mut command = tokio::process::Command::new("python3");
     command.arg(repository("tests/terminal/drive.py")).arg(steps.to_string()).arg(binary()).args(arguments);
-    command.env_remove("SPILLWAY_CONFIG").env_remove("SPILLWAY_KEY");
+    command.env_remove("SPILLWAY_CONFIG").env_remove("SPILLWAY_API_KEY");
     let output = command.output().await.expect("python3 starts");
     let told: Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"));
     let written = told["written"].as_str().unwrap_or_default().to_owned();
@@ -101,7 +101,7 @@ async fn every_way_not_to_get_an_answer_has_its_line_and_its_exit_code() {
     let key = run(&["chat", "--url", &gateway.api, "--key", "sk-spillway-wrong-canary", "Say hello"]).await;
     assert_eq!(key.status.code(), Some(1), "{key:?}");
     let complaint = text(&key.stderr);
-    assert!(complaint.starts_with("spillway: 401: ") && complaint.contains("SPILLWAY_KEY"), "{complaint}");
+    assert!(complaint.starts_with("spillway: 401: ") && complaint.contains("SPILLWAY_API_KEY"), "{complaint}");
     assert!(!complaint.contains("wrong-canary"), "a key is nobody's business: {complaint}");
     gateway.shutdown().await;
 
