@@ -7,7 +7,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos fuzz schemathesis check build cuda-check model deps clean
+.PHONY: help run test chaos fuzz schemathesis check build dist cuda-check model deps clean
 
 GPU ?=
 CONFIG ?= config/spillway.toml
@@ -64,6 +64,9 @@ check: ## formatting, lints, and (with cargo-deny installed) licences and banned
 
 build: ## build the gateway and its engine
 	cargo build $(CARGO_FLAGS) --bins
+
+dist: deps build ## pack what was built into a reproducible tarball, and start it once from where it is unpacked
+	@tarball=$$(scripts/dist.sh) && scripts/dist.sh check "$$tarball" && echo "$$tarball"
 
 cuda-check: ## compile, link and start the engine for CUDA, on any host (half an hour of two cores; toolkit from wheels)
 	@scripts/cuda-check.sh

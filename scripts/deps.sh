@@ -96,6 +96,8 @@ if [[ "${1:-}" == test ]]; then
 	# Private servers in temporary folders; the system's own, which the packages may start, are not used.
 	need 'Prometheus with promtool' prometheus has_prometheus
 	need PostgreSQL postgresql has_postgres
+	# Looks at the unit file; nothing is started by it.
+	need systemd-analyze systemd command -v systemd-analyze
 fi
 install_packages
 check_rust

@@ -23,14 +23,18 @@ Example, with the simulated provider:
 
 const ENGINE_HELP: &str = "\
 Every --url is measured in alternation, level after level, so that a busy machine is unfair to none. A URL may have a
-name: --url ours=http://127.0.0.1:8080/v1 --url llama-server=http://127.0.0.1:9000/v1. Ratios are against the last URL.";
+name: --url ours=http://127.0.0.1:8080/v1 --url llama-server=http://127.0.0.1:9000/v1. Ratios are against the last URL.
+
+Example:
+  spillway bench engine --clients 1,8 --url ours=http://127.0.0.1:8080/v1 --url llama-server=http://127.0.0.1:9000/v1";
 
 const EDGE_HELP: &str = "\
 Ordinary requests are measured without and with bad company, in alternation: connections that drip a header, and clients
 that ask for a long stream and read nothing of it. Then many more requests than are admitted are sent, and the refusals
 are measured. The gateway should have nothing else to do, and answers should come at once, so that clients that read
-nothing are soon all that there is; with a provider of its own process that costs nothing:
+nothing are soon all that there is; with a provider of its own process that costs nothing.
 
+Example:
   spillway sim --listen 127.0.0.1:9100 --tokens 4000 &
   spillway serve --config FILE &    # [[cloud]]: base_url http://127.0.0.1:9100/v1, simulated, max_concurrency 600
   spillway bench edge --pid $! --model MODEL";

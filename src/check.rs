@@ -3,12 +3,15 @@
 //! and nobody else anything; it changes nothing.
 
 mod baseline;
+mod command;
 mod models;
 mod online;
 mod prefill;
 mod report;
 
 pub use baseline::saves_nothing;
+pub(crate) use command::faults;
+pub use command::{CheckArgs, run};
 pub use models::{ModelFiles, models};
 pub use online::{ask_all, costs_at_most};
 pub use report::{ModelReport, Report};

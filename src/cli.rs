@@ -1,9 +1,13 @@
 //! The command line: which command, with what exit code. 0 ok, 1 failed, 2 usage, 3 unhealthy. Data goes to stdout, logs
 //! and complaints to stderr.
 
+mod help;
+mod reference;
+
 use crate::{
     bench::{self, BenchArgs},
-    check,
+    chat::{self, ChatArgs},
+    check::{self, CheckArgs},
     doctor::{self, DoctorArgs},
     keys::{self, KeysArgs},
     models::{self, ModelsArgs},
@@ -13,9 +17,11 @@ use crate::{
         load::{Loaded, Loader},
     },
     sim::{Sim, SimArgs},
+    top::{self, TopArgs},
     usage::{self, UsageArgs},
 };
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use reference::{CompletionsArgs, ConfigCommand, ManArgs};
 use spillway_actors::config::{Config, DemoCloud, Warning};
 use std::{
     fmt::Display,
@@ -33,27 +39,23 @@ struct Cli {
     command: Command,
 }
 
-const SIM_HELP: &str = "\
-A model's name, or its end after `-`, `/` or `:`, chooses the fault (any other name answers well):
-  ok  slow-N (ms)  error-N  error-500-2 (twice)  429  429-N (Retry-After)  429-date-N  429-once  401  402  403
-  cut-N  stall-N  truncate  malformed  no-done  sse-error  split-utf8  no-usage  (N = tokens before it)
-  hang  reset  html  empty  error-body  context-length  content-filter  prefix-ok  prefix-ignored  prefix-rejected
-
-Its own books: GET /sim/requests, GET /sim/stats, DELETE /sim/requests
-Faults at run time: PUT /sim/faults {\"model\": \"...\", \"fault\": \"...\"}, GET /sim/faults, DELETE /sim/faults
-  (a model \"*\" is every model, \"key:6789\" every call with the key that ends so)
-
-Example:
-  spillway sim --listen 127.0.0.1:9100 --ttft-ms 50 --tokens-per-second 60";
-
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve the API and the admin listener.
+    #[command(after_help = help::SERVE)]
     Serve(ServeArgs),
     /// Check a configuration and report every fault at once.
+    #[command(after_help = help::CHECK)]
     Check(CheckArgs),
     /// Look at everything a gateway needs on this machine and say what to do about what is wrong.
+    #[command(after_help = help::DOCTOR)]
     Doctor(DoctorArgs),
+    /// Talk to a gateway in the terminal, or ask it one thing.
+    #[command(after_help = help::CHAT)]
+    Chat(ChatArgs),
+    /// Watch a running gateway in the terminal.
+    #[command(after_help = help::TOP)]
+    Top(TopArgs),
     /// Fetch, list, describe, verify and remove model files.
     Models(ModelsArgs),
     /// Measure what clients see of a running server.
@@ -61,15 +63,26 @@ enum Command {
     /// Make, list and revoke API keys.
     Keys(KeysArgs),
     /// Explain where a prompt would go and why, without a running gateway and without running it; or score prompts.
+    #[command(after_help = help::ROUTE)]
     Route(Box<RouteArgs>),
     /// Show what was used and what it cost, from the ledger's database.
+    #[command(after_help = help::USAGE)]
     Usage(UsageArgs),
     /// Run the simulated provider: for tests, demo and benchmarks, never for answers.
-    #[command(after_help = SIM_HELP)]
+    #[command(after_help = help::SIM)]
     Sim(SimArgs),
+    /// Describe the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print what completes this command line in a shell.
+    #[command(after_help = help::COMPLETIONS)]
+    Completions(CompletionsArgs),
+    /// Print the manual page, or write all of them into a folder.
+    #[command(after_help = help::MAN)]
+    Man(ManArgs),
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct ConfigArgs {
     /// Configuration file; the built-in defaults apply where it is silent.
     #[arg(long, env = "SPILLWAY_CONFIG", global = true)]
@@ -85,18 +98,8 @@ struct ServeArgs {
     demo: bool,
 }
 
-#[derive(Debug, Args)]
-struct CheckArgs {
-    #[command(flatten)]
-    config: ConfigArgs,
-    /// Ask every cloud model that has a key whether it answers as configured; costs a few tokens.
-    #[arg(long)]
-    online: bool,
-    /// Print the result as JSON.
-    #[arg(long)]
-    json: bool,
-}
-
+/// Exit code of a wrong command line, as clap's own.
+pub(crate) const USAGE: u8 = 2;
 /// Exit code of a check that found something unhealthy.
 pub(crate) const UNHEALTHY: u8 = 3;
 
@@ -110,15 +113,19 @@ pub fn run() -> ExitCode {
     let code = runtime.block_on(async {
         match cli.command {
             Command::Serve(args) => serve(args).await,
-            Command::Check(args) if args.online => check_online(&args).await,
-            Command::Check(args) => check_offline(&args),
+            Command::Check(args) => check::run(&args).await,
             Command::Doctor(args) => doctor::run(&args).await,
+            Command::Chat(args) => chat::run(args).await,
+            Command::Top(args) => top::run(args).await,
             Command::Models(args) => models::run(&args).await,
             Command::Bench(args) => bench::run(args).await,
             Command::Keys(args) => keys::run(args).await,
             Command::Route(args) => route::run(&args),
             Command::Usage(args) => usage::run(&args).await,
             Command::Sim(args) => simulate(&args).await,
+            Command::Config(command) => reference::config(&command),
+            Command::Completions(args) => reference::completions(&args, Cli::command()),
+            Command::Man(args) => reference::man(&args, Cli::command()),
         }
     });
     // Threads that wait for children or the driver must not hold up the exit.
@@ -176,67 +183,6 @@ pub(crate) fn load(args: &ConfigArgs, demo: Option<DemoCloud>) -> Result<(Config
 /// For a command that serves nothing: neither a provider's key nor a model need be there.
 pub(crate) fn load_to_look(args: &ConfigArgs) -> Result<Config, ServeError> {
     Ok(Loader::for_looking(args.config.clone()).load().1?.config)
-}
-
-fn check_offline(args: &CheckArgs) -> ExitCode {
-    match load(&args.config, None) {
-        Ok((config, warnings)) => {
-            let mut told: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-            told.extend(check::saves_nothing(&config));
-            tell_checked(&check::models(&config), told, args.json)
-        }
-        Err(error) if args.json => {
-            say(&serde_json::json!({"ok": false, "faults": error.to_string()}));
-            ExitCode::FAILURE
-        }
-        Err(error) => failed(&error),
-    }
-}
-
-/// A configuration without faults of its own; its model files may have some.
-fn tell_checked(models: &check::ModelFiles, warnings: Vec<String>, json: bool) -> ExitCode {
-    let damaged: Vec<String> = models.damaged.iter().map(ToString::to_string).collect();
-    let missing =
-        models.missing.iter().map(|fault| format!("{}:{}:{}: {}", fault.file, fault.line, fault.column, fault.message));
-    let warnings: Vec<String> = warnings.into_iter().chain(missing).collect();
-    let ok = damaged.is_empty();
-    if json {
-        let mut told = serde_json::json!({"ok": ok, "warnings": warnings});
-        if let (false, Some(told)) = (ok, told.as_object_mut()) {
-            told.insert("faults".to_owned(), damaged.join("\n\n").into());
-        }
-        say(&told);
-    } else {
-        warnings.iter().for_each(|warning| say(&format!("warning: {warning}")));
-        if ok {
-            say(&"the configuration is good");
-        } else {
-            return failed(&damaged.join("\n\n"));
-        }
-    }
-    if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-/// The configuration's faults first; what is asked of providers depends on it.
-async fn check_online(args: &CheckArgs) -> ExitCode {
-    let config = match load(&args.config, None) {
-        Ok((config, _)) => config,
-        Err(_) => return check_offline(args),
-    };
-    let cost = format!("asking every cloud model that has a key costs at most {}", check::costs_at_most(&config));
-    // Said before anything is asked, and not into the data.
-    let _ = writeln!(io::stderr(), "{cost}");
-    match check::ask_all(&config).await {
-        Ok(report) => {
-            if args.json {
-                say(&serde_json::to_string_pretty(&report).unwrap_or_default());
-            } else {
-                say(&report.table().trim_end());
-            }
-            if report.ok { ExitCode::SUCCESS } else { ExitCode::from(UNHEALTHY) }
-        }
-        Err(error) => failed(&error),
-    }
 }
 
 async fn simulate(args: &SimArgs) -> ExitCode {

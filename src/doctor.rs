@@ -4,7 +4,10 @@
 mod engine;
 mod look;
 
-use crate::cli::{self, ConfigArgs, UNHEALTHY, say};
+use crate::{
+    check,
+    cli::{self, ConfigArgs, UNHEALTHY, say},
+};
 use clap::Args;
 use serde::Serialize;
 use std::process::ExitCode;
@@ -68,7 +71,7 @@ pub async fn run(args: &DoctorArgs) -> ExitCode {
     let (config, warnings) = match cli::load(&args.config, None) {
         Ok(loaded) => loaded,
         Err(error) if args.json => {
-            say(&serde_json::json!({"ok": false, "faults": error.to_string()}));
+            say(&serde_json::json!({"ok": false, "faults": check::faults(&error)}));
             return ExitCode::FAILURE;
         }
         Err(error) => return cli::failed(&error),

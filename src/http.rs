@@ -31,4 +31,5 @@ mod typed;
 
 pub use dialect::{Endpoint, request_in};
 pub use listen::{Door, Limits, serve};
+pub(crate) use ready::is_ready;
 pub use routes::{EdgeState, api_router};

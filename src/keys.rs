@@ -11,6 +11,7 @@ pub(crate) mod view;
 use crate::cli::{self, ConfigArgs};
 use clap::{Args, Subcommand};
 use gateway::Gateway;
+pub(crate) use gateway::reachable;
 use line::CreateArgs;
 use serde_json::{Value, json};
 use spillway_actors::{
@@ -29,9 +30,20 @@ pub struct KeysArgs {
 }
 
 const CREATE_HELP: &str = "\
-The secret is the only line on stdout, shown this once:
+The secret is the only line on stdout, shown this once.
+
+Examples:
   KEY=$(spillway keys create --name laptop)
   spillway keys create --name ci --group ci --model local --requests-per-minute 60 --budget-month 20 --expires 90d";
+
+const LS_HELP: &str = "\
+Examples:
+  spillway keys ls
+  spillway keys ls --json --offline";
+
+const REVOKE_HELP: &str = "\
+Example:
+  spillway keys revoke key_0123456789abcdef";
 
 #[derive(Debug, Subcommand)]
 enum Order {
@@ -39,8 +51,10 @@ enum Order {
     #[command(after_help = CREATE_HELP)]
     Create(CreateArgs),
     /// List the keys there are.
+    #[command(after_help = LS_HELP)]
     Ls(Common),
     /// Revoke keys by their ids; it holds for every request from now on.
+    #[command(after_help = REVOKE_HELP)]
     Revoke {
         #[command(flatten)]
         common: Common,

@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod bench;
+mod chat;
 pub mod check;
 pub mod cli;
 pub mod doctor;
@@ -13,4 +14,6 @@ pub mod models;
 pub mod route;
 pub mod serve;
 pub mod sim;
+mod top;
 mod usage;
+mod words;

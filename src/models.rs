@@ -36,7 +36,32 @@ NAME is a name of config/models.toml or of a [models.NAME] table, or a source it
   hf:OWNER/REPO/FILE.gguf   hf:OWNER/REPO@REVISION/FILE.gguf   https://…/FILE.gguf
 
 HF_TOKEN, if set, is shown to Hugging Face and to nobody else; HF_ENDPOINT names a mirror of it.
-A download that was cut goes on where it stopped. Exit codes: 0 it is here and right, 1 failed, 2 unknown name.";
+A download that was cut goes on where it stopped. Exit codes: 0 it is here and right, 1 failed, 2 unknown name.
+
+Examples:
+  spillway models pull smollm2-135m
+  spillway models pull hf:bartowski/SmolLM2-360M-Instruct-GGUF/SmolLM2-360M-Instruct-Q4_K_M.gguf";
+
+const LS_HELP: &str = "\
+Examples:
+  spillway models ls
+  spillway models ls --json";
+
+const SHOW_HELP: &str = "\
+Examples:
+  spillway models show smollm2-135m
+  spillway models show --json smollm2-135m";
+
+const RM_HELP: &str = "\
+Example:
+  spillway models rm smollm2-135m";
+
+const VERIFY_HELP: &str = "\
+Exit codes: 0 all are right, 1 one is not, 2 unknown name.
+
+Examples:
+  spillway models verify
+  spillway models verify --json smollm2-135m";
 
 #[derive(Debug, Subcommand)]
 enum ModelsCommand {
@@ -44,12 +69,16 @@ enum ModelsCommand {
     #[command(after_help = PULL_HELP)]
     Pull(NamesArgs),
     /// List the models that are known, and those in the cache.
+    #[command(after_help = LS_HELP)]
     Ls(ListArgs),
     /// Describe a model: where it comes from, what its file says, how much memory it needs.
+    #[command(after_help = SHOW_HELP)]
     Show(ShowArgs),
     /// Remove a model's file, and what an unfinished download left.
+    #[command(after_help = RM_HELP)]
     Rm(NamesArgs),
     /// Compare the files in the cache with their checksums and look for damage.
+    #[command(after_help = VERIFY_HELP)]
     Verify(VerifyArgs),
 }
 

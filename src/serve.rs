@@ -2,12 +2,14 @@
 //! else.
 
 pub mod load;
+pub mod notify;
 pub mod reload;
 
 use crate::{
     admin::{self, AdminState},
     cli::say,
     http::{
+        is_ready,
         listen::{self, Door},
         routes::{EdgeState, api_router},
     },
@@ -15,6 +17,7 @@ use crate::{
 };
 use load::{LoadError, Loaded, Loader};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use notify::Systemd;
 use reload::Reloader;
 use spillway_actors::{
     config::{Config, LiveConfig},
@@ -106,9 +109,11 @@ pub async fn run(loader: Loader) -> Result<(), ServeError> {
     let (api_addr, admin_addr) = (local(&api, config.server.listen), local(&admin, config.server.admin_listen));
     let runtime = Arc::new(runtime);
     let live = runtime.live.clone();
-    let reloader = Arc::new(Reloader::new(loader, files, Arc::clone(&runtime)));
+    let systemd = Systemd::from_env();
+    let reloader = Arc::new(Reloader::new(loader, files, Arc::clone(&runtime), Arc::clone(&systemd)));
     let _following = task::owned(Arc::clone(&reloader).follow(hangups));
     let most = config.server.edge.max_connections;
+    let _vouching = watched(&systemd, &runtime);
     let api_routes = api_router(EdgeState::new(services).following(live.clone()));
     let admin_state = AdminState::new(Arc::clone(&runtime), metrics, reloader, api_routes.clone(), stop.clone());
     let _beating = admin_state.beat();
@@ -117,16 +122,20 @@ pub async fn run(loader: Loader) -> Result<(), ServeError> {
     let serving_admin =
         task::detached(listen::serve(admin, admin::router(admin_state), stop.clone(), most, door(&live, admin_tls)));
     greet(&config, &keys, api_addr, admin_addr);
+    let ready = runtime.services.clone();
+    let _telling_start = systemd.await_start(move |now| is_ready(&ready, now));
 
     let outcome = tokio::select! {
         () = signals.next() => {
             tracing::info!("draining: no new requests are admitted");
+            systemd.stopping();
             jobs.close();
             drain(&jobs, live.load().server.drain_timeout, &mut signals).await;
             Ok(())
         }
         () = runtime.root_ended() => {
             tracing::error!("the root actor died: ending every open request with an error");
+            systemd.stopping();
             Err(ServeError::RootDied)
         }
     };
@@ -137,6 +146,15 @@ pub async fn run(loader: Loader) -> Result<(), ServeError> {
     runtime.stop().await;
     let _ = tokio::time::timeout(CLOSE, serving_admin).await;
     outcome
+}
+
+/// The supervision tree vouches for the process.
+fn watched(systemd: &Arc<Systemd>, runtime: &Arc<Runtime>) -> Option<task::Owned> {
+    let runtime = Arc::clone(runtime);
+    systemd.watch(move |limit| {
+        let runtime = Arc::clone(&runtime);
+        async move { runtime.is_supervised(limit).await }
+    })
 }
 
 /// Takes as many open files as the system gives: a shell's default of 1024 is fewer than the connections meant to be held.

@@ -61,6 +61,8 @@ mod models;
 mod online;
 #[path = "integration/operate.rs"]
 mod operate;
+#[path = "integration/packaging.rs"]
+mod packaging;
 #[path = "integration/poison.rs"]
 mod poison;
 #[path = "integration/postgres.rs"]
@@ -81,5 +83,7 @@ mod start;
 mod structured;
 #[path = "integration/take_over.rs"]
 mod take_over;
+#[path = "integration/terminal.rs"]
+mod terminal;
 #[path = "integration/typed.rs"]
 mod typed;

@@ -9,6 +9,7 @@ mod live;
 mod raw;
 mod resolve;
 mod router;
+mod schema;
 mod section;
 mod source;
 mod sources;
@@ -25,6 +26,7 @@ pub use resolve::load;
 pub use router::{
     CascadeConfig, ClassifierKind, HedgeConfig, RouterConfig, Rule, RuleTarget, SessionConfig, UnknownModels,
 };
+pub use schema::schema;
 pub use source::{BadSource, Source, is_loopback};
 pub use sources::{BUILT_IN, DemoCloud, ReadFile, Sources, default_cache_dir};
 pub use supervision::{ActorRestart, EngineRestart, SupervisionConfig};

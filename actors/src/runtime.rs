@@ -18,7 +18,7 @@ use crate::{
     ledger::{Ledger, LedgerMsg, OpenError, unix_now},
     observe,
     route::{ClassifierMsg, Fleet, RouterMsg, actor::queued, session::Sessions},
-    supervise::{Address, SupervisorMsg, Tree, tree::ActorState},
+    supervise::{Address, SupervisorMsg, Tree, answers, tree::ActorState},
     task::{self, Owned},
 };
 use kill::EngineOrder;
@@ -178,6 +178,14 @@ impl Runtime {
     /// exits non-zero.
     pub async fn root_ended(&self) {
         self.root_ended.cancelled().await;
+    }
+
+    /// Whether Root, and each supervisor that lives, answers within `limit`. One that is being started again is Root's business.
+    pub async fn is_supervised(&self, limit: Duration) -> bool {
+        let Directory { root, cloud_supervisor, gpu_supervisor, .. } = &self.directory;
+        let asked =
+            tokio::join!(answers(root, limit), answers(cloud_supervisor, limit), answers(gpu_supervisor, limit));
+        matches!(asked, (Some(true), Some(true) | None, Some(true) | None))
     }
 
     /// Requests waiting for a lease. `None` while no router lives.

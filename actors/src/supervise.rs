@@ -7,5 +7,5 @@ pub mod supervisor;
 pub mod tree;
 
 pub use address::Address;
-pub use supervisor::{Supervisor, SupervisorMsg};
+pub use supervisor::{Supervisor, SupervisorMsg, answers};
 pub use tree::{ActorRecord, Tree};

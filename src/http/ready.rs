@@ -4,6 +4,11 @@ use serde_json::{Value, json};
 use spillway_actors::flight::Services;
 use tokio::time::Instant;
 
+/// Whether anything serves.
+pub(crate) fn is_ready(services: &Services, now: Instant) -> bool {
+    readiness(services, now).0
+}
+
 /// Whether anything serves, and the JSON that says why or why not.
 pub(super) fn readiness(services: &Services, now: Instant) -> (bool, Value) {
     let locals = services.fleet.slots.iter().map(|slot| {

@@ -22,7 +22,7 @@ pub(super) struct Gateway {
 }
 
 /// Where to call: who listens everywhere also listens here.
-fn reachable(listens: SocketAddr) -> SocketAddr {
+pub(crate) fn reachable(listens: SocketAddr) -> SocketAddr {
     let ip = match listens.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),

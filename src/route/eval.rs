@@ -20,7 +20,11 @@ pub(super) const HELP: &str = "\
 Input: one JSON object a line with `prompt` and, if there is one, `id` (any scalar; else the line number).
 Labels, where a row has them: weak_soft/strong_soft (or weak_score/strong_score, or weak_correct/strong_correct), 0 to 1:
 how well local-class and cloud-class models answer it; weak_correct; min_tier: the lowest tier that solves it.
-A line that cannot be read is reported on stderr; the others are scored and the exit code is 1.";
+A line that cannot be read is reported on stderr; the others are scored and the exit code is 1.
+
+Examples:
+  spillway route eval prompts.jsonl
+  spillway route eval --classifier keywords prompts.jsonl > scores.jsonl";
 
 #[derive(Debug, Args)]
 pub(super) struct EvalArgs {

@@ -1,7 +1,10 @@
 //! A new configuration while the gateway runs: read again on SIGHUP, on `POST /admin/reload` and when a file it was read
 //! from has changed. A faulty one changes nothing. What became of it is logged, and kept for `/admin/status`.
 
-use super::load::{LoadError, Loaded, Loader};
+use super::{
+    load::{LoadError, Loaded, Loader},
+    notify::Systemd,
+};
 use parking_lot::Mutex;
 use serde::Serialize;
 use spillway_actors::{config::Fault, observe, runtime::Runtime};
@@ -64,6 +67,7 @@ struct Watched {
 pub struct Reloader {
     loader: Loader,
     runtime: Arc<Runtime>,
+    systemd: Arc<Systemd>,
     status: Mutex<ConfigStatus>,
     watched: Mutex<Watched>,
     /// One at a time.
@@ -72,10 +76,17 @@ pub struct Reloader {
 
 impl Reloader {
     /// `files`: what the configuration of the start was read from.
-    pub fn new(loader: Loader, files: Vec<PathBuf>, runtime: Arc<Runtime>) -> Self {
+    pub fn new(loader: Loader, files: Vec<PathBuf>, runtime: Arc<Runtime>, systemd: Arc<Systemd>) -> Self {
         let status = ConfigStatus { file: loader.file().map(PathBuf::from), ..ConfigStatus::default() };
         let watched = Watched { files: stamped(files), changing: None };
-        Self { loader, runtime, status: Mutex::new(status), watched: Mutex::new(watched), turn: Mutex::new(()) }
+        Self {
+            loader,
+            runtime,
+            systemd,
+            status: Mutex::new(status),
+            watched: Mutex::new(watched),
+            turn: Mutex::new(()),
+        }
     }
 
     pub fn status(&self) -> ConfigStatus {
@@ -85,6 +96,7 @@ impl Reloader {
     /// Reads and takes over what is good. Reads files: not for a thread that serves.
     pub fn reload(&self, cause: Cause) -> Report {
         let _turn = self.turn.lock();
+        self.systemd.reloading();
         let before = self.watched.lock().files.iter().map(|(path, _)| (path.clone(), stamp(path))).collect();
         let (files, loaded) = self.loader.load();
         self.note_files(files, before);
@@ -93,6 +105,7 @@ impl Reloader {
             Err(error) => refused(error, cause),
         };
         observe::config_reload(report.ok);
+        self.systemd.reloaded(report.ok);
         self.status.lock().last = Some(report.clone());
         report
     }

@@ -19,6 +19,7 @@ use super::{
     Config,
     fault::{ConfigFaults, Show, Warning},
     raw::{self, Merged, Node, Texts},
+    schema::Known,
     section::{Report, Section},
     sources::{ReadFile, Sources},
 };
@@ -45,6 +46,16 @@ pub fn load(sources: &Sources, read: ReadFile<'_>) -> Result<(Config, Vec<Warnin
     }
 }
 
+/// Which keys the reading of a file asks for, and what each may hold; what the file says is not judged.
+pub(super) fn known(sources: &Sources) -> Known {
+    let mut texts = Texts::default();
+    let Merged { root, .. } = raw::merged(&mut texts, sources);
+    let report = Report::new(&texts);
+    let nothing: ReadFile<'_> = &|_| Err(std::io::ErrorKind::NotFound.into());
+    resolve(&root, &Context { sources, read: nothing, report: &report });
+    report.into_known()
+}
+
 /// What every part of the reading may need.
 struct Context<'a> {
     sources: &'a Sources,
@@ -53,7 +64,7 @@ struct Context<'a> {
 }
 
 fn resolve(root: &Node, context: &Context<'_>) -> Option<Config> {
-    let top = Section::new(context.report, root, "")?;
+    let top = Section::new(context.report, root)?;
     let mut names = Names::default();
     let server = top.section("server").and_then(|section| server::server(section, context));
     let keys = top.section("keys").and_then(|section| keys::keys(section, context));

@@ -4,6 +4,7 @@
 use super::{
     fault::{Fault, Show, Warning},
     raw::{Entry, Node, Origin, Texts, Value},
+    schema::{EACH, Kind, Known},
 };
 use std::{cell::RefCell, collections::BTreeSet, ops::RangeInclusive, time::Duration};
 
@@ -15,11 +16,17 @@ pub(super) struct Report<'t> {
     pub(super) texts: &'t Texts,
     faults: RefCell<Vec<Fault>>,
     warnings: RefCell<Vec<Warning>>,
+    /// Which keys were asked for, and what each may hold.
+    known: RefCell<Known>,
 }
 
 impl<'t> Report<'t> {
     pub(super) fn new(texts: &'t Texts) -> Self {
-        Self { texts, faults: RefCell::default(), warnings: RefCell::default() }
+        Self { texts, faults: RefCell::default(), warnings: RefCell::default(), known: RefCell::default() }
+    }
+
+    pub(super) fn into_known(self) -> Known {
+        self.known.into_inner()
     }
 
     pub(super) fn fault(&self, origin: &Origin, message: impl Into<String>) {
@@ -59,18 +66,32 @@ pub(super) struct Section<'a> {
     node: &'a Node,
     /// Dotted path, for messages.
     path: String,
+    /// The same without the operator's own names and numbers.
+    trail: Vec<&'static str>,
     asked: RefCell<BTreeSet<&'static str>>,
 }
 
 impl<'a> Section<'a> {
-    /// `None`, with a fault, when `node` is no table.
-    pub(super) fn new(report: &'a Report<'a>, node: &'a Node, path: impl Into<String>) -> Option<Self> {
-        let path = path.into();
+    /// The whole configuration. `None`, with a fault, when `node` is no table.
+    pub(super) fn new(report: &'a Report<'a>, node: &'a Node) -> Option<Self> {
+        Self::at(report, node, String::new(), Vec::new())
+    }
+
+    fn at(report: &'a Report<'a>, node: &'a Node, path: String, trail: Vec<&'static str>) -> Option<Self> {
         if node.table().is_none() {
             report.fault(&node.origin, format!("`{path}` must be a table, not {}", node.kind()));
             return None;
         }
-        Some(Self { report, node, path, asked: RefCell::default() })
+        Some(Self { report, node, path, trail, asked: RefCell::default() })
+    }
+
+    fn trail_of(&self, steps: &[&'static str]) -> Vec<&'static str> {
+        self.trail.iter().chain(steps).copied().collect()
+    }
+
+    /// Notes what a key may hold; who says it last knows it best.
+    pub(super) fn learn(&self, key: &'static str, kind: Kind) {
+        self.report.known.borrow_mut().insert(self.trail_of(&[key]), kind);
     }
 
     pub(super) fn origin(&self) -> &'a Origin {
@@ -83,6 +104,7 @@ impl<'a> Section<'a> {
 
     pub(super) fn entry(&self, key: &'static str) -> Option<&'a Entry> {
         self.asked.borrow_mut().insert(key);
+        self.report.known.borrow_mut().entry(self.trail_of(&[key])).or_insert(Kind::Any);
         self.node.table()?.get(key)
     }
 
@@ -96,12 +118,14 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn section(&self, key: &'static str) -> Option<Section<'a>> {
+        self.learn(key, Kind::Table);
         let node = self.need(key)?;
-        Section::new(self.report, node, self.path_of(key))
+        Section::at(self.report, node, self.path_of(key), self.trail_of(&[key]))
     }
 
     /// The entries of a list of tables.
     pub(super) fn sections(&self, key: &'static str) -> Vec<Section<'a>> {
+        self.learn(key, Kind::Tables);
         let Some(node) = self.need(key) else { return Vec::new() };
         let path = self.path_of(key);
         let Some(items) = node.array() else {
@@ -109,7 +133,9 @@ impl<'a> Section<'a> {
             return Vec::new();
         };
         let entries = items.iter().enumerate();
-        entries.filter_map(|(index, item)| Section::new(self.report, item, format!("{path}[{index}]"))).collect()
+        let section =
+            |(index, item)| Section::at(self.report, item, format!("{path}[{index}]"), self.trail_of(&[key, EACH]));
+        entries.filter_map(section).collect()
     }
 
     fn wrong_type(&self, key: &str, node: &Node, wanted: &str) {
@@ -133,6 +159,7 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn text(&self, key: &'static str) -> Option<Placed<String>> {
+        self.learn(key, Kind::Text);
         let node = self.need(key)?;
         let Some(value) = as_text(node) else {
             self.wrong_type(key, node, "a string");
@@ -143,6 +170,7 @@ impl<'a> Section<'a> {
 
     /// A string that may be absent; `Some(None)` = absent, `None` = faulty.
     pub(super) fn optional_text(&self, key: &'static str) -> Option<Option<Placed<String>>> {
+        self.learn(key, Kind::Text);
         if self.entry(key).is_none() { Some(None) } else { self.text(key).map(Some) }
     }
 
@@ -153,15 +181,17 @@ impl<'a> Section<'a> {
 
     /// Every key of a table whose keys are the operator's own names, each a table again.
     pub(super) fn into_named(self) -> Vec<(Placed<String>, Section<'a>)> {
+        self.report.known.borrow_mut().insert(self.trail.clone(), Kind::TablesByName);
         let Some(table) = self.node.table() else { return Vec::new() };
         let named = table.iter().filter_map(|(name, entry)| {
-            let section = Section::new(self.report, &entry.node, self.path_of(name))?;
+            let section = Section::at(self.report, &entry.node, self.path_of(name), self.trail_of(&[EACH]))?;
             Some((Placed { value: name.clone(), origin: entry.key.clone() }, section))
         });
         named.collect()
     }
 
     pub(super) fn flag(&self, key: &'static str) -> Option<bool> {
+        self.learn(key, Kind::Flag);
         let node = self.need(key)?;
         if let Value::Bool(value) = node.value {
             return Some(value);
@@ -171,6 +201,7 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn texts(&self, key: &'static str) -> Option<Vec<Placed<String>>> {
+        self.learn(key, Kind::Texts);
         let node = self.need(key)?;
         let Some(items) = node.array() else {
             self.wrong_type(key, node, "a list of strings");
@@ -189,6 +220,7 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn integer(&self, key: &'static str, range: RangeInclusive<u64>) -> Option<u64> {
+        self.learn(key, Kind::Integer(range.clone()));
         let node = self.need(key)?;
         let Value::Integer(value) = node.value else {
             self.wrong_type(key, node, "an integer");
@@ -217,6 +249,8 @@ impl<'a> Section<'a> {
 
     /// An integer or the given word, which stands for `None`.
     pub(super) fn small_or(&self, key: &'static str, word: &str, range: RangeInclusive<u32>) -> Option<Option<u32>> {
+        let wide = u64::from(*range.start())..=u64::from(*range.end());
+        self.learn(key, Kind::or_word(word, Kind::Integer(wide)));
         let node = self.need(key)?;
         match &node.value {
             Value::Text(text) if text == word => Some(None),
@@ -237,6 +271,11 @@ impl<'a> Section<'a> {
     }
 
     pub(super) fn decimal(&self, key: &'static str, range: RangeInclusive<f32>) -> Option<f32> {
+        self.learn(key, Kind::decimal(&range));
+        self.number(key, &range)
+    }
+
+    fn number(&self, key: &'static str, range: &RangeInclusive<f32>) -> Option<f32> {
         let node = self.need(key)?;
         let value: Option<f32> = match &node.value {
             Value::Float(digits) => digits.parse().ok(),
@@ -255,10 +294,11 @@ impl<'a> Section<'a> {
 
     /// A number or the given word, which stands for `None`.
     pub(super) fn decimal_or(&self, key: &'static str, word: &str, range: RangeInclusive<f32>) -> Option<Option<f32>> {
+        self.learn(key, Kind::or_word(word, Kind::decimal(&range)));
         let node = self.need(key)?;
         match &node.value {
             Value::Text(text) if text == word => Some(None),
-            Value::Float(_) | Value::Integer(_) => self.decimal(key, range).map(Some),
+            Value::Float(_) | Value::Integer(_) => self.number(key, &range).map(Some),
             _ => {
                 self.wrong_type(key, node, &format!("\"{word}\" or a number"));
                 None
@@ -268,7 +308,9 @@ impl<'a> Section<'a> {
 
     /// One of a few words.
     pub(super) fn choice<T: Copy>(&self, key: &'static str, words: &[(&str, T)]) -> Option<Placed<T>> {
-        let text = self.text(key)?;
+        let text = self.text(key);
+        self.learn(key, Kind::Words(words.iter().map(|(word, _)| (*word).to_owned()).collect()));
+        let text = text?;
         let found = words.iter().find(|(word, _)| *word == text.value);
         if found.is_none() {
             let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();

@@ -91,6 +91,16 @@ async fn an_actor_that_dies_too_often_takes_its_supervisor_along_and_at_last_roo
 }
 
 #[tokio::test]
+async fn the_tree_answers_while_root_lives_and_no_longer() {
+    let runtime = started().await;
+    let limit = Duration::from_secs(5);
+    assert!(runtime.is_supervised(limit).await);
+    runtime.kill("root", KillWay::Kill).unwrap();
+    until(|| runtime.find("root").unwrap().is_none()).await;
+    assert!(!runtime.is_supervised(limit).await);
+}
+
+#[tokio::test]
 async fn chaos_orders_that_make_no_sense_are_refused() {
     let runtime = started().await;
     assert!(matches!(runtime.kill("gpu/none", KillWay::Kill), Err(ChaosError::UnknownActor(_))));

@@ -23,6 +23,8 @@ const STOP: Duration = Duration::from_secs(2);
 pub enum SupervisorMsg {
     /// From a restart task: backoff and remains are over, start child `index` again.
     Restart { index: usize },
+    /// From whoever watches over the process: the receiver MUST reply at once; one that does not is stuck.
+    AreYouThere { reply_to: RpcReplyPort<()> },
     /// From the runtime at shutdown: the receiver MUST stop its children in reverse start order, then reply.
     Shutdown { reply_to: RpcReplyPort<()> },
     /// From the chaos endpoint: end as told.
@@ -64,6 +66,7 @@ impl Actor for Supervisor {
                 state.restarts.remove(&index);
                 state.children.start(index, &myself.get_cell()).await?;
             }
+            SupervisorMsg::AreYouThere { reply_to } => drop(reply_to.send(())),
             SupervisorMsg::Shutdown { reply_to } => {
                 state.restarts.clear();
                 state.children.stop_all(STOP).await;
@@ -129,4 +132,56 @@ where
     A: Actor<Arguments = ()> + Clone + Sync,
 {
     child(name, actor, address, Arc::new(|| {}))
+}
+
+/// Whether the supervisor at this address handles messages. `None`: nobody lives there now.
+pub async fn answers(address: &Address<SupervisorMsg>, limit: Duration) -> Option<bool> {
+    let supervisor = address.get()?;
+    let asked = supervisor.call(|reply_to| SupervisorMsg::AreYouThere { reply_to }, Some(limit)).await;
+    Some(asked.is_ok_and(|answer| answer.is_success()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes messages and never comes to an end with one.
+    struct Stuck;
+
+    impl Actor for Stuck {
+        type Msg = SupervisorMsg;
+        type State = ();
+        type Arguments = ();
+
+        async fn pre_start(&self, _: ActorRef<SupervisorMsg>, (): ()) -> Result<(), ActorProcessingErr> {
+            Ok(())
+        }
+
+        async fn handle(
+            &self,
+            _: ActorRef<SupervisorMsg>,
+            _: SupervisorMsg,
+            (): &mut (),
+        ) -> Result<(), ActorProcessingErr> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_supervisor_that_is_stuck_does_not_answer_and_one_that_works_does() {
+        let limit = Duration::from_secs(1);
+        let address = Address::default();
+        assert_eq!(answers(&address, limit).await, None, "nobody lives there");
+        let (stuck, _) = Actor::spawn(None, Stuck, ()).await.unwrap();
+        address.set(stuck.clone());
+        assert_eq!(answers(&address, limit).await, Some(false));
+        stuck.kill();
+        let limits = ActorRestart::default();
+        let supervisor =
+            Supervisor { name: "root".to_owned(), tree: Tree::default(), limits, children: Vec::new().into() };
+        let (working, _) = Actor::spawn(None, supervisor, ()).await.unwrap();
+        address.set(working.clone());
+        assert_eq!(answers(&address, limit).await, Some(true));
+        working.stop(None);
+    }
 }

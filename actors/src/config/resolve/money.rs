@@ -1,25 +1,30 @@
 //! Prices from their digits as written: 0.42 is 420,000,000 nano-dollars, with no float on the way.
 
 use crate::{
-    config::{raw::Value, section::Section},
+    config::{raw::Value, schema::Kind, section::Section},
     domain::NanoUsd,
 };
 
 /// Highest amount taken (a price: per million tokens): above $100,000, a slip of the decimal point is likelier.
 const MAX: NanoUsd = NanoUsd::new(100_000_000_000_000);
+/// The same as a schema says it.
+const NUMBER: Kind = Kind::Decimal(0.0, 100_000.0);
 
 /// A price in USD per million tokens; a fault when absent or no such number.
 pub(super) fn price(section: &Section<'_>, key: &'static str) -> Option<NanoUsd> {
+    section.learn(key, NUMBER);
     read(section, key, "must be a number, in USD per million tokens")
 }
 
 /// An amount in USD; a fault when absent or no such number.
 pub(super) fn amount(section: &Section<'_>, key: &'static str) -> Option<NanoUsd> {
+    section.learn(key, NUMBER);
     read(section, key, "must be a number, in USD")
 }
 
 /// An amount in USD or the given word, which stands for `None`.
 pub(super) fn amount_or(section: &Section<'_>, key: &'static str, word: &str) -> Option<Option<NanoUsd>> {
+    section.learn(key, Kind::or_word(word, NUMBER));
     if let Value::Text(text) = &section.need(key)?.value
         && text == word
     {

@@ -6,6 +6,7 @@ use crate::{
     config::{
         CascadeConfig, ClassifierKind, HedgeConfig, RouterConfig, Rule, RuleTarget, SessionConfig, UnknownModels,
         raw::{Entry, Value},
+        schema::Kind,
         section::{Placed, Report, Section},
     },
     domain::Complexity,
@@ -83,6 +84,7 @@ fn cuts(section: Section<'_>, report: &Report<'_>) -> Option<Cuts> {
 }
 
 fn aliases(section: &Section<'_>, report: &Report<'_>, names: &Names) -> Option<BTreeMap<String, String>> {
+    section.learn("aliases", Kind::TextsByName);
     let entry = section.entry("aliases")?;
     let path = section.path_of("aliases");
     let Some(table) = entry.node.table() else {
