@@ -79,5 +79,7 @@ mod start;
 mod structured;
 #[path = "integration/take_over.rs"]
 mod take_over;
+#[path = "integration/traces.rs"]
+mod traces;
 #[path = "integration/typed.rs"]
 mod typed;

@@ -4,6 +4,7 @@
 mod cascade;
 mod cloud;
 mod count;
+mod course;
 mod decide;
 mod embed;
 mod hedge;
@@ -23,6 +24,7 @@ mod take_over;
 mod tokens;
 
 pub use count::{TokenCount, count_tokens};
+pub use course::{Course, Flown, Refusal, Step, Traced, Traces};
 pub use hedge::HedgeBudget;
 pub use recent::{Ended, Recent, Sums, Took};
 pub use report::{AttemptReport, FlightReport};
@@ -73,6 +75,8 @@ pub struct Services {
     pub keys: Keys,
     /// What ended lately, for people who watch.
     pub recent: Recent,
+    /// Who draws spans of what ended, if anybody does.
+    pub traces: Traces,
 }
 
 /// What the HTTP edge hears of a request. A stream: `Started`, `Delta`s and `Finish`es, then `Done` or `Failed`.
@@ -133,6 +137,13 @@ struct Flight {
     job: Arc<Job>,
     events: mpsc::Sender<FlightEvent>,
     attempts: Vec<AttemptReport>,
+    /// Of the attempt under way.
+    course: Course,
+    /// For spans: see `course.rs`.
+    steps: Vec<Step>,
+    reasons: Vec<&'static str>,
+    /// What the client was told instead of an answer, for spans.
+    failure: Option<GatewayError>,
     /// The decision of the current (or last) attempt.
     decision: Option<Decision>,
     first_failure: Option<GatewayError>,
@@ -207,6 +218,10 @@ impl Flight {
             job,
             events,
             attempts: Vec::new(),
+            course: Course::default(),
+            steps: Vec::new(),
+            reasons: Vec::new(),
+            failure: None,
             decision: None,
             first_failure: None,
             mourning: None,
@@ -242,7 +257,10 @@ impl Flight {
     async fn fly(&mut self) -> Result<(), GatewayError> {
         self.services.retries.on_request(Instant::now());
         loop {
-            let decision = match self.decide().await {
+            let asked = Instant::now();
+            let decided = self.decide().await;
+            self.note_step(asked, &decided);
+            let decision = match decided {
                 Ok(decision) => decision,
                 Err(error) => return Err(self.last_word(error)),
             };
@@ -307,7 +325,7 @@ impl Flight {
     /// An attempt is about to leave for its target.
     fn note_dispatch(&mut self, decision: &Decision, so_far: SoFar) {
         if let Some(last) = self.attempts.last() {
-            observe::failover(&last.target, decision.candidate.target.as_str(), last.outcome);
+            observe::failover(self.job.who(), &last.target, decision.candidate.target.as_str(), last.outcome);
         }
         if let Some(death) = &self.mourning {
             observe::failover_stage("redispatch", death.at.elapsed());
@@ -342,14 +360,16 @@ impl Flight {
                     Origin::Target(name) => name.as_str(),
                     Origin::Client | Origin::Gateway => "",
                 };
-                tracing::warn!(request = %self.job.id(), kind = error.kind.label(), origin, "request failed");
+                observe::request_failed(self.job.who(), error.kind.label(), origin);
+                self.failure = Some(error.clone());
                 let last_word = self.events.send(FlightEvent::Failed(error));
                 let _ = tokio::time::timeout(LAST_WORD, last_word).await;
                 outcome
             }
         };
         self.observe_end(outcome);
-        self.remember(outcome);
+        let ended = self.remember(outcome);
+        self.tell_trace(&ended, outcome);
         self.settle_tokens();
         guard.settle(outcome);
     }
@@ -360,7 +380,8 @@ impl Flight {
         let inside: Duration = self.attempts.iter().map(|attempt| attempt.took).sum();
         let decision = self.decision.as_ref();
         observe::request_ended(&observe::RequestEnd {
-            id: &self.job.id(),
+            who: self.job.who(),
+            client_id: self.request().client_id.as_deref(),
             target: decision.map_or("none", |decision| decision.candidate.target.as_str()),
             model: decision.map_or("none", |decision| decision.candidate.model.as_str()),
             complexity: decision.map_or("none", |decision| decision.plan.complexity.as_str()),

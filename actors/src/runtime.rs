@@ -10,7 +10,7 @@ use crate::{
     cloud::{CloudMsg, Provider, RetryBudget},
     config::{Config, LiveConfig, LocalConfig, in_force},
     domain::GatewayError,
-    flight::{HedgeBudget, Recent, Services},
+    flight::{HedgeBudget, Recent, Services, Traces},
     gpu::{EngineSlot, GpuMsg, poison::Poison, process::Spawner, server::Server},
     health::{Draws, HealthMsg, NvmlProbe, Scores, Vitals},
     jobs::JobTable,
@@ -131,6 +131,7 @@ impl Runtime {
             scores: Scores::default(),
             keys: keys.clone(),
             recent: Recent::default(),
+            traces: Traces::default(),
             config,
         };
         let live = LiveConfig::new(Arc::clone(&services.config));

@@ -179,7 +179,7 @@ pub(super) mod tests {
     use super::*;
     use spillway_actors::{
         domain::{Complexity, NanoUsd},
-        flight::AttemptReport,
+        flight::{AttemptReport, Course},
         upstream::client::WholeChoice,
     };
 
@@ -205,6 +205,7 @@ pub(super) mod tests {
                     took: Duration::from_millis(3),
                     usage: TokenUsage::default(),
                     cost: NanoUsd::new(420),
+                    course: Course::default(),
                 },
                 AttemptReport {
                     target: "local".into(),
@@ -214,6 +215,7 @@ pub(super) mod tests {
                     took: Duration::from_micros(28_400),
                     usage,
                     cost: NanoUsd::ZERO,
+                    course: Course::default(),
                 },
             ],
             usage,

@@ -49,6 +49,7 @@ fn services(limit: usize) -> Services {
         scores: Scores::default(),
         keys: Keys::in_memory(),
         recent: Recent::default(),
+        traces: Traces::default(),
     }
 }
 
