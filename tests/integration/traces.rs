@@ -3,14 +3,20 @@
 
 use crate::support::{
     Ask, Collector, Gateway, Record, Setup,
+    cloud::Cloud,
     collector::{self, Span},
     poll::until,
+    prometheus::repository,
+    setup::KEY_VAR,
 };
 use serde_json::{Value, json};
 use spillway::sim::SimOptions;
 use std::{
     collections::HashSet,
+    io::Write,
     net::SocketAddr,
+    path::Path,
+    process::{Command, Stdio},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -103,6 +109,67 @@ async fn a_local_stream_shows_its_queue_prefill_and_decoding() {
     gateway.shutdown().await;
 }
 
+/// What OpenTelemetry's own classes make of a body.
+fn read_by_its_authors(body: &[u8]) -> Value {
+    let home = || std::env::var_os("HOME").map(|home| Path::new(&home).join(".cache"));
+    let cache = std::env::var_os("XDG_CACHE_HOME").filter(|cache| !cache.is_empty()).map(Into::into).or_else(home);
+    let mut reading = Command::new(cache.unwrap().join("spillway/otlp/python/bin/python"))
+        .arg(repository("tests/otlp/read.py"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("`tests/otlp/install.sh` has run");
+    reading.stdin.take().unwrap().write_all(body).unwrap();
+    let output = reading.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_sent_is_read_by_opentelemetrys_own_classes() {
+    let collector = Collector::start().await;
+    let gateway = Setup::default().without_local().extra(&collector.config()).start().await;
+    let ask = with_header(with_header(Ask::hard(), "traceparent", CALLER), "tracestate", "vendor=1");
+    let (_, tree) = traced(&gateway, &collector, ask).await;
+    let read = read_by_its_authors(&collector.bodies()[0]);
+    let sent = &read["resourceSpans"][0];
+    assert_eq!(
+        sent["resource"]["attributes"][0],
+        json!({"key": "service.name", "value": {"stringValue": "gateway-under-test"}})
+    );
+    assert_eq!(sent["scopeSpans"][0]["scope"]["name"], "spillway");
+    let spans = sent["scopeSpans"][0]["spans"].as_array().unwrap();
+    assert_eq!(spans.len(), tree.len());
+    let kinds: Vec<&str> = spans.iter().map(|span| span["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["SPAN_KIND_SERVER", "SPAN_KIND_INTERNAL", "SPAN_KIND_CLIENT"]);
+    for (read, span) in spans.iter().zip(&tree) {
+        assert_eq!(read["name"], span.name.as_str());
+        assert_eq!(read["startTimeUnixNano"], span.start.to_string());
+        assert_eq!(read["endTimeUnixNano"], span.end.to_string());
+        assert_eq!(read["flags"].as_u64(), Some(span.flags));
+        assert_eq!(read["traceState"], "vendor=1");
+        let attributes = read["attributes"].as_array().unwrap();
+        assert_eq!(attributes.len(), span.attributes.len(), "{read}");
+        for attribute in attributes {
+            let (key, value) = (attribute["key"].as_str().unwrap(), &attribute["value"]);
+            let ours = &span.attributes[key];
+            let theirs = match ours {
+                Value::String(text) => json!({"stringValue": text}),
+                Value::Bool(flag) => json!({"boolValue": flag}),
+                Value::Array(texts) => {
+                    json!({"arrayValue": {"values": texts.iter().map(|t| json!({"stringValue": t})).collect::<Vec<_>>()}})
+                }
+                // A number of 64 bits is a text in their JSON.
+                number if number.is_i64() => json!({"intValue": number.to_string()}),
+                number => json!({"doubleValue": number}),
+            };
+            assert_eq!(*value, theirs, "{key}");
+        }
+    }
+    gateway.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_callers_trace_goes_on_through_the_gateway_into_the_cloud() {
     let collector = Collector::start().await;
@@ -135,6 +202,24 @@ async fn a_callers_trace_goes_on_through_the_gateway_into_the_cloud() {
     let arrived = gateway.cloud().arrived().await;
     let passed = &arrived[1].trace["traceparent"];
     assert!(passed.starts_with(&UNSAMPLED[..36]) && passed.ends_with("-00") && *passed != UNSAMPLED, "{passed}");
+    gateway.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_of_ones_own_is_told_the_whole_context() {
+    let (collector, server) = (Collector::start().await, Cloud::start(SimOptions::default()).await);
+    let local_extra = format!(
+        "engine = \"http\"\nbase_url = \"{}\"\nupstream = \"ok\"\napi_key_env = \"{KEY_VAR}\"\n",
+        server.base_url()
+    );
+    let setup = Setup { local_extra, ..Setup::default().model("served") }.without_cloud().extra(&collector.config());
+    let gateway = setup.warm().await;
+    let ask = with_header(with_header(Ask::chat("Hi"), "traceparent", CALLER), "tracestate", "vendor=1");
+    let (_, tree) = traced(&gateway, &collector, ask).await;
+    assert_eq!(names(&tree), ["chat auto", "route", "chat served"], "what goes on inside it is its own to tell");
+    let context = format!("00-{}-{}-01", tree[0].trace, tree[2].id);
+    let sent = [("traceparent".to_owned(), context), ("tracestate".to_owned(), "vendor=1".to_owned())];
+    assert_eq!(server.arrived().await[0].trace, sent.into());
     gateway.shutdown().await;
 }
 
