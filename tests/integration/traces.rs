@@ -291,7 +291,11 @@ async fn a_collector_that_is_down_costs_traces_and_nothing_else() {
     .await;
     let lost = gateway.metric(full).await.unwrap_or(0.0) + gateway.metric(unreachable).await.unwrap_or(0.0);
     assert!(lost > 0.0 && exported(&gateway).await == 0.0);
-    assert!(gateway.log().contains("the collector takes no traces"), "{}", gateway.log());
+    let told = |what: &'static str| {
+        let gateway = &gateway;
+        until(what, LONG, move || async move { gateway.log().contains(what).then_some(()) })
+    };
+    told("the collector takes no traces").await;
 
     // It comes, and is used.
     let collector = Collector::start_at(addr).await;
@@ -300,7 +304,7 @@ async fn a_collector_that_is_down_costs_traces_and_nothing_else() {
         (!collector.spans().is_empty()).then_some(())
     })
     .await;
-    until("it is told", LONG, || async { gateway.log().contains("takes traces again").then_some(()) }).await;
+    told("takes traces again").await;
 
     // It refuses for good.
     collector.refuse(Some(401));
@@ -358,7 +362,10 @@ async fn every_line_of_a_json_log_is_an_object_and_those_of_a_request_name_it_an
     let ask = with_header(with_header(Ask::hard(), "traceparent", CALLER), "x-request-id", "theirs-1");
     let record = gateway.client.ask(&gateway.api, ask).await;
     let id = record.id.clone().unwrap();
-    let log = gateway.log();
+    let log = until("its end is in the log", LONG, || async {
+        Some(gateway.log()).filter(|log| log.lines().any(|line| line.contains("request ended") && line.contains(&id)))
+    })
+    .await;
     let lines: Vec<Value> = log
         .lines()
         // What people are told on stdout is no log.

@@ -69,7 +69,9 @@ impl Collector {
 
     /// At an address of the test's choice, for one that comes later.
     pub async fn start_at(addr: SocketAddr) -> Self {
-        let listener = until("the address is free", Duration::from_secs(10), || TcpListenerAt(addr).bind()).await;
+        let listener =
+            until("the address is free", Duration::from_secs(10), || async { TcpListener::bind(addr).await.ok() })
+                .await;
         let taken: Arc<Mutex<Taken>> = Arc::default();
         let addr = listener.local_addr().expect("it is bound");
         let router = Router::new().route("/v1/traces", post(take)).with_state(Arc::clone(&taken));
@@ -120,14 +122,6 @@ impl Collector {
 impl Drop for Collector {
     fn drop(&mut self) {
         self.serving.abort();
-    }
-}
-
-struct TcpListenerAt(SocketAddr);
-
-impl TcpListenerAt {
-    async fn bind(&self) -> Option<TcpListener> {
-        TcpListener::bind(self.0).await.ok()
     }
 }
 

@@ -12,6 +12,9 @@ use std::path::Path;
 
 const ENDPOINT_VAR: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 const SERVICE_VAR: &str = "OTEL_SERVICE_NAME";
+const PROTOCOL_VAR: &str = "OTEL_EXPORTER_OTLP_PROTOCOL";
+/// What we speak.
+const PROTOCOL: &str = "http/protobuf";
 /// What OTLP over HTTP adds to a collector's base URL.
 const PATH: &str = "/v1/traces";
 const DEFAULT_SERVICE: &str = "spillway";
@@ -78,6 +81,9 @@ fn url(section: &Section<'_>, context: &Context<'_>, endpoint: Placed<String>) -
         let host = url.host_str().unwrap_or_default();
         let path = section.path_of(KEY);
         context.report.warn(format!("`{path}` is plain http: names and figures of requests travel readable to {host}"));
+    }
+    if context.sources.variable(PROTOCOL_VAR).is_some_and(|protocol| protocol != PROTOCOL) {
+        context.report.warn(format!("{PROTOCOL_VAR} asks for another protocol: traces are sent as {PROTOCOL}"));
     }
     let base = text.trim_end_matches('/');
     Some(Some(if base.ends_with(PATH) { base.to_owned() } else { format!("{base}{PATH}") }))
