@@ -237,7 +237,8 @@ impl<'f> Drawing<'f> {
         span.put("spillway.target", report.target.as_str());
         span.put("spillway.complexity", report.complexity.as_str());
         span.put("spillway.confidence", report.confidence);
-        span.put_some("spillway.route.reason", flown.steps.last().map(|step| step.reason));
+        let led_somewhere = flown.steps.iter().rfind(|step| step.target.is_some());
+        span.put_some("spillway.route.reason", led_somewhere.map(|step| step.reason));
         span.put("spillway.route.reasoning", report.reasoning.as_str());
         span.put("spillway.budget_sensitive", report.budget_sensitive);
         span.put("spillway.attempts", report.attempts.len() as u64);

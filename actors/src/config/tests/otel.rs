@@ -36,6 +36,8 @@ fn opentelemetrys_own_variables_count_where_the_file_says_nothing() {
     assert_eq!((traced.url.as_str(), traced.service_name.as_str()), ("http://127.0.0.1:9/v1/traces", "edge"));
     let headers: Vec<_> = traced.headers.iter().map(|(name, value)| (name.as_str(), value.expose_secret())).collect();
     assert_eq!(headers, [("authorization", "Basic a=b"), ("x-tenant", "7")]);
+    sources.env.push(("OTEL_EXPORTER_OTLP_PROTOCOL".into(), "grpc".into()));
+    assert!(loaded(&sources).1.iter().any(|warning| warning.contains("another protocol")));
     sources.file =
         Some(("my.toml".into(), "[otel]\nendpoint = \"http://127.0.0.1:8\"\nservice_name = \"own\"\n".into()));
     let traced = otel(&sources).unwrap();
