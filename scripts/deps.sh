@@ -104,6 +104,7 @@ check_rust
 if [[ "${1:-}" == test ]]; then
 	"$(dirname "${BASH_SOURCE[0]}")/../tests/compat/install.sh" >/dev/null
 	"$(dirname "${BASH_SOURCE[0]}")/../tests/console/install.sh" >/dev/null
+	"$(dirname "${BASH_SOURCE[0]}")/../tests/otlp/install.sh" >/dev/null
 	rust_component fmt rustfmt
 	rust_component clippy clippy
 	"$(dirname "${BASH_SOURCE[0]}")/schemathesis.sh" install

@@ -7,6 +7,7 @@
 mod access;
 mod answer;
 mod anthropic;
+mod arrival;
 mod body;
 mod catalogue;
 mod dialect;

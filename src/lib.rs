@@ -11,6 +11,8 @@ pub mod doctor;
 pub mod http;
 pub mod keys;
 pub mod models;
+#[cfg(feature = "otel")]
+pub mod otel;
 pub mod route;
 pub mod serve;
 pub mod sim;

@@ -5,6 +5,8 @@ pub mod load;
 pub mod notify;
 pub mod reload;
 
+#[cfg(feature = "otel")]
+use crate::otel::{self, export::Exporter};
 use crate::{
     admin::{self, AdminState},
     cli::say,
@@ -21,6 +23,7 @@ use notify::Systemd;
 use reload::Reloader;
 use spillway_actors::{
     config::{Config, LiveConfig},
+    flight::Traces,
     keys::Keys,
     observe,
     runtime::{Runtime, StartError},
@@ -59,22 +62,30 @@ pub enum ServeError {
     Signals(io::Error),
     #[error("metrics: {0}")]
     Metrics(#[from] BuildError),
+    #[error("[otel] endpoint: no HTTP client can be made for the collector: {0}")]
+    Otel(reqwest::Error),
     #[error("{0}")]
     Start(#[from] StartError),
     #[error("the root actor died; open requests were ended with an error")]
     RootDied,
 }
 
-/// Logs go to stderr; `SPILLWAY_LOG` filters them, `SPILLWAY_LOG_FORMAT=json` changes their form.
+/// Logs go to stderr; `SPILLWAY_LOG` filters them, `SPILLWAY_LOG_FORMAT` is their form: `text` (a line each, the default),
+/// `pretty` (several lines each, for reading along) or `json` (one object a line, for machines).
 pub fn init_logs() {
     let filter = EnvFilter::try_from_env("SPILLWAY_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // A second call, in tests, keeps the first subscriber.
-    let _ = if std::env::var("SPILLWAY_LOG_FORMAT").is_ok_and(|format| format == "json") {
-        builder.json().try_init()
-    } else {
-        builder.with_ansi(io::stderr().is_terminal()).try_init()
+    let format = std::env::var("SPILLWAY_LOG_FORMAT").unwrap_or_default();
+    let in_colour = io::stderr().is_terminal();
+    let _ = match format.as_str() {
+        "json" => builder.json().try_init(),
+        "pretty" => builder.with_ansi(in_colour).pretty().try_init(),
+        _ => builder.with_ansi(in_colour).try_init(),
     };
+    if !matches!(format.as_str(), "" | "text" | "json" | "pretty") {
+        tracing::warn!("SPILLWAY_LOG_FORMAT must be text, pretty or json; it is taken as text");
+    }
 }
 
 /// The provider behind `--demo`, on a free loopback port, at a speed that can be watched.
@@ -103,7 +114,9 @@ pub async fn run(loader: Loader) -> Result<(), ServeError> {
     let metrics = install_metrics()?;
     let _upkeep = task::owned(upkeep(metrics.clone()));
     let runtime = Runtime::start(Arc::clone(&config), find_engine()).await?;
-    let services = runtime.services.clone();
+    let (traces, exporter) = tracing_of(&config)?;
+    let mut services = runtime.services.clone();
+    services.traces = traces;
     let (jobs, keys) = (services.jobs.clone(), services.keys.clone());
     let stop = CancellationToken::new();
     let (api_addr, admin_addr) = (local(&api, config.server.listen), local(&admin, config.server.admin_listen));
@@ -144,6 +157,9 @@ pub async fn run(loader: Loader) -> Result<(), ServeError> {
     stop.cancel();
     let _ = tokio::time::timeout(CLOSE, serving_api).await;
     runtime.stop().await;
+    if let Some(exporter) = exporter {
+        exporter.close().await;
+    }
     let _ = tokio::time::timeout(CLOSE, serving_admin).await;
     outcome
 }
@@ -155,6 +171,31 @@ fn watched(systemd: &Arc<Systemd>, runtime: &Arc<Runtime>) -> Option<task::Owned
         let runtime = Arc::clone(&runtime);
         async move { runtime.is_supervised(limit).await }
     })
+}
+
+/// Who draws and sends spans, if a collector is configured.
+#[cfg(feature = "otel")]
+fn tracing_of(config: &Config) -> Result<(Traces, Option<Exporter>), ServeError> {
+    let Some(otel) = &config.otel else { return Ok((Traces::default(), None)) };
+    let (traces, exporter) = Exporter::start(otel, otel::peers::peers(config)).map_err(ServeError::Otel)?;
+    Ok((traces, Some(exporter)))
+}
+
+/// What takes its place in a build without traces.
+#[cfg(not(feature = "otel"))]
+struct Exporter;
+
+#[cfg(not(feature = "otel"))]
+impl Exporter {
+    async fn close(self) {}
+}
+
+#[cfg(not(feature = "otel"))]
+fn tracing_of(config: &Config) -> Result<(Traces, Option<Exporter>), ServeError> {
+    if config.otel.is_some() {
+        tracing::warn!("[otel] names a collector, but this build has no traces: it lacks the feature `otel`");
+    }
+    Ok((Traces::default(), None))
 }
 
 /// Takes as many open files as the system gives: a shell's default of 1024 is fewer than the connections meant to be held.

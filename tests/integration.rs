@@ -85,5 +85,7 @@ mod structured;
 mod take_over;
 #[path = "integration/terminal.rs"]
 mod terminal;
+#[path = "integration/traces.rs"]
+mod traces;
 #[path = "integration/typed.rs"]
 mod typed;

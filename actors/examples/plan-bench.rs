@@ -73,6 +73,8 @@ fn request() -> ChatRequest {
         max_latency: None,
         session: None,
         caller: None,
+        trace: None,
+        client_id: None,
         body: serde_json::Map::new(),
     }
 }

@@ -6,6 +6,7 @@ mod cloud;
 mod edge;
 mod fault;
 mod live;
+mod otel;
 mod raw;
 mod resolve;
 mod router;
@@ -22,6 +23,7 @@ pub use cloud::{CloudConfig, CloudModel, CloudTimeouts, ModelKind, PrefillStyle,
 pub use edge::{CorsOrigins, EdgeConfig, TlsIdentity};
 pub use fault::{ConfigFaults, Fault, Place, Warning};
 pub use live::{LiveConfig, in_force};
+pub use otel::OtelConfig;
 pub use resolve::load;
 pub use router::{
     CascadeConfig, ClassifierKind, HedgeConfig, RouterConfig, Rule, RuleTarget, SessionConfig, UnknownModels,
@@ -50,6 +52,8 @@ pub struct Config {
     /// `None` = dollars only.
     pub currency: Option<CurrencyConfig>,
     pub health: HealthConfig,
+    /// `None`: nothing is traced.
+    pub otel: Option<OtelConfig>,
     pub chaos_enabled: bool,
     /// Models by name.
     pub catalogue: Catalogue,

@@ -11,6 +11,7 @@ pub mod name;
 pub mod output;
 pub mod sampling;
 pub mod time;
+pub mod trace;
 
 pub use caller::{BudgetLimits, Caller, DEFAULT_GROUP, Priority};
 pub use chat::{
@@ -26,3 +27,4 @@ pub use name::{Complexity, KeyId, ModelName, RequestId, TargetName};
 pub use output::{Format, OutputWish, Tool, ToolChoice, ToolWish, Unmet};
 pub use sampling::Sampling;
 pub use time::{Day, Month, UnixMs};
+pub use trace::{Outgoing, SpanId, Trace, TraceId, TraceParent, Who};

@@ -4,6 +4,7 @@
 mod cascade;
 mod cloud;
 mod count;
+mod course;
 mod decide;
 mod embed;
 mod hedge;
@@ -23,6 +24,7 @@ mod take_over;
 mod tokens;
 
 pub use count::{TokenCount, count_tokens};
+pub use course::{Course, Flown, Refusal, Step, Traced, Traces};
 pub use hedge::HedgeBudget;
 pub use recent::{Ended, Recent, Sums, Took};
 pub use report::{AttemptReport, FlightReport};
@@ -60,12 +62,14 @@ const LAST_WORD: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub struct Services {
     pub config: Arc<Config>,
+    /// Who draws spans of what ended, if anybody does.
+    pub traces: Traces,
     shared: Arc<Shared>,
 }
 
 impl Services {
     pub fn new(config: Arc<Config>, shared: Shared) -> Self {
-        Self { config, shared: Arc::new(shared) }
+        Self { config, traces: Traces::default(), shared: Arc::new(shared) }
     }
 }
 
@@ -152,6 +156,13 @@ struct Flight {
     job: Arc<Job>,
     events: mpsc::Sender<FlightEvent>,
     attempts: Vec<AttemptReport>,
+    /// Of the attempt under way.
+    course: Course,
+    /// For spans: see `course.rs`.
+    steps: Vec<Step>,
+    reasons: Vec<&'static str>,
+    /// What the client was told instead of an answer, for spans.
+    failure: Option<GatewayError>,
     /// The decision of the current (or last) attempt.
     decision: Option<Decision>,
     first_failure: Option<GatewayError>,
@@ -226,6 +237,10 @@ impl Flight {
             job,
             events,
             attempts: Vec::new(),
+            course: Course::default(),
+            steps: Vec::new(),
+            reasons: Vec::new(),
+            failure: None,
             decision: None,
             first_failure: None,
             mourning: None,
@@ -261,7 +276,10 @@ impl Flight {
     async fn fly(&mut self) -> Result<(), GatewayError> {
         self.services.retries.on_request(Instant::now());
         loop {
-            let decision = match self.decide().await {
+            let asked = Instant::now();
+            let decided = self.decide().await;
+            self.note_step(asked, &decided);
+            let decision = match decided {
                 Ok(decision) => decision,
                 Err(error) => return Err(self.last_word(error)),
             };
@@ -326,7 +344,7 @@ impl Flight {
     /// An attempt is about to leave for its target.
     fn note_dispatch(&mut self, decision: &Decision, so_far: SoFar) {
         if let Some(last) = self.attempts.last() {
-            observe::failover(&last.target, decision.candidate.target.as_str(), last.outcome);
+            observe::failover(self.job.who(), &last.target, decision.candidate.target.as_str(), last.outcome);
         }
         if let Some(death) = &self.mourning {
             observe::failover_stage("redispatch", death.at.elapsed());
@@ -361,14 +379,16 @@ impl Flight {
                     Origin::Target(name) => name.as_str(),
                     Origin::Client | Origin::Gateway => "",
                 };
-                tracing::warn!(request = %self.job.id(), kind = error.kind.label(), origin, "request failed");
+                observe::request_failed(self.job.who(), error.kind.label(), origin);
+                self.failure = Some(error.clone());
                 let last_word = self.events.send(FlightEvent::Failed(error));
                 let _ = tokio::time::timeout(LAST_WORD, last_word).await;
                 outcome
             }
         };
         self.observe_end(outcome);
-        self.remember(outcome);
+        let ended = self.remember(outcome);
+        self.tell_trace(&ended, outcome);
         self.settle_tokens();
         guard.settle(outcome);
     }
@@ -379,7 +399,8 @@ impl Flight {
         let inside: Duration = self.attempts.iter().map(|attempt| attempt.took).sum();
         let decision = self.decision.as_ref();
         observe::request_ended(&observe::RequestEnd {
-            id: &self.job.id(),
+            who: self.job.who(),
+            client_id: self.request().client_id.as_deref(),
             target: decision.map_or("none", |decision| decision.candidate.target.as_str()),
             model: decision.map_or("none", |decision| decision.candidate.model.as_str()),
             complexity: decision.map_or("none", |decision| decision.plan.complexity.as_str()),

@@ -3,7 +3,7 @@
 
 use crate::{
     config::Config,
-    domain::{ChatRequest, Complexity, ErrorKind, GatewayError, ModelName, RequestId},
+    domain::{ChatRequest, Complexity, ErrorKind, GatewayError, ModelName, RequestId, Who},
     gpu::Lease,
     keys::Hold,
     observe,
@@ -100,6 +100,10 @@ pub struct Job {
 impl Job {
     pub fn id(&self) -> RequestId {
         self.request.id
+    }
+
+    pub fn who(&self) -> Who {
+        self.request.who()
     }
 
     pub fn progress(&self) -> Progress {

@@ -10,10 +10,12 @@ mod process;
 pub use catalogue::{CATALOGUE, Kind, Metric, buckets};
 pub use process::exposition as process_exposition;
 
+use crate::domain::{TraceId, Who};
 use known::Known;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use parking_lot::RwLock;
 use std::{collections::BTreeSet, sync::LazyLock, time::Duration};
+use tracing::field::DisplayValue;
 
 /// Model names that may be labels: those of the configurations of this process. Empty: no configuration was told.
 static MODELS: RwLock<BTreeSet<String>> = RwLock::new(BTreeSet::new());
@@ -96,6 +98,8 @@ pub fn begin(version: &'static str) {
     }
     counter!("spillway_retries_refused_total").increment(0);
     counter!("spillway_ledger_rows_dropped_total").increment(0);
+    counter!("spillway_traces_exported_total").increment(0);
+    zero("spillway_traces_dropped_total", "reason", &["full", "unreachable", "refused", "shutdown"]);
 }
 
 /// The kinds of error that streams mostly break off with; the others begin with their first.
@@ -267,12 +271,12 @@ pub fn requests_running(running: usize) {
 }
 
 /// What a request was graded as; `spillway route calibrate` reads `fails` from the log.
-pub fn graded(id: &dyn std::fmt::Display, complexity: &'static str, fails: Option<f64>) {
-    tracing::debug!(request = %id, complexity, fails, "graded");
+pub fn graded(who: Who, complexity: &'static str, fails: Option<f64>) {
+    tracing::debug!(request = %who.request, trace_id = trace_of(who), complexity, fails, "graded");
 }
 
-pub fn route_decision(id: &dyn std::fmt::Display, complexity: &'static str, target: &str, reason: &'static str) {
-    tracing::debug!(request = %id, complexity, target, reason, "route decided");
+pub fn route_decision(who: Who, complexity: &'static str, target: &str, reason: &'static str) {
+    tracing::debug!(request = %who.request, trace_id = trace_of(who), complexity, target, reason, "route decided");
     DECISIONS.of([complexity, target, reason]).increment(1);
 }
 
@@ -280,7 +284,8 @@ pub fn attempt(target: &str, outcome: &'static str) {
     ATTEMPTS.of([target, outcome]).increment(1);
 }
 
-pub fn failover(from: &str, to: &str, cause: &'static str) {
+pub fn failover(who: Who, from: &str, to: &str, cause: &'static str) {
+    tracing::info!(request = %who.request, trace_id = trace_of(who), from, to, cause, "another attempt");
     counter!("spillway_failovers_total", "from" => from.to_owned(), "to" => to.to_owned(), "cause" => cause)
         .increment(1);
 }
@@ -295,8 +300,9 @@ pub fn stream_resumed(how: &'static str) {
 }
 
 /// A model with a prefill style did not go on but answered from the start.
-pub fn prefix_not_honoured(target: &str, model: &str) {
-    tracing::warn!(target, model, "began an answer anew instead of continuing it: its prefill_style should be none");
+pub fn prefix_not_honoured(who: Who, target: &str, model: &str) {
+    let (request, trace_id) = (who.request, trace_of(who));
+    tracing::warn!(%request, trace_id, target, model, "began an answer anew instead of continuing it: its prefill_style should be none");
 }
 
 /// `outcome` is won, lost, failed or capped.
@@ -324,7 +330,9 @@ pub fn next_piece(target: &str, waited: Duration) {
 
 /// What the last word on one request was.
 pub struct RequestEnd<'a> {
-    pub id: &'a dyn std::fmt::Display,
+    pub who: Who,
+    /// The client's own name for it.
+    pub client_id: Option<&'a str>,
     pub target: &'a str,
     pub model: &'a str,
     pub complexity: &'static str,
@@ -340,9 +348,44 @@ pub fn request_ended(end: &RequestEnd<'_>) {
     DURATION.of([end.target]).record(end.took.as_secs_f64());
     histogram!("spillway_overhead_seconds").record(end.took.saturating_sub(end.elsewhere).as_secs_f64());
     tracing::info!(
-        request = %end.id, target = end.target, model = end.model, outcome = end.outcome,
+        request = %end.who.request, trace_id = trace_of(end.who), client_request_id = end.client_id, target = end.target, model = end.model, outcome = end.outcome,
         took_ms = end.took.as_millis() as u64, attempts = end.attempts, "request ended"
     );
+}
+
+/// Once, where the request ends; `origin` is the target that it failed at, or empty.
+pub fn request_failed(who: Who, kind: &'static str, origin: &str) {
+    tracing::warn!(request = %who.request, trace_id = trace_of(who), kind, origin, "request failed");
+}
+
+/// A bug of ours, met by one request.
+pub fn handler_panicked(who: Who) {
+    tracing::error!(request = %who.request, trace_id = trace_of(who), "a handler panicked");
+}
+
+/// So many traced requests reached the collector.
+pub fn traces_exported(count: u64) {
+    counter!("spillway_traces_exported_total").increment(count);
+}
+
+/// `reason`: full = they came faster than they could be sent; unreachable, refused = the collector did not take them; shutdown =
+/// there was no time left.
+pub fn traces_dropped(reason: &'static str, count: u64) {
+    counter!("spillway_traces_dropped_total", "reason" => reason).increment(count);
+}
+
+/// Told when it changes, not with every batch. `why`: what the collector did, in our words.
+pub fn collector_up(up: bool, why: &str) {
+    if up {
+        tracing::info!("the collector takes traces again");
+    } else {
+        tracing::warn!(why, "the collector takes no traces: those that wait too long are dropped");
+    }
+}
+
+/// Of a trace, as a field of a line; absent where the request has none.
+fn trace_of(who: Who) -> Option<DisplayValue<TraceId>> {
+    who.trace.map(tracing::field::display)
 }
 
 /// `cached`: the part of `prompt` that came out of a cache.

@@ -18,5 +18,5 @@ pub mod sse;
 pub mod wire;
 
 pub use body::{continued_body, upstream_body};
-pub use client::{Answer, Asked, EventStream, Presence, ProviderClient, Timeouts, WholeAnswer};
+pub use client::{Answer, Asked, CallId, EventStream, Presence, ProviderClient, Timeouts, WholeAnswer};
 pub use continuation::Continuation;

@@ -106,6 +106,10 @@ BOARD = dashboard(
             Panel("Open files", "Sockets and files of the gateway, and how many it may have", "short",
                   ("process_open_fds{@} and on (job, instance) spillway_build_info{@}", "{{instance}} open"),
                   ("process_max_fds{@} and on (job, instance) spillway_build_info{@}", "{{instance}} most")),
+            Panel("Traces", "Traced requests whose spans a collector took, and those that were lost: a full queue, a collector that "
+                  "is unreachable or refuses, the end of the process. Nothing where no collector is configured", "reqps",
+                  ("sum(rate(spillway_traces_exported_total{@}[~]))", "taken"),
+                  ("sum by (reason) (rate(spillway_traces_dropped_total{@}[~]))", "lost: {{reason}}")),
             Panel("Up since", "Time since the gateway started", "s",
                   ("time() - process_start_time_seconds{@} and on (job, instance) spillway_build_info{@}", "{{instance}}"),
                   kind="stat", height=6),

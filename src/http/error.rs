@@ -82,6 +82,11 @@ impl From<&GatewayError> for ErrorReply {
     }
 }
 
+/// What a client that asked for this hears.
+pub fn status(error: &GatewayError) -> StatusCode {
+    ErrorReply::from(error).status
+}
+
 /// Errors of the request and of the gateway itself.
 fn ours(kind: ErrorKind, origin: &Origin, message: String) -> ErrorReply {
     use StatusCode as S;

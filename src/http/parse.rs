@@ -105,6 +105,8 @@ fn request(
         max_latency,
         session,
         caller: None,
+        trace: None,
+        client_id: None,
         body,
     })
 }

@@ -233,7 +233,10 @@ pub(super) fn completion_logprobs(chat: &Value, offset: &mut u64) -> Value {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use spillway_actors::{domain::NanoUsd, flight::AttemptReport};
+    use spillway_actors::{
+        domain::NanoUsd,
+        flight::{AttemptReport, Course},
+    };
 
     pub(in crate::http) fn report() -> FlightReport {
         let usage = TokenUsage { prompt_tokens: 21, completion_tokens: 8, cached_tokens: 5, ..TokenUsage::default() };
@@ -257,6 +260,7 @@ pub(super) mod tests {
                     took: Duration::from_millis(3),
                     usage: TokenUsage::default(),
                     cost: NanoUsd::new(420),
+                    course: Course::default(),
                 },
                 AttemptReport {
                     target: "local".into(),
@@ -266,6 +270,7 @@ pub(super) mod tests {
                     took: Duration::from_micros(28_400),
                     usage,
                     cost: NanoUsd::ZERO,
+                    course: Course::default(),
                 },
             ],
             usage,

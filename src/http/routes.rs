@@ -4,6 +4,7 @@ use super::{
     access::{self, Access},
     answer::{self, Wish},
     anthropic,
+    arrival::{self, Arrival},
     body::{self, Bounds, Budget},
     catalogue,
     dialect::{Arrived, Asked, Endpoint},
@@ -29,7 +30,8 @@ use serde_json::json;
 use spillway_actors::{
     config::{Config, LiveConfig},
     domain::{ChatRequest, ErrorKind, GatewayError, RequestId},
-    flight::{self, FlightEvent, Services, Shared},
+    flight::{self, FlightEvent, Services, Shared, Traces},
+    observe,
 };
 use std::{
     panic::AssertUnwindSafe,
@@ -86,11 +88,11 @@ fn unix_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// A request's identity from its first byte on, whatever becomes of it.
-#[derive(Debug, Clone, Copy)]
-struct Arrival {
-    id: RequestId,
-    at: Instant,
+/// What is known before anything of a request is read.
+#[derive(Clone)]
+struct Front {
+    live: LiveConfig,
+    traces: Traces,
 }
 
 /// Every path and what it does. `/openapi.json` describes exactly these.
@@ -116,6 +118,7 @@ pub(super) fn routes() -> Vec<(String, MethodRouter<Edge>)> {
 
 /// All routes of the API listener.
 pub fn api_router(state: EdgeState) -> Router {
+    let front = Front { live: state.live.clone(), traces: state.services.traces.clone() };
     let routes = routes().into_iter();
     routes
         .fold(Router::new(), |router, (path, handler)| router.route(&path, handler))
@@ -123,14 +126,16 @@ pub fn api_router(state: EdgeState) -> Router {
         .method_not_allowed_fallback(wrong_method)
         .with_state(Edge(state.clone()))
         .layer(middleware::from_fn_with_state(Edge(state.clone()), access::guarded))
-        .layer(middleware::from_fn_with_state(state.live, identified))
+        .layer(middleware::from_fn_with_state(front, identified))
 }
 
 /// Gives the request its id, and the response its id and duration. A panic of a handler is an answer, too.
-async fn identified(State(live): State<LiveConfig>, mut request: Request, next: Next) -> Response {
-    let arrival = Arrival { id: RequestId::random(), at: Instant::now() };
+async fn identified(State(front): State<Front>, mut request: Request, next: Next) -> Response {
+    let Front { live, traces } = front;
+    let arrival = Arrival::of(request.headers(), &live, &traces);
+    let asked = arrival::Asked::of(&request);
     let in_anthropics = anthropic::is_meant(request.uri().path(), request.headers());
-    request.extensions_mut().insert(arrival);
+    request.extensions_mut().insert(arrival.clone());
     let page = origin::page(request.headers(), &live.load().server.cors);
     let mut response = match &page {
         Page::Foreign => error::respond(&origin::refusal()),
@@ -140,7 +145,7 @@ async fn identified(State(live): State<LiveConfig>, mut request: Request, next: 
         Page::None | Page::Local | Page::Listed(_) => {
             let handled = AssertUnwindSafe(next.run(request)).catch_unwind().await;
             handled.unwrap_or_else(|_| {
-                tracing::error!(request = %arrival.id, "a handler panicked");
+                observe::handler_panicked(arrival.who());
                 error::respond(&frames::bug())
             })
         }
@@ -150,14 +155,10 @@ async fn identified(State(live): State<LiveConfig>, mut request: Request, next: 
     }
     let headers = response.headers_mut();
     page.allow(headers);
-    if let Ok(id) = HeaderValue::try_from(arrival.id.to_string()) {
-        if in_anthropics {
-            headers.insert("request-id", id.clone());
-        }
-        headers.insert("x-request-id", id);
-    }
+    arrival.sign(headers, in_anthropics);
     let took = u64::try_from(arrival.at.elapsed().as_millis()).unwrap_or(u64::MAX);
     headers.insert("openai-processing-ms", HeaderValue::from(took));
+    arrival.refused(&asked, response.status(), &traces);
     response
 }
 
@@ -203,6 +204,10 @@ async fn explain(State(state): State<EdgeState>, request: Request) -> Response {
     }
 }
 
+fn arrival_of(request: &Request) -> Option<Arrival> {
+    request.extensions().get::<Arrival>().cloned()
+}
+
 async fn asked(
     state: &EdgeState,
     endpoint: Endpoint,
@@ -235,22 +240,22 @@ where
 
 async fn serve(state: &EdgeState, endpoint: Endpoint, request: Request) -> Result<Response, GatewayError> {
     let config = &state.services.config;
-    let access = Access::of(&request);
+    let (access, arrival) = (Access::of(&request), arrival_of(&request));
     let (Asked { request, voice }, held) = asked(state, endpoint, request).await?;
     let wish = Wish { voice, stream: request.stream, keep_alive: config.server.keep_alive };
-    let events = launch(state, &access, request).await?;
+    let events = launch(state, &access, arrival, request).await?;
     Ok(answer::answer(events, wish, config, held).await)
 }
 
 async fn embedded(state: &EdgeState, request: Request) -> Result<Response, GatewayError> {
     let config = &state.services.config;
-    let access = Access::of(&request);
+    let (access, arrival) = (Access::of(&request), arrival_of(&request));
     let read = |arrived: Arrived, body: &[u8], headers: &HeaderMap, config: &Config| {
         parse::embeddings(arrived.id, body, headers, config)
     };
     let (request, held) = received(state, request, read).await?;
     let format = embeddings::format_of(&request.body);
-    let events = launch(state, &access, request).await?;
+    let events = launch(state, &access, arrival, request).await?;
     Ok(embeddings::answer(events, format, config, held).await)
 }
 
@@ -258,15 +263,23 @@ async fn embedded(state: &EdgeState, request: Request) -> Result<Response, Gatew
 async fn launch(
     state: &EdgeState,
     access: &Access,
+    arrival: Option<Arrival>,
     mut request: ChatRequest,
 ) -> Result<mpsc::Receiver<FlightEvent>, GatewayError> {
     let (config, Shared { jobs, fleet, .. }) = (&state.services.config, &*state.services);
     access.sign(&mut request);
+    if let Some(arrival) = &arrival {
+        request.trace.clone_from(&arrival.trace);
+        request.client_id.clone_from(&arrival.client_id);
+    }
     catalogue::admit_name(&mut request, config, fleet)?;
     access.admit_model(&request.model, config, fleet)?;
     let hold = access.hold(&request, config).await?;
     let guard = jobs.admit(request, Arc::clone(config), Instant::now()).inspect_err(|_| access.gives_back())?;
     access.counts();
+    if let Some(arrival) = arrival {
+        arrival.takes_off();
+    }
     if let Some(hold) = hold {
         guard.job().put_hold(hold);
     }

@@ -18,6 +18,7 @@ use axum::routing::{MethodRouter, get, post};
 use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -223,7 +224,13 @@ fn arrival(endpoint: Endpoint, call: u64, headers: &HeaderMap, request: Option<&
         prompt_tokens: request.map_or(0, |request| request.prompt_tokens),
         stream: request.is_some_and(|request| request.stream),
         key_tail: key_tail(endpoint, headers).to_owned(),
+        trace: trace(headers),
     }
+}
+
+fn trace(headers: &HeaderMap) -> BTreeMap<&'static str, String> {
+    let named = |name| Some((name, noted(headers.get(name)?.to_str().ok()?)));
+    ["traceparent", "tracestate", "baggage"].into_iter().filter_map(named).collect()
 }
 
 fn noted(text: &str) -> String {

@@ -4,7 +4,7 @@
 
 use parking_lot::Mutex;
 use serde::Serialize;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU64, Ordering::Relaxed};
 
@@ -37,6 +37,9 @@ pub(super) struct Arrival {
     pub stream: bool,
     /// The last four characters of a long key: tells keys apart, gives none away.
     pub key_tail: String,
+    /// What it says of a trace, if anything: `traceparent`, `tracestate` and `baggage`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub trace: BTreeMap<&'static str, String>,
 }
 
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 //! down anywhere is searched for them. Logs are at their most talkative.
 
 use crate::support::{
-    Ask, Gateway, Outcome, Record, Setup,
+    Ask, Collector, Gateway, Outcome, Record, Setup,
     rude::{self, Rude},
     setup::Folder,
 };
@@ -131,9 +131,13 @@ async fn f30_no_fault_of_a_provider_writes_key_or_prompt_anywhere() {
     .await;
     let folder = Folder::new().unwrap();
     let impatient = SimOptions { tokens: 12, ..SimOptions::default() };
-    let setup = Setup { log: "trace".to_owned(), vars: ledger_in(&folder), ..Setup::default() };
+    let mut vars = ledger_in(&folder);
+    vars.push(("SPILLWAY_LOG_FORMAT".to_owned(), "json".to_owned()));
+    let collector = Collector::start().await;
+    let setup = Setup { log: "trace".to_owned(), vars, ..Setup::default() };
     let setup = setup.without_local().cloud(impatient.clone()).backup(impatient).keys(2);
-    let gateway = setup.provider(super::IMPATIENT).extra(&quoting.provider("quoting")).start().await;
+    let gateway =
+        setup.provider(super::IMPATIENT).extra(&(quoting.provider("quoting") + &collector.config())).start().await;
     let mut told = Told::default();
     for fault in FAULTS {
         gateway.cloud().fault("*", fault).await;
@@ -146,6 +150,9 @@ async fn f30_no_fault_of_a_provider_writes_key_or_prompt_anywhere() {
     assert_eq!(quoted.status, Some(400), "{quoted:#?}");
     assert!(quoting.heard()[0].contains(KEY) && quoting.heard()[0].contains(PROMPT), "it had something to quote");
     told.note("quoting", &quoted);
+    collector.of(quoted.id.as_deref().unwrap()).await;
+    assert!(collector.spans().len() > FAULTS.len(), "there are traces to be searched");
+    collector.bodies().iter().for_each(|body| search("a trace", body));
     search_everything(&gateway, &told, folder.path()).await;
     gateway.shutdown().await;
 }

@@ -170,7 +170,7 @@ fn the_compose_file_is_yaml_and_mounts_what_is_there() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let files: Value = serde_json::from_slice(&output.stdout).unwrap();
     let services = files[0]["services"].as_object().unwrap();
-    assert_eq!(services.keys().collect::<Vec<_>>(), ["spillway", "prometheus", "grafana"]);
+    assert_eq!(services.keys().collect::<Vec<_>>(), ["spillway", "prometheus", "grafana", "jaeger"]);
     let named: BTreeSet<&str> = ["volumes", "secrets"]
         .iter()
         .filter_map(|kind| files[0][*kind].as_object())

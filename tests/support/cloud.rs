@@ -4,7 +4,7 @@ use super::{client::Client, poll::until};
 use serde::Deserialize;
 use serde_json::json;
 use spillway::sim::{Sim, SimOptions};
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -43,6 +43,9 @@ pub struct Arrived {
     pub prompt_tokens: u64,
     pub completion_tokens: u64,
     pub key_tail: String,
+    /// `traceparent` and the like, as they came.
+    #[serde(default)]
+    pub trace: BTreeMap<String, String>,
     /// What the answer said, of a provider that keeps it.
     pub text: Option<String>,
 }

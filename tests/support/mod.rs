@@ -8,6 +8,7 @@ pub mod accounts;
 pub mod checks;
 pub mod client;
 pub mod cloud;
+pub mod collector;
 pub mod files;
 pub mod gateway;
 pub mod history;
@@ -21,6 +22,7 @@ pub mod rude;
 pub mod setup;
 
 pub use client::{Ask, Client, Outcome, Record};
+pub use collector::Collector;
 pub use gateway::{Gateway, Status};
 pub use history::History;
 pub use load::{Load, Mix};

@@ -59,6 +59,7 @@ pub fn in_force(started: &Config, running: &Config, mut wanted: Config) -> (Conf
     kept.back("ledger.max_journal_mb", &mut ledger.max_journal_bytes, &old.max_journal_bytes);
     kept.back("ledger.retention_days", &mut ledger.retention, &old.retention);
     kept.back("health", &mut wanted.health, &started.health);
+    kept.back("otel", &mut wanted.otel, &started.otel);
     (wanted, kept.0)
 }
 

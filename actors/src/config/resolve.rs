@@ -12,6 +12,7 @@ mod local;
 mod models;
 mod money;
 mod names;
+mod otel;
 mod router;
 mod server;
 
@@ -78,6 +79,7 @@ fn resolve(root: &Node, context: &Context<'_>) -> Option<Config> {
     let energy = top.section("energy").and_then(ledger::energy);
     let currency = top.section("currency").and_then(ledger::currency);
     let health = top.section("health").and_then(limits::health);
+    let otel = top.section("otel").and_then(|section| otel::otel(section, context));
     let chaos = top.section("chaos").and_then(limits::chaos);
     top.finish();
     names.warn_of_dropped(context.report);
@@ -95,6 +97,7 @@ fn resolve(root: &Node, context: &Context<'_>) -> Option<Config> {
         energy: energy?,
         currency: currency?,
         health: health?,
+        otel: otel?,
         chaos_enabled: chaos?,
         catalogue,
         cache_dir: context.sources.cache_dir.clone(),

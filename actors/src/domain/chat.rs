@@ -9,6 +9,7 @@ use super::{
     name::{ModelName, RequestId},
     output::OutputWish,
     sampling::Sampling,
+    trace::{Trace, Who},
 };
 use serde_json::{Map, Value};
 use std::{sync::Arc, time::Duration};
@@ -258,6 +259,10 @@ pub struct ChatRequest {
     pub session: Option<String>,
     /// Whose key this came with; `None` where no keys are required.
     pub caller: Option<Arc<Caller>>,
+    /// Its place in a distributed trace, if traces are on.
+    pub trace: Option<Trace>,
+    /// The client's own name for it, where that is short and plain.
+    pub client_id: Option<Arc<str>>,
     /// The client's body without our own fields, for the cloud.
     pub body: Map<String, Value>,
 }
@@ -266,6 +271,11 @@ impl ChatRequest {
     /// Whether it must stay on this machine: it says so itself, or its key does.
     pub fn is_local_only(&self) -> bool {
         self.local_only || self.caller.as_ref().is_some_and(|caller| caller.local_only)
+    }
+
+    /// Whom a line of the log is about.
+    pub fn who(&self) -> Who {
+        Who { request: self.id, trace: self.trace.as_ref().map(|trace| trace.id) }
     }
 
     /// Prompts that are answered each for itself.
@@ -355,6 +365,8 @@ impl ChatRequest {
             max_latency: None,
             session: None,
             caller: None,
+            trace: None,
+            client_id: None,
             body: Map::new(),
         }
     }

@@ -78,11 +78,22 @@ pub struct GatewayError {
     pub unworked: bool,
     /// A limit that the target has for the model asked, not for everything.
     pub of_model: bool,
+    /// What the target said by HTTP, where it did.
+    pub status: Option<u16>,
 }
 
 impl GatewayError {
     pub fn new(origin: Origin, kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { origin, kind, message: message.into(), param: None, retry_after: None, unworked: false, of_model: false }
+        Self {
+            origin,
+            kind,
+            message: message.into(),
+            param: None,
+            retry_after: None,
+            unworked: false,
+            of_model: false,
+            status: None,
+        }
     }
 
     pub fn invalid(param: impl Into<Option<&'static str>>, message: impl Into<String>) -> Self {

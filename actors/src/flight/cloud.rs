@@ -9,7 +9,7 @@ use crate::{
     config::{CloudModel, PrefillStyle},
     domain::{
         BudgetLimits, CloudBound, Delta, ErrorKind, GatewayError, GenerationEvent, NanoUsd, TextCount, TokenUsage,
-        UnixMs,
+        UnixMs, Who,
     },
     jobs::Job,
     ledger::{AttemptRow, Reservation, unix_now},
@@ -86,6 +86,7 @@ impl Flight {
         let Ok(_place) = place else { return Err(sent_away(busy(&provider))) };
         let grant = acquire(&provider, model, self.job.deadline).await.map_err(sent_away)?;
         let mut progress = self.begin(Instant::now());
+        self.set_out(progress.began);
         self.reserved = Some(self.reserve(decision, progress.so_far.usage.prompt_tokens).await?);
         let result = if self.request().needs.embeddings {
             self.embed_in_cloud(&grant, model, decision, &mut progress).await
@@ -137,8 +138,10 @@ impl Flight {
         let (body, style) = self.asked(bound, &provider, &model, decision)?;
         self.note_dispatch(decision, progress.so_far);
         let client = provider.client().continuing(style).speaking(model.wire(provider.config().wire));
-        let answer = client.start(body, job.id(), key, Asked::by(&job.request), job.deadline).await?;
+        let answer =
+            client.start(body, self.course.call_id_abroad(&job), key, Asked::by(&job.request), job.deadline).await?;
         progress.headed = true;
+        self.note_answering();
         match answer {
             Answer::Stream(events) => self.pass_stream(*events, decision, progress).await,
             Answer::Body(whole) => self.pass_whole(whole, decision, progress).await,
@@ -263,7 +266,7 @@ impl Flight {
             })?;
         } else if self.request().stream {
             if let (Some(cutter), Some(text)) = (&mut progress.cutter, &delta.content) {
-                let fresh = cutter.push(text).map_err(|_| begun_anew(decision))?;
+                let fresh = cutter.push(text).map_err(|_| begun_anew(self.job.who(), decision))?;
                 delta.content = (!fresh.is_empty()).then_some(fresh);
             }
             if delta.is_visible() {
@@ -295,7 +298,7 @@ impl Flight {
         progress: &mut Progress,
     ) -> Result<(), Failure> {
         if let Some(cutter) = &mut progress.cutter {
-            let held = cutter.finish().map_err(|_| begun_anew(decision))?;
+            let held = cutter.finish().map_err(|_| begun_anew(self.job.who(), decision))?;
             if !held.is_empty() {
                 self.show(Delta { choice, content: Some(held), ..Delta::default() }, decision).await;
             }
@@ -335,6 +338,7 @@ impl Flight {
     /// The attempt under way has ended: what it cost.
     pub(super) fn settle(&mut self, decision: &Decision, progress: &Progress, result: &Result<(), Failure>) {
         let Some(reservation) = self.reserved.take() else { return };
+        self.note_refusal(result);
         let usage = self.counted(progress, decision);
         let cost = decision.candidate.price.cost_of(&usage);
         let Err(failure) = result else {
@@ -368,7 +372,16 @@ impl Flight {
         let nothing = progress.first_token.is_none() && progress.usage.is_none();
         let usage = if nothing { TokenUsage::default() } else { self.counted(progress, decision) };
         let (first_token, took) = (progress.first_token, progress.began.elapsed());
-        self.attempts.push(AttemptReport { target, model, outcome, first_token, took, usage, cost });
+        self.attempts.push(AttemptReport {
+            target,
+            model,
+            outcome,
+            first_token,
+            took,
+            usage,
+            cost,
+            course: self.course,
+        });
         self.note_score(decision);
     }
 }
@@ -393,8 +406,8 @@ fn sent_away(error: GatewayError) -> Failure {
 }
 
 /// The model's style promised a continuation. That is no fault of its provider's health.
-fn begun_anew(decision: &Decision) -> GatewayError {
-    observe::prefix_not_honoured(decision.candidate.target.as_str(), decision.candidate.model.as_str());
+fn begun_anew(who: Who, decision: &Decision) -> GatewayError {
+    observe::prefix_not_honoured(who, decision.candidate.target.as_str(), decision.candidate.model.as_str());
     let message = "the model began its answer anew instead of going on with it";
     GatewayError::target(&decision.candidate.target, ErrorKind::InvalidRequest, message)
 }

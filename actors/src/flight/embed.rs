@@ -26,11 +26,13 @@ struct Progress {
 impl Flight {
     pub(super) async fn embed_local(&mut self, decision: &Decision) -> Result<(), Failure> {
         let (began, mut progress) = (Instant::now(), Progress::default());
+        self.set_out(began);
         self.begin_draw(decision);
         let result = match self.job.take_lease() {
             Some(lease) => self.embed_on(&lease, decision, began, &mut progress).await,
             None => Err(local::engine_gone(decision).into()),
         };
+        self.note_refusal(&result);
         let outcome = match &result {
             Ok(_) => "ok",
             Err(failure) if failure.death.is_some() => "engine_died",
@@ -80,7 +82,8 @@ impl Flight {
             GatewayError::target(target, ErrorKind::Internal, "a local-only request for a server that may be anywhere")
         })?;
         let body = embed::body(bound, &server.upstream()).map_err(GatewayError::unworked)?;
-        let asking = server.client().embed(body, job.id(), server.key(), job.request.prompts(), job.deadline);
+        let asking =
+            server.client().embed(body, self.course.call_id(&job), server.key(), job.request.prompts(), job.deadline);
         let answer = tokio::select! {
             biased;
             () = lease.revoked() => return Err(local::died(lease, decision)),
@@ -88,6 +91,7 @@ impl Flight {
         };
         match answer {
             Ok(answer) => {
+                self.note_answering();
                 lease.slot().heard(lease.epoch(), Instant::now());
                 progress.first = Some(began.elapsed());
                 self.note_first_token(decision, began);
@@ -112,7 +116,9 @@ impl Flight {
         vectors: &mut [Option<Vec<f32>>],
     ) -> Result<(), Failure> {
         loop {
-            match outputs.next().await {
+            let event = outputs.next().await;
+            self.note_seated(began, outputs.seated());
+            match event {
                 Some(JobEvent::Accepted { prompt_tokens, .. }) => {
                     progress.usage.prompt_tokens = u64::from(prompt_tokens);
                     self.note_taken(progress.usage);
@@ -158,7 +164,8 @@ impl Flight {
         let body = embed::body(bound, &model.upstream).map_err(GatewayError::unworked)?;
         self.note_dispatch(decision, progress.so_far);
         let due = job.request.prompts();
-        let answer = provider.client().embed(body, job.id(), key, due, job.deadline).await?;
+        let answer = provider.client().embed(body, self.course.call_id_abroad(&job), key, due, job.deadline).await?;
+        self.note_answering();
         progress.answered(answer.usage);
         self.note_first_token(decision, progress.began);
         self.usage = self.counted(progress, decision);

@@ -7,7 +7,7 @@ mod budget;
 pub use budget::HedgeBudget;
 
 use super::{
-    AttemptReport, Failure, Flight, Services,
+    AttemptReport, Course, Failure, Flight, Services,
     cloud::{PLACE_PATIENCE, acquire, busy, deadline, limits},
     leave::{ABANDONED, cost_of_left},
     sent::Sent,
@@ -83,6 +83,7 @@ struct Tab {
 /// A call that has left for its provider.
 struct Sending {
     began: Instant,
+    course: Course,
     headed: bool,
     reservation: Reservation,
     /// What it is set aside for.
@@ -206,11 +207,14 @@ async fn call(order: Order, sent: Arc<Mutex<Option<Sending>>>) -> Result<Called,
     let key = grant.key().ok_or_else(|| internal("no such key"))?;
     let most = row.usage;
     let reservation = services.ledger.reserve(row, limits(&job), deadline(&job)).await.map_err(Refused::told)?;
-    *sent.lock() = Some(Sending { began: Instant::now(), headed: false, reservation, most });
+    let began = Instant::now();
+    let course = Course::begin(&job, began);
+    *sent.lock() = Some(Sending { began, course, headed: false, reservation, most });
     let client = provider.client().continuing(PrefillStyle::None).speaking(wire);
     let headed = || sent.lock().iter_mut().for_each(|sending| sending.headed = true);
     let answering = async {
-        let answer = client.start(body, job.id(), key, Asked::by(&job.request), job.deadline).await?;
+        let answer =
+            client.start(body, course.call_id_abroad(&job), key, Asked::by(&job.request), job.deadline).await?;
         headed();
         first_token(answer).await
     };
@@ -278,17 +282,18 @@ impl Flight {
     fn note_failed(&mut self, sending: Sending, error: GatewayError, tab: &mut Tab) {
         // The local attempt goes on.
         let under_way = self.under_way.take();
+        let course = std::mem::replace(&mut self.course, sending.course);
         let mut progress = self.begin(sending.began);
         progress.headed = sending.headed;
         self.reserved = Some(sending.reservation);
         self.settle(&tab.decision, &progress, &Err(Failure::from(error)));
-        self.under_way = under_way;
+        (self.under_way, self.course) = (under_way, course);
         self.note_spent(tab);
     }
 
     fn note_lost(&mut self, sending: Sending, tab: &mut Tab) {
         let candidate = &tab.decision.candidate;
-        let took = sending.began.elapsed();
+        let (took, course) = (sending.began.elapsed(), sending.course);
         let (usage, cost) = sending.call_off(&tab.decision);
         observe::attempt(candidate.target.as_str(), ABANDONED);
         self.attempts.push(AttemptReport {
@@ -299,6 +304,7 @@ impl Flight {
             took,
             usage,
             cost,
+            course,
         });
         self.note_spent(tab);
     }
@@ -322,6 +328,8 @@ impl Flight {
         let mut progress = self.begin(sending.began);
         progress.headed = true;
         (self.under_way, self.reserved) = (Some(progress.so_far), Some(sending.reservation));
+        self.course = sending.course;
+        self.note_answering();
         let result = match called.answer {
             Answer::Stream(events) => self.pass_stream(*events, &decision, &mut progress).await,
             Answer::Body(whole) => self.pass_whole(whole, &decision, &mut progress).await,

@@ -61,6 +61,7 @@ impl Flight {
             took: so_far.began().elapsed(),
             usage,
             cost,
+            course: self.course,
         });
         usage
     }

@@ -54,6 +54,7 @@ impl Flight {
             return self.embed_local(decision).await;
         }
         let (began, usage) = (Instant::now(), TokenUsage::default());
+        self.set_out(began);
         let parts = part::parts(self.request(), &self.sent);
         let held = if is_one_job(self.request()) { self.hold_back() } else { HoldBack::default() };
         let mut progress = Progress { began, first_token: None, parts, whole: Assembler::default(), held, usage };
@@ -71,6 +72,7 @@ impl Flight {
         }
         self.call_off(&mut hedge);
         let won = hedge.won();
+        self.note_refusal(&result);
         let outcome = match &result {
             Ok(()) if won.is_some() => "hedged",
             Ok(()) => "ok",
@@ -120,6 +122,7 @@ impl Flight {
                 () = hedge.wins() => return Ok(()),
             };
             let Some((job, event)) = event else { return Err(died(lease, decision)) };
+            self.note_seated(progress.began, outputs.seated());
             if is_visible(&event) {
                 self.call_off(hedge);
             }
@@ -397,6 +400,7 @@ impl Flight {
             took: began.elapsed(),
             usage,
             cost: NanoUsd::ZERO,
+            course: self.course,
         });
         // One that was left says nothing of its target.
         if outcome != ABANDONED {

@@ -84,7 +84,7 @@ impl Recent {
         self.tokens[usize::from(!is_local)].fetch_add(tokens, Ordering::Relaxed);
     }
 
-    pub(super) fn note(&self, ended: Ended, outcome: Outcome, now: Instant) {
+    pub(super) fn note(&self, ended: Arc<Ended>, outcome: Outcome, now: Instant) {
         let is_local = ended.report.is_local;
         let mut window = self.window.lock();
         match outcome {
@@ -98,7 +98,7 @@ impl Recent {
             let took = Took { ended: now, whole: ended.report.actual_latency, first_token, is_local };
             push(&mut window.took, took, TIMED);
         }
-        push(&mut window.ended, Arc::new(ended), KEPT);
+        push(&mut window.ended, ended, KEPT);
     }
 
     /// At most `limit`, newest first.
@@ -118,10 +118,10 @@ impl Recent {
 }
 
 impl Flight {
-    /// Its last act: what people will see of it.
-    pub(super) fn remember(&self, outcome: Outcome) {
+    /// What people will see of it.
+    pub(super) fn remember(&self, outcome: Outcome) -> Arc<Ended> {
         let (report, admitted) = (self.report(), self.job.admitted_at);
-        let ended = Ended {
+        let ended = Arc::new(Ended {
             request: self.job.id(),
             key: self.request().caller.as_ref().map(|caller| caller.key.clone()),
             at: unix_now().minus(report.actual_latency),
@@ -129,8 +129,9 @@ impl Flight {
             outcome: outcome.label(),
             first_token: self.first_token_at.map(|at| at.duration_since(admitted)),
             report,
-        };
-        self.services.recent.note(ended, outcome, Instant::now());
+        });
+        self.services.recent.note(Arc::clone(&ended), outcome, Instant::now());
+        ended
     }
 }
 
@@ -166,8 +167,8 @@ mod tests {
         }
     }
 
-    fn ended(stream: bool, is_local: bool, took_ms: u64) -> Ended {
-        Ended {
+    fn ended(stream: bool, is_local: bool, took_ms: u64) -> Arc<Ended> {
+        Arc::new(Ended {
             request: RequestId::random(),
             key: None,
             at: UnixMs::new(took_ms),
@@ -175,7 +176,7 @@ mod tests {
             outcome: "ok",
             first_token: Some(Duration::from_millis(1)),
             report: report(is_local, took_ms),
-        }
+        })
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What a request's flight was like: the facts behind the `routing` object, the headers and the ledger.
 
-use super::{Flight, Resumed};
+use super::{Course, Flight, Resumed};
 use crate::{
     domain::{Complexity, NanoUsd, TokenUsage},
     jobs::TargetKey,
@@ -18,6 +18,7 @@ pub struct AttemptReport {
     pub took: Duration,
     pub usage: TokenUsage,
     pub cost: NanoUsd,
+    pub course: Course,
 }
 
 /// The whole flight, landed.

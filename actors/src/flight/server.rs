@@ -140,12 +140,14 @@ impl Flight {
     ) -> Result<(), Failure> {
         let (body, style) = self.asked_of(server, decision)?;
         let client = server.client().continuing(style);
-        let asking = client.start(body, self.job.id(), server.key(), Asked::by(&self.job.request), self.job.deadline);
+        let id = self.course.call_id(&self.job);
+        let asking = client.start(body, id, server.key(), Asked::by(&self.job.request), self.job.deadline);
         let mut source = tokio::select! {
             biased;
             answer = asking => Source::from(answer?),
             () = hedge.wins() => return Ok(()),
         };
+        self.note_answering();
         loop {
             let event = tokio::select! {
                 biased;

@@ -6,7 +6,8 @@ use tokio::time::Instant;
 
 impl Flight {
     /// Sends one event; a client that has gone ends the flight from outside.
-    pub(super) async fn emit(&self, event: FlightEvent) {
+    pub(super) async fn emit(&mut self, event: FlightEvent) {
+        self.note_reasons(&event);
         let _ = self.events.send(event).await;
     }
 

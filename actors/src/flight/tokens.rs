@@ -34,7 +34,7 @@ impl Flight {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::NanoUsd;
+    use crate::{domain::NanoUsd, flight::Course};
     use std::time::Duration;
 
     fn usage(prompt_tokens: u64, completion_tokens: u64) -> TokenUsage {
@@ -50,6 +50,7 @@ mod tests {
             took: Duration::ZERO,
             usage: usage(prompt, completion),
             cost: NanoUsd::ZERO,
+            course: Course::default(),
         }
     }
 

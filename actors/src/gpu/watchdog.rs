@@ -36,6 +36,8 @@ pub struct Pulse {
     ticked: Instant,
     step: Option<(Instant, u32)>,
     steps: u64,
+    /// Of the step that ended last.
+    began: Option<Instant>,
     ended: Option<Instant>,
     /// Last time a step began or ended, or nobody waited for one.
     stirred: Instant,
@@ -105,6 +107,7 @@ impl Pulse {
             ticked: now,
             step: None,
             steps: 0,
+            began: None,
             ended: None,
             stirred: now,
             pace,
@@ -135,6 +138,7 @@ impl Pulse {
 
     pub fn step_ended(&mut self, now: Instant) {
         let Some((began, tokens)) = self.step.take() else { return };
+        self.began = Some(began);
         // The first step of a life touches every weight: it says nothing about the next.
         if self.steps > 0 {
             self.pace.learn(tokens, now.duration_since(began));
@@ -151,6 +155,11 @@ impl Pulse {
     /// A canary passed, which is as good as a step that ended.
     pub fn proved(&mut self, now: Instant) {
         self.ended = Some(now);
+    }
+
+    /// When the step began that ended last.
+    pub fn last_begun(&self) -> Option<Instant> {
+        self.began
     }
 
     /// When a step last ended.

@@ -120,6 +120,8 @@ pub const CATALOGUE: &[Metric] = &[
     // The process.
     counter("spillway_config_reloads_total", "Configurations read again, by outcome"),
     counter("spillway_connections_cut_total", "Connections that we ended, by cause"),
+    counter("spillway_traces_exported_total", "Traced requests whose spans a collector has taken"),
+    counter("spillway_traces_dropped_total", "Traced requests whose spans no collector has, by reason"),
     gauge("spillway_build_info", "1, with the version as label"),
 ];
 

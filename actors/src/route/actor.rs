@@ -303,7 +303,7 @@ fn reply_with(waiting: Waiting, reply: Result<Decision, GatewayError>, sessions:
         sessions.note(&waiting.conversation, tier, decision.candidate.key, Instant::now());
         let candidate = &decision.candidate;
         let (complexity, target) = (decision.plan.complexity.as_str(), candidate.target.as_str());
-        observe::route_decision(&waiting.job.id(), complexity, target, candidate.reason.label());
+        observe::route_decision(waiting.job.who(), complexity, target, candidate.reason.label());
     }
     // A flight that has gone drops its job guard, which gives the lease back.
     let _ = waiting.reply_to.send(reply);

@@ -58,7 +58,7 @@ impl Actor for ClassifierActor {
                 // A request that breaks the classifier is that request's error, not the classifier's death.
                 match catch_unwind(AssertUnwindSafe(|| grade(&job.request, job.config.router.classifier))) {
                     Ok(grade) => {
-                        observe::graded(&job.id(), grade.complexity.as_str(), grade.fails);
+                        observe::graded(job.who(), grade.complexity.as_str(), grade.fails);
                         let _ = self.router.cast(RouterMsg::Route { job, grade, reply_to });
                     }
                     Err(_) => drop(reply_to.send(Err(internal("the request could not be graded")))),

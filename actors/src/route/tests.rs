@@ -72,6 +72,8 @@ fn request(step: &Step, stays: Stays) -> Option<ChatRequest> {
         budget_sensitive: frugal,
         stream,
         local_only: matches!(stays, Stays::Request | Stays::Both),
+        trace: None,
+        client_id: None,
         caller,
         ..ChatRequest::plain(text)
     })

@@ -6,7 +6,7 @@
 use super::chunk::Malformed;
 use super::fault::{self, Refusal};
 use crate::config::Wire;
-use crate::domain::{ChatRequest, ErrorKind, GatewayError, RequestId, TargetName};
+use crate::domain::{ChatRequest, ErrorKind, GatewayError, Outgoing, RequestId, TargetName};
 use bytes::Bytes;
 use connections::{Connections, Response};
 use http::{HeaderMap, HeaderValue, Method, header};
@@ -95,6 +95,19 @@ impl Asked {
     }
 }
 
+/// Under which names a call is known, here and there.
+#[derive(Debug, Clone)]
+pub struct CallId {
+    pub request: RequestId,
+    pub trace: Option<Outgoing>,
+}
+
+impl From<RequestId> for CallId {
+    fn from(request: RequestId) -> Self {
+        Self { request, trace: None }
+    }
+}
+
 impl ProviderClient {
     /// `base_url` as SDKs take it, for example `https://provider.example/v1`. Speaks OpenAI's wire format.
     ///
@@ -130,7 +143,7 @@ impl ProviderClient {
     pub async fn start(
         &self,
         body: Bytes,
-        request_id: RequestId,
+        id: impl Into<CallId>,
         key: &SecretString,
         asked: Asked,
         deadline: Instant,
@@ -139,7 +152,7 @@ impl ProviderClient {
         let patience = Patience { target: self.target.clone(), deadline };
         let limit = if stream { self.timeouts.first_byte } else { self.timeouts.first_byte_unstreamed };
         let started = Instant::now();
-        let headers = self.headers(request_id, key, stream)?;
+        let headers = self.headers(&id.into(), key, stream)?;
         let sending = self.http.send(Method::POST, &self.url, headers, body.clone());
         let response = patience.within(started + limit, "did not answer in time", sending).await?.map_err(|error| {
             let failed = patience.failed(&error.in_words());
@@ -158,15 +171,18 @@ impl ProviderClient {
         Ok(Answer::Stream(Box::new(EventStream::new(patience, reader, response, self.timeouts, started))))
     }
 
-    fn headers(&self, request_id: RequestId, key: &SecretString, stream: bool) -> Result<HeaderMap, GatewayError> {
+    fn headers(&self, id: &CallId, key: &SecretString, stream: bool) -> Result<HeaderMap, GatewayError> {
         let accept = if stream { "text/event-stream" } else { "application/json" };
         let mut headers = self.wire.headers(key).map_err(|_| {
             GatewayError::target(&self.target, ErrorKind::Unauthorized, "the API key holds characters no header may")
         })?;
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
-        if let Ok(id) = HeaderValue::from_str(&request_id.to_string()) {
+        if let Ok(id) = HeaderValue::from_str(&id.request.to_string()) {
             headers.insert("x-request-id", id);
+        }
+        if let Some(trace) = &id.trace {
+            trace.write(&mut headers);
         }
         Ok(headers)
     }

@@ -35,6 +35,7 @@ impl Refusal<'_> {
         let words = Words::of(self.body);
         let kind = kind_of(self.status, &words);
         let mut error = GatewayError::target(self.target, kind, self.text(kind)).unworked();
+        error.status = Some(self.status.as_u16());
         error.of_model = kind == ErrorKind::RateLimited && words.name_model_of(request_body);
         error.retry_after =
             self.retry_after.filter(|_| kind == ErrorKind::RateLimited || self.status.is_server_error());

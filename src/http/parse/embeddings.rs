@@ -66,6 +66,8 @@ pub fn embeddings(
         max_latency,
         session,
         caller: None,
+        trace: None,
+        client_id: None,
         body,
     })
 }

@@ -40,8 +40,9 @@ impl EngineSlot {
             }
             FromEngine::Step { epoch: tag, outputs, .. } if tag == epoch => {
                 let held = inner.leases.len();
+                let begun = inner.link.as_ref().and_then(|link| link.pulse().lock().last_begun());
                 for output in outputs {
-                    if let Some(tenant) = deliver(&mut inner, output, now)? {
+                    if let Some(tenant) = deliver(&mut inner, output, begun, now)? {
                         self.poison.clear(&tenant.request);
                     }
                 }

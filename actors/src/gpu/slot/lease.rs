@@ -1,12 +1,12 @@
 //! Guards: a place on a slot, and a running job. Dropping either gives back what it holds.
 
-use super::EngineSlot;
+use super::{EngineSlot, work::Output};
 use crate::gpu::{
     frame::{Batch, JobEvent, JobId, JobSpec, Prompt},
     server::Server,
 };
 use std::{fmt, sync::Arc};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 /// The right to run one job on the engine of one epoch. Dropped: the place is free again.
 pub struct Lease {
@@ -87,7 +87,8 @@ pub struct JobStream {
     jobs: Vec<Option<JobId>>,
     /// They are a batch: cancelled by one word.
     group: Option<u64>,
-    outputs: mpsc::Receiver<(u32, JobEvent)>,
+    outputs: mpsc::Receiver<Output>,
+    seated: Option<Instant>,
 }
 
 impl JobStream {
@@ -96,9 +97,9 @@ impl JobStream {
         epoch: u64,
         jobs: Vec<JobId>,
         group: Option<u64>,
-        outputs: mpsc::Receiver<(u32, JobEvent)>,
+        outputs: mpsc::Receiver<Output>,
     ) -> Self {
-        Self { slot, epoch, jobs: jobs.into_iter().map(Some).collect(), group, outputs }
+        Self { slot, epoch, jobs: jobs.into_iter().map(Some).collect(), group, outputs, seated: None }
     }
 
     /// The next output of a request of one job; `None` after the last one, or when the engine died.
@@ -108,16 +109,27 @@ impl JobStream {
 
     /// The next output and the number of its job; `None` after the last one of all, or when the engine died.
     pub async fn next_part(&mut self) -> Option<(u32, JobEvent)> {
-        let Some((part, event)) = self.outputs.recv().await else {
+        let Some(Output { part, event, begun }) = self.outputs.recv().await else {
             self.jobs.clear();
             return None;
         };
+        if matches!(event, JobEvent::Accepted { .. }) {
+            self.seated = self.seated.or(begun);
+        }
         if matches!(event, JobEvent::Finished { .. } | JobEvent::Failed(_))
             && let Some(job) = self.jobs.get_mut(part as usize)
         {
             *job = None;
         }
         Some((part, event))
+    }
+}
+
+impl JobStream {
+    /// When the step began in which the first of the jobs was given a sequence: until then they waited. Known with the first
+    /// [`JobEvent::Accepted`], which comes when that step has ended.
+    pub fn seated(&self) -> Option<Instant> {
+        self.seated
     }
 }
 

@@ -17,12 +17,21 @@ use tokio::{sync::mpsc, time::Instant};
 
 /// Where the outputs of one job go.
 pub(super) struct Sink {
-    events: mpsc::Sender<(u32, JobEvent)>,
+    events: mpsc::Sender<Output>,
     /// Which of its request's jobs this is.
     part: u32,
     next_seq: u32,
     whose: Whose,
     since: Instant,
+}
+
+/// One output of a request's jobs.
+pub(super) struct Output {
+    /// Of which of them.
+    pub(super) part: u32,
+    pub(super) event: JobEvent,
+    /// When the step began that it came of.
+    pub(super) begun: Option<Instant>,
 }
 
 /// Whom a job is for.
@@ -147,14 +156,19 @@ fn unix_ns() -> u64 {
 
 /// Passes one output to its job's channel; a gap in its sequence numbers means that the link cannot be trusted. Says who
 /// has been answered as a whole, if somebody has.
-pub(super) fn deliver(inner: &mut Inner, output: JobOutput, now: Instant) -> Result<Option<Tenant>, Cause> {
+pub(super) fn deliver(
+    inner: &mut Inner,
+    output: JobOutput,
+    begun: Option<Instant>,
+    now: Instant,
+) -> Result<Option<Tenant>, Cause> {
     let Some(sink) = inner.sinks.get_mut(&output.job) else { return Ok(None) };
     if output.seq != sink.next_seq {
         return Err(Cause::Garbage(format!("job output {} where {} was due", output.seq, sink.next_seq)));
     }
     sink.next_seq += 1;
     let ended = matches!(output.event, JobEvent::Finished { .. } | JobEvent::Failed(_));
-    let delivered = sink.events.try_send((sink.part, output.event)).is_ok();
+    let delivered = sink.events.try_send(Output { part: sink.part, event: output.event, begun }).is_ok();
     let mut answered = None;
     if ended {
         if let Some(Sink { whose: Whose::Lease(lease), since, .. }) = inner.sinks.remove(&output.job)

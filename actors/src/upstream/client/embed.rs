@@ -1,8 +1,8 @@
 //! `POST /embeddings` at one provider, bounded in time and bytes like every other call.
 
-use super::{Patience, ProviderClient, connections::Response, models::beside};
+use super::{CallId, Patience, ProviderClient, connections::Response, models::beside};
 use crate::{
-    domain::{GatewayError, RequestId},
+    domain::GatewayError,
     upstream::embed::{self, Embedded},
 };
 use bytes::Bytes;
@@ -21,14 +21,14 @@ impl ProviderClient {
     pub async fn embed(
         &self,
         body: Bytes,
-        request_id: RequestId,
+        id: impl Into<CallId>,
         key: &SecretString,
         due: usize,
         deadline: Instant,
     ) -> Result<Embedded, GatewayError> {
         let patience = Patience { target: self.target.clone(), deadline };
         let until = Instant::now() + self.timeouts.first_byte_unstreamed;
-        let headers = self.headers(request_id, key, false)?;
+        let headers = self.headers(&id.into(), key, false)?;
         let url = beside(&self.url, "embeddings");
         let sending = self.http.send(Method::POST, &url, headers, body.clone());
         let response = patience.within(until, "did not answer in time", sending).await?.map_err(|error| {

@@ -33,7 +33,7 @@ impl ProviderClient {
     pub async fn models(&self, key: &SecretString) -> Result<Vec<String>, GatewayError> {
         let until = Instant::now() + TIMEOUT;
         let patience = Patience { target: self.target.clone(), deadline: until };
-        let headers = self.headers(RequestId::random(), key, false)?;
+        let headers = self.headers(&RequestId::random().into(), key, false)?;
         let url = models_url(&self.url);
         let asking = self.http.send(Method::GET, &url, headers, Bytes::new());
         let response = patience.within(until, "did not answer in time", asking).await?;

@@ -60,7 +60,7 @@ impl ProviderClient {
 
     async fn get(&self, url: Url, key: &SecretString) -> Result<Response, Presence> {
         let absent = |what: String| Presence::Absent(what);
-        let headers = self.headers(RequestId::random(), key, false).map_err(|error| absent(error.message))?;
+        let headers = self.headers(&RequestId::random().into(), key, false).map_err(|error| absent(error.message))?;
         self.http.send(Method::GET, &url, headers, Bytes::new()).await.map_err(|error| absent(error.in_words()))
     }
 }
