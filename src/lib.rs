@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod bench;
+pub mod chaos;
 pub mod check;
 pub mod cli;
 pub mod doctor;

@@ -139,7 +139,8 @@ impl Flight {
         hedge: &mut Hedge,
     ) -> Result<(), Failure> {
         let (body, style) = self.asked_of(server, decision)?;
-        let client = server.client().continuing(style);
+        let befalls = self.services.faults.befall(&[decision.candidate.target.as_str()]);
+        let client = server.client().continuing(style).suffering(befalls);
         let asking = client.start(body, self.job.id(), server.key(), Asked::by(&self.job.request), self.job.deadline);
         let mut source = tokio::select! {
             biased;
