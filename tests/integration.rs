@@ -23,6 +23,8 @@ mod api;
 mod bill;
 #[path = "integration/cascade.rs"]
 mod cascade;
+#[path = "integration/chaos.rs"]
+mod chaos;
 #[path = "integration/compat.rs"]
 mod compat;
 #[path = "integration/console.rs"]

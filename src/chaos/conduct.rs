@@ -19,6 +19,8 @@ const LOOK_AT_ACTOR: Duration = Duration::from_millis(20);
 const LOOK_AT_ENGINE: Duration = Duration::from_millis(50);
 /// Who is not back by then is left to the last look of the run.
 const COME_BACK: Duration = Duration::from_secs(60);
+/// As `[supervision.actors] window_ms` by default.
+const SAME_WINDOW: Duration = Duration::from_secs(10);
 const END_LOOK: Duration = Duration::from_millis(100);
 
 /// What became of the orders.
@@ -31,11 +33,16 @@ pub struct Wake {
     pub missed: usize,
     /// Order of death → its successor runs.
     pub actors: Vec<Duration>,
+    /// The same of actors that had died within [`SAME_WINDOW`] before: the restart policy makes those wait.
+    pub again: Vec<Duration>,
     /// The same of GPU actors, whose engines go on.
     pub gpu_actors: Vec<Duration>,
     /// Order of an engine's death → the target serves again, of deaths that show at once and of hangs.
     pub engines: Vec<Duration>,
     pub hangs: Vec<Duration>,
+    /// Each restart of an actor, for whoever wants to know which was slow.
+    pub restarts: Vec<(String, Duration)>,
+    died: BTreeMap<String, Instant>,
     /// The admin listener did not do as told.
     pub complaints: Vec<String>,
 }
@@ -83,7 +90,7 @@ async fn kill(admin: &Admin, actor: &str, how: KillWay, wake: &Mutex<Wake>) -> R
         return Ok(None);
     };
     // The gateway's clock may not be ours.
-    wake.troubles.push(Trouble::at(done.clamp(sent_ns, unix_ns())));
+    wake.troubles.push(Trouble::at(done.clamp(sent_ns, unix_ns().max(sent_ns))));
     *wake.orders.entry(format!("{actor} {how}")).or_default() += 1;
     Ok(Some(ordered))
 }
@@ -110,6 +117,8 @@ async fn kill_actor(admin: &Admin, actor: &str, how: KillWay, wake: &Mutex<Wake>
     let line = || async { admin.actors().await.map(|lines| lines.into_iter().find(|line| line.name == actor)) };
     let before = line().await?.map_or(0, |line| line.restarts);
     let Some(ordered) = kill(admin, actor, how, wake).await? else { return Ok(()) };
+    let before_that = wake.lock().died.insert(actor.to_owned(), ordered);
+    let again = before_that.is_some_and(|died| ordered.duration_since(died) < SAME_WINDOW);
     let back = || async {
         let line = line().await.ok()??;
         // It says itself for how long it has been running.
@@ -118,7 +127,13 @@ async fn kill_actor(admin: &Admin, actor: &str, how: KillWay, wake: &Mutex<Wake>
     };
     if let Some(took) = eventually(COME_BACK, LOOK_AT_ACTOR, back).await {
         let mut wake = wake.lock();
-        if actor.starts_with("gpu/") { wake.gpu_actors.push(took) } else { wake.actors.push(took) }
+        wake.restarts.push((format!("{actor} {how}"), took));
+        let list = match (actor.starts_with("gpu/"), again) {
+            (true, _) => &mut wake.gpu_actors,
+            (false, true) => &mut wake.again,
+            (false, false) => &mut wake.actors,
+        };
+        list.push(took);
     }
     Ok(())
 }

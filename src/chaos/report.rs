@@ -12,6 +12,8 @@ use crate::bench::stats::{Percentiles, columns};
 use serde::Serialize;
 use std::{collections::BTreeMap, fmt::Write as _};
 
+const MIB: f64 = (1 << 20) as f64;
+
 /// Everything that a run has shown.
 pub struct Run<'a> {
     pub scenario: &'a str,
@@ -49,14 +51,21 @@ pub struct Report {
     pub failover: BTreeMap<String, AtMost>,
     /// Milliseconds from the order of a death.
     pub actor_restart: Percentiles,
+    /// Of actors that had died within ten seconds before, which the restart policy makes wait.
+    pub actor_restart_again: Percentiles,
     pub gpu_actor_restart: Percentiles,
     pub engine_recovery: Percentiles,
     pub hang_recovery: Percentiles,
+    /// The slowest of both, with actor and way.
+    pub slowest_restarts: Vec<(String, f64)>,
     pub restarts: BTreeMap<String, u64>,
     pub engine_deaths: BTreeMap<String, u64>,
     pub streams_broken: BTreeMap<String, u64>,
     pub streams_resumed: BTreeMap<String, u64>,
     pub same_process: bool,
+    /// Of the gateway without its engines, before and after.
+    pub memory_mib: [f64; 2],
+    pub open_files: [u64; 2],
     pub violations: Vec<String>,
     pub more_violations: usize,
 }
@@ -80,6 +89,8 @@ impl Report {
             orders_missed: wake.missed,
             failover: after.percentiles(before, "spillway_failover_seconds", "stage"),
             actor_restart: Percentiles::of(wake.actors),
+            actor_restart_again: Percentiles::of(wake.again),
+            slowest_restarts: slowest(wake.restarts),
             gpu_actor_restart: Percentiles::of(wake.gpu_actors),
             engine_recovery: Percentiles::of(wake.engines),
             hang_recovery: Percentiles::of(wake.hangs),
@@ -88,6 +99,8 @@ impl Report {
             streams_broken: after.grown(before, "spillway_streams_broken_total", &["cause"]),
             streams_resumed: after.grown(before, "spillway_streams_resumed_total", &["how"]),
             same_process: started(before).is_some() && started(before) == started(after),
+            memory_mib: [before, after].map(|exposition| gauge(exposition, "process_resident_memory_bytes") / MIB),
+            open_files: [before, after].map(|exposition| gauge(exposition, "process_open_fds") as u64),
             violations: harvest.violations,
             more_violations: harvest.more_violations,
             ok: false,
@@ -165,6 +178,8 @@ impl Report {
         )?;
         counts(out, &self.errors)?;
         writeln!(out, "\n{}", self.times())?;
+        let slowest: Vec<String> = self.slowest_restarts.iter().map(|(who, ms)| format!("{who} {ms:.1}")).collect();
+        writeln!(out, "slowest restarts: {}", slowest.join(", "))?;
         for (what, found) in [
             ("restarts of actors", &self.restarts),
             ("deaths of engines", &self.engine_deaths),
@@ -175,6 +190,8 @@ impl Report {
             counts(out, found)?;
         }
         writeln!(out, "\nthe gateway's process: {}", if self.same_process { "the same" } else { "ANOTHER ONE" })?;
+        let ([mib, mib_after], [open, open_after]) = (self.memory_mib, self.open_files);
+        writeln!(out, "its memory: {mib:.1} MiB before, {mib_after:.1} after; open files: {open}, {open_after}")?;
         writeln!(out, "rules broken: {}", self.violations.len() + self.more_violations)?;
         self.violations.iter().try_for_each(|violation| writeln!(out, "  {violation}"))
     }
@@ -190,6 +207,7 @@ impl Report {
         }
         for (what, found) in [
             ("actor death → successor runs", &self.actor_restart),
+            ("the same, again within 10 s", &self.actor_restart_again),
             ("GPU actor death → successor runs", &self.gpu_actor_restart),
             ("engine death → serves again", &self.engine_recovery),
             ("engine hang → serves again", &self.hang_recovery),
@@ -200,6 +218,16 @@ impl Report {
         }
         columns(&rows)
     }
+}
+
+fn gauge(exposition: &Exposition, name: &str) -> f64 {
+    exposition.value(name).unwrap_or(0.0)
+}
+
+/// The five slowest, in milliseconds.
+fn slowest(mut restarts: Vec<(String, std::time::Duration)>) -> Vec<(String, f64)> {
+    restarts.sort_by(|one, other| other.1.cmp(&one.1));
+    restarts.into_iter().take(5).map(|(who, took)| (who, took.as_secs_f64() * 1e3)).collect()
 }
 
 fn counts<C: std::fmt::Display>(out: &mut String, of: &BTreeMap<String, C>) -> std::fmt::Result {
