@@ -13,6 +13,8 @@ GPU ?=
 CONFIG ?= config/spillway.toml
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 SECONDS_OF_CHAOS ?= 60
+SCENARIO ?= everything
+SEED ?= 1
 # Of each fuzz target, and of one run of schemathesis. bash has a SECONDS of its own, so only the command line's counts.
 FUZZ_SECONDS := $(if $(filter command line,$(origin SECONDS)),$(SECONDS),600)
 CASES ?= 10000
@@ -46,10 +48,8 @@ test: ## install what tests need, build, run every test and every check
 	@scripts/schemathesis.sh 200
 	@$(MAKE) --no-print-directory check
 
-chaos: ## kill everything in a loaded gateway for a minute and report what that did to its clients
-	cargo build $(CARGO_FLAGS) --bins --example chaos-report
-	@$(PULL)
-	@"$(TARGET_DIR)/release/examples/chaos-report" --seconds $(SECONDS_OF_CHAOS)
+chaos: build ## break a loaded gateway for a minute and report what that did to its clients (SCENARIO=everything SEED=1)
+	@SPILLWAY="$(TARGET_DIR)/release/spillway" scripts/chaos.sh $(SCENARIO) --seconds $(SECONDS_OF_CHAOS) --seed $(SEED)
 
 fuzz: ## run every fuzz target for SECONDS=600 (TARGETS="chat sse" for some); what is found is kept in fuzz/artifacts
 	@scripts/fuzz.sh $(FUZZ_SECONDS) $(TARGETS)

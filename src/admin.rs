@@ -84,6 +84,8 @@ pub fn router(state: AdminState) -> Router {
         .route("/admin/keys/{id}", delete(keys::revoke))
         .route("/admin/reload", post(reload))
         .route("/admin/chaos/kill", post(chaos::kill))
+        .route("/admin/chaos/fault", post(chaos::fault))
+        .route("/admin/chaos/faults", get(chaos::faults).delete(chaos::clear))
         .route("/admin/chaos/memory", post(memory::simulate))
         .route("/admin/playground", post(playground::chat))
         .route("/admin/playground/route", post(playground::route))

@@ -6,6 +6,7 @@ mod reference;
 
 use crate::{
     bench::{self, BenchArgs},
+    chaos::{self, ChaosArgs},
     chat::{self, ChatArgs},
     check::{self, CheckArgs},
     doctor::{self, DoctorArgs},
@@ -60,6 +61,8 @@ enum Command {
     Models(ModelsArgs),
     /// Measure what clients see of a running server.
     Bench(BenchArgs),
+    /// Break things in a running instance on purpose, and judge what that did to its clients.
+    Chaos(ChaosArgs),
     /// Make, list and revoke API keys.
     Keys(KeysArgs),
     /// Explain where a prompt would go and why, without a running gateway and without running it; or score prompts.
@@ -119,6 +122,7 @@ pub fn run() -> ExitCode {
             Command::Top(args) => top::run(args).await,
             Command::Models(args) => models::run(&args).await,
             Command::Bench(args) => bench::run(args).await,
+            Command::Chaos(args) => chaos::run(args).await,
             Command::Keys(args) => keys::run(args).await,
             Command::Route(args) => route::run(&args),
             Command::Usage(args) => usage::run(&args).await,

@@ -25,6 +25,8 @@ mod bench;
 mod bill;
 #[path = "integration/cascade.rs"]
 mod cascade;
+#[path = "integration/chaos.rs"]
+mod chaos;
 #[path = "integration/compat.rs"]
 mod compat;
 #[path = "integration/console.rs"]

@@ -1,4 +1,7 @@
-//! Faults on demand: what `/admin/chaos/kill` can do to an actor from inside. Reached only when `[chaos] enabled`.
+//! Faults on demand: what `/admin/chaos/kill` can do to an actor from inside, and what `/admin/chaos/fault` lets befall
+//! calls. Reached only when `[chaos] enabled`.
+
+pub mod faults;
 
 use ractor::ActorProcessingErr;
 

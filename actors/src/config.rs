@@ -33,7 +33,9 @@ pub use source::{BadSource, Source, is_loopback};
 pub use sources::{BUILT_IN, DemoCloud, ReadFile, Sources, default_cache_dir};
 pub use supervision::{ActorRestart, EngineRestart, SupervisionConfig};
 
-use crate::domain::{BudgetLimits, ModelName, NanoUsd, Needs, OverrideValue, Premises, Rope, Sampling, TargetName};
+use crate::domain::{
+    BudgetLimits, ModelName, NanoUsd, Needs, OverrideValue, Premises, Rope, Sampling, Simulation, TargetName,
+};
 use crate::gguf::KvType;
 use secrecy::{ExposeSecret, SecretString};
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
@@ -140,8 +142,11 @@ pub struct LocalConfig {
     pub name: TargetName,
     /// What clients may call the model.
     pub model: ModelName,
-    /// The file to load; empty for a server. Need not exist: the target is then Down with that cause.
+    /// The file to load; empty for a server. Need not exist: the target is then Down with that cause. Of a simulation its
+    /// own words.
     pub model_path: PathBuf,
+    /// There is no model: the engine plays this. Only with `[chaos] enabled`.
+    pub simulation: Option<Simulation>,
     /// `engine = "http"`: a server that was started by somebody else. `None`: our own engine child.
     pub server: Option<LocalServer>,
     pub engine_path: Option<PathBuf>,
@@ -207,6 +212,7 @@ impl LocalConfig {
             name: "local".into(),
             model: "tiny".into(),
             model_path: "/nonexistent.gguf".into(),
+            simulation: None,
             server: None,
             engine_path: None,
             gpu: None,

@@ -10,6 +10,7 @@ pub mod money;
 pub mod name;
 pub mod output;
 pub mod sampling;
+pub mod simulation;
 pub mod time;
 pub mod trace;
 
@@ -26,5 +27,6 @@ pub use money::{NanoUsd, Price};
 pub use name::{Complexity, KeyId, ModelName, RequestId, TargetName};
 pub use output::{Format, OutputWish, Tool, ToolChoice, ToolWish, Unmet};
 pub use sampling::Sampling;
+pub use simulation::Simulation;
 pub use time::{Day, Month, UnixMs};
 pub use trace::{Outgoing, SpanId, Trace, TraceId, TraceParent, Who};

@@ -31,6 +31,7 @@ pub use report::{AttemptReport, FlightReport};
 pub use take_over::Resumed;
 
 use crate::{
+    chaos::faults::Faults,
     cloud::{RetryBudget, client::WholeAnswer},
     config::Config,
     domain::{ChatRequest, Complexity, Delta, ErrorKind, GatewayError, ModelName, Origin, TargetName, TokenUsage},
@@ -96,6 +97,8 @@ pub struct Shared {
     pub keys: Keys,
     /// What ended lately, for people who watch.
     pub recent: Recent,
+    /// Chaos: what is to go wrong with calls.
+    pub faults: Faults,
 }
 
 /// What the HTTP edge hears of a request. A stream: `Started`, `Delta`s and `Finish`es, then `Done` or `Failed`.

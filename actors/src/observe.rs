@@ -158,7 +158,12 @@ pub fn engine_died(gpu: &str, cause: &'static str) {
     counter!("spillway_engine_deaths_total", "gpu" => gpu.to_owned(), "cause" => cause).increment(1);
 }
 
-/// Somebody ordered a death through the admin listener; both names are known ones.
+/// A local target begins that has no model.
+pub fn engine_simulated(gpu: &str) {
+    tracing::warn!(gpu, "SIMULATED engine: no model answers here");
+}
+
+/// Somebody ordered a death or a fault through the admin listener; both names are known ones.
 pub fn chaos_ordered(actor: &str, how: &str) {
     counter!("spillway_chaos_orders_total", "actor" => actor.to_owned(), "how" => how.to_owned()).increment(1);
     tracing::warn!(actor, how, "chaos");

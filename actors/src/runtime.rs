@@ -6,7 +6,10 @@ mod tree;
 pub use kill::{ChaosError, KillWay};
 
 use crate::{
-    chaos::Fault,
+    chaos::{
+        Fault,
+        faults::{FaultWish, Faults},
+    },
     cloud::{CloudMsg, Provider, RetryBudget},
     config::{Config, LiveConfig, LocalConfig, in_force},
     domain::GatewayError,
@@ -131,6 +134,7 @@ impl Runtime {
             scores: Scores::default(),
             keys: keys.clone(),
             recent: Recent::default(),
+            faults: Faults::default(),
         };
         let services = Services::new(config, shared);
         let live = LiveConfig::new(Arc::clone(&services.config));
@@ -169,6 +173,9 @@ impl Runtime {
         }
         self.services.jobs.set_limit(next.server.max_inflight);
         self.services.ledger.set_limits(next.ledger.budget);
+        if !next.chaos_enabled {
+            self.services.faults.clear(Instant::now());
+        }
         self.live.publish(Arc::new(next));
         self.services.fleet.slots.iter().for_each(|slot| slot.ask_memory_back());
         kept
@@ -243,6 +250,27 @@ impl Runtime {
             _ => (handle.fault)(Fault::Error),
         }
         Ok(())
+    }
+
+    /// Lets a fault befall the calls of a provider, a cloud model or a local target that is a server, from now on.
+    ///
+    /// # Errors
+    /// No such target is called by us, a number is wrong, or there are too many faults.
+    pub fn inject(&self, wish: FaultWish) -> Result<(), ChaosError> {
+        let target = wish.target.as_str();
+        let live = self.live.load();
+        let is_cloud = live.clouds.iter().any(|cloud| {
+            cloud.name.as_str() == target || cloud.models.iter().any(|model| model.name.as_str() == target)
+        });
+        match self.slot(target) {
+            Some(slot) if slot.config().server.is_none() && !is_cloud => {
+                return Err(ChaosError::OwnEngine(target.to_owned()));
+            }
+            None if !is_cloud => return Err(ChaosError::UnknownTarget(target.to_owned())),
+            _ => {}
+        }
+        wish.check()?;
+        self.services.faults.add(wish, Instant::now()).map_err(|_| ChaosError::TooManyFaults)
     }
 
     fn slot(&self, name: &str) -> Option<&Arc<EngineSlot>> {

@@ -46,7 +46,7 @@ BOARD = dashboard(
                   ("sum by (outcome) (rate(spillway_requests_total{@}[~]))", "{{outcome}}"), width=6),
             Panel("Who answered", "While a target is away the others take its requests", "reqps",
                   ('sum by (target) (rate(spillway_requests_total{@, outcome="ok"}[~]))', "{{target}}"), stack=True, width=6),
-            Panel("Ordered deaths", "Through /admin/chaos/kill since the gateway started; empty unless [chaos] is enabled",
+            Panel("Ordered deaths and faults", "Through /admin/chaos since the gateway started; empty unless [chaos] is enabled",
                   "short", ("sum by (actor, how) (spillway_chaos_orders_total{@})", "{{actor}} {{how}}"), width=6)),
         Row("Failover",
             Panel("Stages after an engine's death", "Of all requests of dead engines in the chosen range, half were through "

@@ -1,8 +1,8 @@
 //! Memory on the admin listener: what a local target is loaded with, what it had to give up, and, for tests, how much
 //! memory its engine pretends to have.
 
-use super::AdminState;
-use crate::http::error::{ErrorReply, respond};
+use super::{AdminState, chaos};
+use crate::http::error::respond;
 use axum::{
     Json,
     body::Bytes,
@@ -13,7 +13,7 @@ use axum::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 use spillway_actors::{
-    domain::{ErrorKind, GatewayError},
+    domain::GatewayError,
     gpu::{EngineSlot, frame::LoadedInfo},
 };
 use tokio::time::Instant;
@@ -43,9 +43,6 @@ pub(super) fn status(slot: &EngineSlot, info: Option<&LoadedInfo>) -> Value {
     })
 }
 
-/// A longer order is cut, and so is no JSON.
-const ORDER_BYTES: usize = 1024;
-
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Order {
@@ -61,15 +58,9 @@ pub(super) async fn simulate(
     uri: Uri,
     body: Result<Bytes, BytesRejection>,
 ) -> Response {
-    if !state.runtime.live.load().chaos_enabled {
-        return ErrorReply::unknown_url("POST", uri.path()).into_response();
-    }
-    let Ok(body) = body.map(|body| body.slice(..body.len().min(ORDER_BYTES))) else {
-        return respond(&GatewayError::gateway(ErrorKind::TooLarge, "a chaos order is one small JSON object"));
-    };
-    let order: Order = match serde_json::from_slice(&body) {
+    let order: Order = match chaos::ordered(&state, &uri, body, "{\"gpu\", \"bytes\"}") {
         Ok(order) => order,
-        Err(error) => return respond(&GatewayError::invalid(None, format!("want {{\"gpu\", \"bytes\"}}: {error}"))),
+        Err(refusal) => return *refusal,
     };
     let slots = &state.runtime.services.fleet.slots;
     let Some(slot) = slots.iter().find(|slot| slot.name() == order.gpu) else {

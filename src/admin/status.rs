@@ -78,7 +78,7 @@ fn gpu_status(runtime: &Runtime, at: usize, slot: &Arc<EngineSlot>) -> Value {
         })),
         "epoch": view.epoch,
         "serving": view.serving,
-        "engine": if view.is_server { "http" } else { "llama" },
+        "engine": engine(slot),
         "engine_pid": view.engine_pid,
         "device": view.info.as_ref().map(|info| info.device.clone()),
         "leases": view.leases,
@@ -87,6 +87,14 @@ fn gpu_status(runtime: &Runtime, at: usize, slot: &Arc<EngineSlot>) -> Value {
         "memory": memory::status(slot, view.info.as_deref()),
         "last_minute": runtime.vitals.local(at, Instant::now()).score,
     })
+}
+
+fn engine(slot: &EngineSlot) -> &'static str {
+    match (&slot.config().server, slot.config().simulation) {
+        (Some(_), _) => "http",
+        (None, Some(_)) => "simulated",
+        (None, None) => "llama",
+    }
 }
 
 /// What the engine has to do right now (its last heartbeat), and what clients that left have cost.

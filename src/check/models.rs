@@ -14,8 +14,8 @@ pub struct ModelFiles {
 
 pub fn models(config: &Config) -> ModelFiles {
     let mut files = ModelFiles::default();
-    // A server has its model where it is.
-    for local in config.locals.iter().filter(|local| local.server.is_none()) {
+    // A server has its model where it is, and a simulation has none.
+    for local in config.locals.iter().filter(|local| local.server.is_none() && local.simulation.is_none()) {
         if let Err(error) = inspect(&local.model_path) {
             let fault = local.model_place.fault(message(local, &error));
             let list = if error.is_damage() { &mut files.damaged } else { &mut files.missing };

@@ -166,6 +166,10 @@ fn model(config: &Config, local: &LocalConfig, gpus: &[GpuReading]) -> Finding {
             }
         };
     }
+    if let Some(simulation) = local.simulation {
+        let found = format!("SIMULATED engine: {simulation}, numbered words and no answers");
+        return Finding::note(what, found, "name a model in [[local]] when the tests are over");
+    }
     let path = local.model_path.display();
     if let Some(fault) = models::fault_of(config, local) {
         let here = local.model_path.is_file();

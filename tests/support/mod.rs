@@ -5,7 +5,6 @@
 #![allow(dead_code, unused_imports, reason = "each binary that shares the harness uses its own part")]
 
 pub mod accounts;
-pub mod checks;
 pub mod client;
 pub mod cloud;
 pub mod collector;
@@ -20,6 +19,8 @@ pub mod process;
 pub mod prometheus;
 pub mod rude;
 pub mod setup;
+
+pub use spillway::chaos::checks;
 
 pub use client::{Ask, Client, Outcome, Record};
 pub use collector::Collector;

@@ -5,7 +5,7 @@
 //!                                                 │  scheduler: who runs, what a batch holds (pure)
 //!                                                 │  job: one request's tokens, text, end (pure)
 //!                                                 ▼
-//!                                              Backend: llama.cpp, or a test's fake
+//!                                              Backend: llama.cpp, a simulation, or a test's fake
 //! ```
 //!
 //! Everything but `llama` is free of llama.cpp and is built and tested in seconds without it. The gateway decides what
@@ -33,6 +33,7 @@ pub mod process;
 pub mod sampling;
 pub mod scheduler;
 pub mod session;
+pub mod simulated;
 pub mod stop;
 pub mod strftime;
 pub mod template;

@@ -1,10 +1,10 @@
-//! `spillway-engine --parent-pid PID [--chaos]`: the child that holds one model. Started by the gateway, never by hand.
+//! `spillway-engine --parent-pid PID [--chaos [--simulated]]`: the child that holds one model. Started by the gateway, never by hand.
 //! `spillway-engine --list-devices` is for people: what this build can compute on here.
 //!
 //! stdin is one end of a Unix stream socketpair that carries frames both ways; stdout and stderr are for llama.cpp's logs
 //! and short notes to the operator.
 
-use spillway_engine::{llama, memory, process, process::exit, session};
+use spillway_engine::{llama, memory, process, process::exit, session, simulated};
 use std::{
     io::Write,
     os::{fd::AsFd, unix::net::UnixStream},
@@ -16,15 +16,17 @@ fn main() -> ExitCode {
         return list_devices();
     }
     let Some(arguments) = process::parse_arguments(std::env::args_os().skip(1)) else {
-        process::say("usage: spillway-engine --parent-pid PID [--chaos] | --list-devices");
+        process::say("usage: spillway-engine --parent-pid PID [--chaos [--simulated]] | --list-devices");
         return ExitCode::from(exit::WRONG_PARENT);
     };
     if let Err(reason) = process::confine(arguments.parent_pid) {
         process::say(&reason);
         return ExitCode::from(exit::WRONG_PARENT);
     }
-    process::bound_spinning(std::env::args_os().skip(1));
-    log_to_stderr();
+    if !arguments.simulated {
+        process::bound_spinning(std::env::args_os().skip(1));
+        log_to_stderr();
+    }
     // A close-on-exec copy: whatever llama.cpp may start inherits no socket.
     let stream = match std::io::stdin().as_fd().try_clone_to_owned() {
         Ok(socket) => UnixStream::from(socket),
@@ -33,7 +35,12 @@ fn main() -> ExitCode {
             return ExitCode::from(exit::PROTOCOL);
         }
     };
-    ExitCode::from(session::serve(stream, arguments.chaos, llama::load))
+    let code = if arguments.simulated {
+        session::serve(stream, arguments.chaos, simulated::load)
+    } else {
+        session::serve(stream, arguments.chaos, llama::load)
+    };
+    ExitCode::from(code)
 }
 
 fn list_devices() -> ExitCode {

@@ -26,20 +26,24 @@ pub mod exit {
 pub struct Arguments {
     pub parent_pid: i32,
     pub chaos: bool,
+    /// No model, only its motions.
+    pub simulated: bool,
 }
 
-/// Reads `--parent-pid PID [--chaos]`.
+/// Reads `--parent-pid PID [--chaos [--simulated]]`.
 pub fn parse_arguments(arguments: impl IntoIterator<Item = OsString>) -> Option<Arguments> {
-    let (mut parent_pid, mut chaos) = (None, false);
+    let (mut parent_pid, mut chaos, mut simulated) = (None, false, false);
     let mut arguments = arguments.into_iter();
     while let Some(argument) = arguments.next() {
         match argument.to_str()? {
             "--parent-pid" => parent_pid = Some(arguments.next()?.to_str()?.parse().ok()?),
             "--chaos" => chaos = true,
+            "--simulated" => simulated = true,
             _ => return None,
         }
     }
-    Some(Arguments { parent_pid: parent_pid?, chaos })
+    // A simulation is for tests, and tests say so.
+    (chaos || !simulated).then_some(Arguments { parent_pid: parent_pid?, chaos, simulated })
 }
 
 /// Confines this process. Fails when a limit cannot be set or the parent is not `parent_pid`: it may have died between
@@ -119,9 +123,19 @@ mod tests {
 
     #[test]
     fn the_parent_must_be_named() {
-        assert_eq!(parse(&["--parent-pid", "17"]), Some(Arguments { parent_pid: 17, chaos: false }));
-        assert_eq!(parse(&["--chaos", "--parent-pid", "17"]), Some(Arguments { parent_pid: 17, chaos: true }));
-        for bad in [&["--chaos"][..], &["--parent-pid"], &["--parent-pid", "x"], &["--parent-pid", "1", "--verbose"]] {
+        assert_eq!(parse(&["--parent-pid", "17"]), Some(Arguments { parent_pid: 17, chaos: false, simulated: false }));
+        assert_eq!(
+            parse(&["--chaos", "--parent-pid", "17"]),
+            Some(Arguments { parent_pid: 17, chaos: true, simulated: false })
+        );
+        assert!(parse(&["--chaos", "--simulated", "--parent-pid", "17"]).unwrap().simulated);
+        for bad in [
+            &["--chaos"][..],
+            &["--parent-pid", "1", "--simulated"],
+            &["--parent-pid"],
+            &["--parent-pid", "x"],
+            &["--parent-pid", "1", "--verbose"],
+        ] {
             assert_eq!(parse(bad), None, "{bad:?}");
         }
     }

@@ -70,7 +70,9 @@ fn resolve(root: &Node, context: &Context<'_>) -> Option<Config> {
     let server = top.section("server").and_then(|section| server::server(section, context));
     let keys = top.section("keys").and_then(|section| keys::keys(section, context));
     let catalogue = catalogue::catalogue(&top, context);
+    let chaos = top.section("chaos").and_then(limits::chaos);
     let locals = local::locals(&top, context, &catalogue, &mut names);
+    local::judge_simulated(&locals, chaos == Some(true), context);
     let clouds = cloud::clouds(&top, context, &mut names);
     let all_on_cpu = !locals.is_empty() && locals.iter().all(|local| local.gpu.as_deref() == Some("cpu"));
     let router = top.section("router").and_then(|section| router::router(section, context, &mut names, all_on_cpu));
@@ -80,7 +82,6 @@ fn resolve(root: &Node, context: &Context<'_>) -> Option<Config> {
     let currency = top.section("currency").and_then(ledger::currency);
     let health = top.section("health").and_then(limits::health);
     let otel = top.section("otel").and_then(|section| otel::otel(section, context));
-    let chaos = top.section("chaos").and_then(limits::chaos);
     top.finish();
     names.warn_of_dropped(context.report);
     if context.report.is_clean() && !context.sources.need_not_serve {

@@ -41,6 +41,10 @@ impl<'t> Report<'t> {
         self.faults.borrow_mut().push(Fault::of_whole(message.into()));
     }
 
+    pub(super) fn add(&self, fault: Fault) {
+        self.faults.borrow_mut().push(fault);
+    }
+
     pub(super) fn warn(&self, message: impl Into<String>) {
         self.warnings.borrow_mut().push(Warning(message.into()));
     }

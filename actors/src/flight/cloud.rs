@@ -2,6 +2,7 @@
 
 use super::{AttemptReport, Failure, Flight, FlightEvent, so_far::SoFar};
 use crate::{
+    chaos::faults::Befalls,
     cloud::{
         Answer, Asked, CallEnd, CloudMsg, Continuation, EventStream, Grant, Provider, WholeAnswer, assemble::Assembler,
         count, repetition::RepetitionCutter,
@@ -138,14 +139,20 @@ impl Flight {
         let (body, style) = self.asked(bound, &provider, &model, decision)?;
         self.note_dispatch(decision, progress.so_far);
         let client = provider.client().continuing(style).speaking(model.wire(provider.config().wire));
-        let answer =
-            client.start(body, self.course.call_id_abroad(&job), key, Asked::by(&job.request), job.deadline).await?;
+        let client = client.suffering(self.befalls_cloud(&provider, &model));
+        let id = self.course.call_id_abroad(&job);
+        let answer = client.start(body, id, key, Asked::by(&job.request), job.deadline).await?;
         progress.headed = true;
         self.note_answering();
         match answer {
             Answer::Stream(events) => self.pass_stream(*events, decision, progress).await,
             Answer::Body(whole) => self.pass_whole(whole, decision, progress).await,
         }
+    }
+
+    /// Chaos.
+    pub(super) fn befalls_cloud(&self, provider: &Provider, model: &CloudModel) -> Option<Befalls> {
+        self.services.faults.befall(&[provider.config().name.as_str(), model.name.as_str()])
     }
 
     /// What the provider is sent, and in which style. Once a client has text, nothing but its continuation may be asked for.

@@ -82,8 +82,8 @@ impl Flight {
             GatewayError::target(target, ErrorKind::Internal, "a local-only request for a server that may be anywhere")
         })?;
         let body = embed::body(bound, &server.upstream()).map_err(GatewayError::unworked)?;
-        let asking =
-            server.client().embed(body, self.course.call_id(&job), server.key(), job.request.prompts(), job.deadline);
+        let client = server.client().clone().suffering(self.services.faults.befall(&[target.as_str()]));
+        let asking = client.embed(body, self.course.call_id(&job), server.key(), job.request.prompts(), job.deadline);
         let answer = tokio::select! {
             biased;
             () = lease.revoked() => return Err(local::died(lease, decision)),
@@ -164,7 +164,8 @@ impl Flight {
         let body = embed::body(bound, &model.upstream).map_err(GatewayError::unworked)?;
         self.note_dispatch(decision, progress.so_far);
         let due = job.request.prompts();
-        let answer = provider.client().embed(body, self.course.call_id_abroad(&job), key, due, job.deadline).await?;
+        let client = provider.client().clone().suffering(self.befalls_cloud(&provider, &model));
+        let answer = client.embed(body, self.course.call_id_abroad(&job), key, due, job.deadline).await?;
         self.note_answering();
         progress.answered(answer.usage);
         self.note_first_token(decision, progress.began);

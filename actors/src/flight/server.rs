@@ -139,7 +139,8 @@ impl Flight {
         hedge: &mut Hedge,
     ) -> Result<(), Failure> {
         let (body, style) = self.asked_of(server, decision)?;
-        let client = server.client().continuing(style);
+        let befalls = self.services.faults.befall(&[decision.candidate.target.as_str()]);
+        let client = server.client().continuing(style).suffering(befalls);
         let id = self.course.call_id(&self.job);
         let asking = client.start(body, id, server.key(), Asked::by(&self.job.request), self.job.deadline);
         let mut source = tokio::select! {

@@ -14,6 +14,7 @@ use crate::{
     chaos::{self, Fault},
     config::LocalConfig,
     gguf::{GgufError, inspect},
+    observe,
     task::{self, Owned},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
@@ -272,9 +273,14 @@ async fn try_start(actor: &GpuModelActor, owner: OwnerId) -> Result<(), Cause> {
         return Err(Cause::Unreapable);
     }
     let program = program.clone().map_err(Cause::NotLoadable)?;
-    look_at_files(slot).await?;
+    let simulated = slot.config().simulation.is_some();
+    if simulated {
+        observe::engine_simulated(slot.name());
+    } else {
+        look_at_files(slot).await?;
+    }
     let environment = device::environment(slot.config().gpu.as_deref(), &|name| std::env::var(name).ok());
-    let command = EngineCommand { program: program.clone(), chaos, environment };
+    let command = EngineCommand { program: program.clone(), chaos, simulated, environment };
     let spawned = spawner
         .spawn(command)
         .await

@@ -42,6 +42,8 @@ pub struct EngineCommand {
     pub program: PathBuf,
     /// Lets the engine obey chaos frames.
     pub chaos: bool,
+    /// Without a model. Only with `chaos`.
+    pub simulated: bool,
     /// Set in its environment, over what it would inherit: which GPUs it may see.
     pub environment: Vec<(&'static str, String)>,
 }
@@ -137,6 +139,9 @@ fn spawn(command: &EngineCommand) -> io::Result<Spawned> {
     if command.chaos {
         process.arg("--chaos");
     }
+    if command.simulated {
+        process.arg("--simulated");
+    }
     let mut child = process.spawn()?;
     let missing = || io::Error::other("engine has no output pipe");
     let stdout = child.stdout.take().ok_or_else(missing)?;
@@ -190,8 +195,12 @@ mod tests {
     async fn a_missing_binary_is_an_error_and_the_thread_goes_on() {
         let spawner = Spawner::start().unwrap();
         for _ in 0..2 {
-            let command =
-                EngineCommand { program: "/nonexistent/engine".into(), chaos: false, environment: Vec::new() };
+            let command = EngineCommand {
+                program: "/nonexistent/engine".into(),
+                chaos: false,
+                simulated: false,
+                environment: Vec::new(),
+            };
             assert_eq!(spawner.spawn(command).await.unwrap_err().kind(), io::ErrorKind::NotFound);
         }
     }
@@ -202,7 +211,7 @@ mod tests {
         // `cat` ignores the extra arguments' meaning by failing on them; `sleep` would too. A shell script would need
         // a file: `yes` prints until its pipe is full and then blocks, whatever its arguments.
         let spawned = spawner
-            .spawn(EngineCommand { program: "yes".into(), chaos: false, environment: Vec::new() })
+            .spawn(EngineCommand { program: "yes".into(), chaos: false, simulated: false, environment: Vec::new() })
             .await
             .unwrap();
         let mut exit = spawned.child.exit();

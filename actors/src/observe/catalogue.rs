@@ -87,7 +87,7 @@ pub const CATALOGUE: &[Metric] = &[
         "Deaths of actors, each of which is followed by a restart, by actor and cause",
     ),
     gauge("spillway_actor_up", "1 while the actor runs"),
-    counter("spillway_chaos_orders_total", "Deaths that were ordered through /admin/chaos/kill"),
+    counter("spillway_chaos_orders_total", "Deaths and faults that were ordered through /admin/chaos"),
     gauge("spillway_gpu_state", "1 for the state a local target is in"),
     counter("spillway_engine_deaths_total", "Deaths of engines by local target and cause"),
     seconds("spillway_recovery_seconds", REPAIR, "Engine death to serving again"),

@@ -1,6 +1,9 @@
 //! The ways to end an actor or an engine on purpose, by the names that the chaos endpoint takes.
 
-use crate::gpu::frame::EngineChaos;
+use crate::{
+    chaos::faults::{MAX_FAULTS, WrongWish},
+    gpu::frame::EngineChaos,
+};
 use rustix::process::Signal;
 use std::{fmt, str::FromStr};
 
@@ -87,6 +90,14 @@ pub enum ChaosError {
         "{0} is served by a server that this gateway did not start: only its actor can be ended (kill, panic, error, stop)"
     )]
     ForeignEngine(String),
+    #[error("no provider, cloud model or local server is called {0}")]
+    UnknownTarget(String),
+    #[error("{0} is no server but an engine of ours: /admin/chaos/kill ends it")]
+    OwnEngine(String),
+    #[error(transparent)]
+    WrongFault(#[from] WrongWish),
+    #[error("{MAX_FAULTS} faults are in force; DELETE /admin/chaos/faults ends them")]
+    TooManyFaults,
     #[error("{0} is not alive right now")]
     NotAlive(String),
 }

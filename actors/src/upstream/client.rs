@@ -5,6 +5,7 @@
 
 use super::chunk::Malformed;
 use super::fault::{self, Refusal};
+use crate::chaos::faults::Befalls;
 use crate::config::Wire;
 use crate::domain::{ChatRequest, ErrorKind, GatewayError, Outgoing, RequestId, TargetName};
 use bytes::Bytes;
@@ -21,6 +22,7 @@ mod models;
 mod prefix;
 mod presence;
 mod stream;
+mod suffering;
 
 pub use super::chunk::{WholeAnswer, WholeChoice};
 pub use presence::Presence;
@@ -78,6 +80,8 @@ pub struct ProviderClient {
     url: Url,
     http: Connections,
     timeouts: Timeouts,
+    /// Chaos: what befalls the next call.
+    befalls: Option<Befalls>,
 }
 
 /// What a body asks for, as far as it decides when its answer is whole.
@@ -118,7 +122,7 @@ impl ProviderClient {
         let url = endpoint(base_url).ok_or_else(|| wrong("base_url is not a plain http or https URL"))?;
         let http = Connections::new(url.scheme() == "https", timeouts)
             .map_err(|_| wrong("no HTTP client: the host's root certificates could not be read"))?;
-        Ok(Self { target, wire: Wire::OpenAi, url, http, timeouts })
+        Ok(Self { target, wire: Wire::OpenAi, url, http, timeouts, befalls: None })
     }
 
     /// The same provider, spoken to in another wire format.
@@ -152,6 +156,7 @@ impl ProviderClient {
         let patience = Patience { target: self.target.clone(), deadline };
         let limit = if stream { self.timeouts.first_byte } else { self.timeouts.first_byte_unstreamed };
         let started = Instant::now();
+        self.suffer_before(&patience, started + limit).await?;
         let headers = self.headers(&id.into(), key, stream)?;
         let sending = self.http.send(Method::POST, &self.url, headers, body.clone());
         let response = patience.within(started + limit, "did not answer in time", sending).await?.map_err(|error| {
@@ -162,13 +167,15 @@ impl ProviderClient {
             return Err(patience.refused(response, key, &body).await);
         }
         if !stream || is_media(response.headers(), "application/json") {
-            return read_body(&patience, self.wire, response, self.timeouts.idle).await.map(Answer::Body);
+            let whole = read_body(&patience, self.wire, response, self.timeouts.idle).await?;
+            return self.suffer_whole(&patience).await.map(|()| Answer::Body(whole));
         }
         if is_media(response.headers(), "text/html") {
             return Err(patience.failed("answered without an event stream"));
         }
         let reader = self.wire.stream_reader(answers);
-        Ok(Answer::Stream(Box::new(EventStream::new(patience, reader, response, self.timeouts, started))))
+        let events = EventStream::new(patience, reader, response, self.timeouts, started);
+        Ok(Answer::Stream(Box::new(events.suffering(self.befalls.and_then(|befalls| befalls.mishap)))))
     }
 
     fn headers(&self, id: &CallId, key: &SecretString, stream: bool) -> Result<HeaderMap, GatewayError> {

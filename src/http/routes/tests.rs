@@ -10,6 +10,7 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 use serde_json::Value;
 use spillway_actors::{
+    chaos::faults::Faults,
     cloud::{Provider, RetryBudget},
     config::{Sources, UnknownModels, load},
     domain::NanoUsd,
@@ -52,6 +53,7 @@ fn services_with(limit: usize, fleet: impl FnOnce(&Config) -> Fleet) -> Services
         scores: Scores::default(),
         keys: Keys::in_memory(),
         recent: Recent::default(),
+        faults: Faults::default(),
     };
     Services::new(Arc::new(config), shared)
 }

@@ -10,7 +10,7 @@ use crate::{
         raw::Value,
         section::{Placed, Section, as_text, did_you_mean},
     },
-    domain::{ModelName, TargetName},
+    domain::{ModelName, Simulation, TargetName},
     gpu::frame::Sampling,
 };
 use std::path::{Path, PathBuf};
@@ -48,13 +48,14 @@ fn local(section: Section<'_>, context: &Context<'_>, catalogue: &Catalogue, nam
     check_pool(&section, context_tokens, max_request_tokens.flatten());
     section.finish();
     engine?;
-    let Model { name: model, path: model_path, smaller: smaller_models, pull, place: model_place } = model?;
+    let Model { name: model, path: model_path, simulation, smaller: smaller_models, pull, place: model_place } = model?;
     let name = TargetName::from(name?.value.as_str());
     names.add_local(name.clone(), model.clone());
     Some(LocalConfig {
         name,
         model,
         model_path,
+        simulation,
         server: server?,
         engine_path: Some(engine_path?.value).filter(|path| !path.is_empty()).map(PathBuf::from),
         gpu: gpu?,
@@ -97,6 +98,7 @@ fn check_pool(section: &Section<'_>, context_tokens: Option<u32>, max_request_to
 struct Model {
     name: ModelName,
     path: PathBuf,
+    simulation: Option<Simulation>,
     smaller: Vec<PathBuf>,
     /// What `spillway models pull` gets it by.
     pull: Option<String>,
@@ -111,7 +113,10 @@ fn model(section: &Section<'_>, context: &Context<'_>, catalogue: &Catalogue) ->
     if let Some(model) = catalogue.get(&text.value) {
         let (path, smaller) = (model.path(cache), catalogue.smaller_files(model, cache));
         let (name, pull) = (ModelName::from(text.value.as_str()), Some(text.value));
-        return Some(Model { name, path, smaller, pull, place });
+        return Some(Model { name, path, simulation: None, smaller, pull, place });
+    }
+    if Simulation::is_meant_by(&text.value) {
+        return simulated(section, &text, place);
     }
     if text.value.starts_with("hf:") {
         return from_hub(section, &text, cache, place);
@@ -125,7 +130,37 @@ fn model(section: &Section<'_>, context: &Context<'_>, catalogue: &Catalogue) ->
         return None;
     }
     let name = free_name(section, &text)?;
-    Some(Model { name, path: PathBuf::from(text.value), smaller: Vec::new(), pull: None, place })
+    Some(Model { name, path: PathBuf::from(text.value), simulation: None, smaller: Vec::new(), pull: None, place })
+}
+
+fn simulated(section: &Section<'_>, text: &Placed<String>, place: Place) -> Option<Model> {
+    match text.value.parse() {
+        Ok(simulation) => Some(Model {
+            name: ModelName::from(Simulation::MODEL),
+            path: PathBuf::from(&text.value),
+            simulation: Some(simulation),
+            smaller: Vec::new(),
+            pull: None,
+            place,
+        }),
+        Err(why) => {
+            section.refuse("model", &text.origin, format_args!("is no simulation: {why}"));
+            None
+        }
+    }
+}
+
+/// Who looks at what is served must not take a simulation for a model.
+pub(super) fn judge_simulated(locals: &[LocalConfig], chaos: bool, context: &Context<'_>) {
+    for local in locals.iter().filter(|local| local.simulation.is_some()) {
+        let name = &local.name;
+        if chaos {
+            context.report.warn(format!("the engine of `{name}` is SIMULATED: it writes numbered words, no answers"));
+        } else {
+            let what = format!("the engine of `{name}` is simulated: that is for [chaos] enabled = true only");
+            context.report.add(local.model_place.fault(what));
+        }
+    }
 }
 
 fn from_hub(section: &Section<'_>, text: &Placed<String>, cache: &Path, place: Place) -> Option<Model> {
@@ -140,7 +175,7 @@ fn from_hub(section: &Section<'_>, text: &Placed<String>, cache: &Path, place: P
     };
     let name = free_name(section, text)?;
     let path = CatalogueModel::from_source(source).path(cache);
-    Some(Model { name, path, smaller: Vec::new(), pull: Some(text.value.clone()), place })
+    Some(Model { name, path, simulation: None, smaller: Vec::new(), pull: Some(text.value.clone()), place })
 }
 
 /// The name a file gives its model, if clients may use it.

@@ -28,6 +28,7 @@ impl ProviderClient {
     ) -> Result<Embedded, GatewayError> {
         let patience = Patience { target: self.target.clone(), deadline };
         let until = Instant::now() + self.timeouts.first_byte_unstreamed;
+        self.suffer_before(&patience, until).await?;
         let headers = self.headers(&id.into(), key, false)?;
         let url = beside(&self.url, "embeddings");
         let sending = self.http.send(Method::POST, &url, headers, body.clone());
@@ -39,6 +40,7 @@ impl ProviderClient {
             return Err(patience.refused(response, key, &body).await);
         }
         let answer = self.read(&patience, response).await?;
+        self.suffer_whole(&patience).await?;
         embed::read(&answer, due).ok_or_else(|| patience.failed("sent something that is no list of embeddings"))
     }
 

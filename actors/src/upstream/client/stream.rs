@@ -3,13 +3,15 @@
 //! It ends in one of two ways: `None` after a complete answer, or an error. Once every choice has its `finish_reason`
 //! nothing that still goes wrong (no declared end, a bad event, a cut) takes the answer back: it is whole.
 
-use super::{Patience, Timeouts, connections::Response};
+use super::{Patience, Timeouts, connections::Response, suffering};
+use crate::chaos::faults::Mishap;
 use crate::domain::{GatewayError, GenerationEvent, TokenUsage};
 use crate::upstream::chunk::Malformed;
 use crate::upstream::sse::{SseEvent, SseParser};
 use crate::upstream::wire::{Heard, StreamReader};
 use bytes::Bytes;
 use std::collections::VecDeque;
+use std::future::pending;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
@@ -55,6 +57,10 @@ pub struct EventStream {
     parser: SseParser,
     reader: StreamReader,
     pending: VecDeque<GenerationEvent>,
+    /// Chaos: after so many pieces of the answer this comes.
+    mishap: Option<Mishap>,
+    /// Pieces that were asked for.
+    given: u32,
 }
 
 impl EventStream {
@@ -80,7 +86,14 @@ impl EventStream {
             parser: SseParser::new(),
             reader,
             pending: VecDeque::new(),
+            mishap: None,
+            given: 0,
         }
+    }
+
+    pub(super) fn suffering(mut self, mishap: Option<Mishap>) -> Self {
+        self.mishap = mishap;
+        self
     }
 
     /// The next event, `None` once after a complete answer; usage, if any came, is the last. Cancel safe.
@@ -90,8 +103,10 @@ impl EventStream {
     pub async fn next(&mut self) -> Result<Option<GenerationEvent>, GatewayError> {
         self.back();
         loop {
+            self.suffer().await;
             if let Some(event) = self.pending.pop_front() {
                 self.first_token_by = None;
+                self.given += u32::from(is_piece(&event));
                 self.away_since = Some(Instant::now());
                 return Ok(Some(event));
             }
@@ -108,6 +123,25 @@ impl EventStream {
         }
     }
 
+    /// Lets come what chaos has ordered, once its place is reached. What was read beyond it nobody sees.
+    async fn suffer(&mut self) {
+        let error = match self.mishap {
+            Some(Mishap::Cut { after_tokens }) if self.given >= after_tokens => self.patience.failed(&suffering::cut()),
+            Some(Mishap::Stall { after_tokens }) if self.given >= after_tokens => {
+                let limit = if self.given == 0 { self.timeouts.first_byte } else { self.timeouts.idle };
+                let until = self.first_token_by.unwrap_or(self.quiet_since + limit).min(self.quiet_since + limit);
+                match self.patience.within(until, &suffering::stalled(), pending::<()>()).await {
+                    Err(error) => error,
+                    Ok(()) => return,
+                }
+            }
+            _ => return,
+        };
+        self.mishap = None;
+        self.pending.clear();
+        self.state = State::Failed(error);
+    }
+
     fn back(&mut self) {
         if let Some(since) = self.away_since.take() {
             let away = since.elapsed();
@@ -118,6 +152,7 @@ impl EventStream {
 
     /// Makes `event` the next one again.
     pub fn put_back(&mut self, event: GenerationEvent) {
+        self.given -= u32::from(is_piece(&event));
         self.pending.push_front(event);
     }
 
@@ -228,4 +263,8 @@ impl EventStream {
         self.state = State::Complete;
         self.pending.extend(self.reader.usage().map(GenerationEvent::Usage));
     }
+}
+
+fn is_piece(event: &GenerationEvent) -> bool {
+    matches!(event, GenerationEvent::Delta(delta) if delta.is_visible())
 }

@@ -76,7 +76,7 @@ pub(super) fn model(section: &Section<'_>, context: &Context<'_>) -> Option<Mode
     }
     let place = Place::at(context.report.texts, &name.origin);
     let name = ModelName::from(name.value.as_str());
-    Some(Model { name, path: PathBuf::new(), smaller: Vec::new(), pull: None, place })
+    Some(Model { name, path: PathBuf::new(), simulation: None, smaller: Vec::new(), pull: None, place })
 }
 
 /// `Some(None)`: it needs no key, or the variable is not set, which the server will say better.

@@ -65,3 +65,11 @@ pub fn continuity(prompt: &str, text: &str) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// Words of a text that tells their places; `None` of any other, or of one that two kinds of target wrote.
+pub fn words(text: &str) -> Option<usize> {
+    let numbered = |word: &str| word.strip_prefix("sim").is_some_and(|word| word.contains('-'));
+    let mut words = text.split_whitespace().peekable();
+    words.peek()?;
+    words.clone().all(numbered).then(|| words.count())
+}

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# `make chaos`: two simulated providers, a gateway that may be harmed (config/chaos/gateway.toml), and one run against it.
+#   scripts/chaos.sh SCENARIO [further arguments of `spillway chaos run`]
+# SPILLWAY names the binary. The gateway's log is shown when the run was not a good one.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+spillway="${SPILLWAY:-${CARGO_TARGET_DIR:-target}/release/spillway}"
+log="$(mktemp)"
+pids=()
+finish() {
+    code=$?
+    trap - EXIT
+    ((${#pids[@]})) && kill "${pids[@]}" 2>/dev/null || true
+    wait 2>/dev/null || true
+    if ((code)); then
+        grep -v ' INFO ' "$log" | tail -n 20 >&2 || true
+    fi
+    rm -f "$log"
+    exit "$code"
+}
+trap finish EXIT
+trap 'exit 130' INT TERM
+
+for port in 19101 19102; do
+    "$spillway" sim --listen "127.0.0.1:$port" --ttft-ms 20 --tokens-per-second 40 --tokens 4000 >>"$log" 2>&1 &
+    pids+=("$!")
+done
+"$spillway" serve --config config/chaos/gateway.toml >>"$log" 2>&1 &
+gateway=$!
+pids+=("$gateway")
+for _ in $(seq 200); do
+    curl -fs -o /dev/null http://127.0.0.1:18080/health && break
+    kill -0 "$gateway" 2>/dev/null || { echo "the gateway ended at once" >&2; exit 1; }
+    sleep 0.1
+done
+"$spillway" chaos run "$@" --url http://127.0.0.1:18080 --admin http://127.0.0.1:18081

@@ -1,0 +1,220 @@
+//! `spillway chaos`: breaks things in a running instance on purpose, over HTTP only, and judges what that did to its clients.
+//! The instance must allow it with `[chaos] enabled`.
+//!
+//! ```text
+//! scenario (file) ── schedule (pure, seeded) ── conduct ──▶ admin listener
+//!            └────── load (seeded) ──▶ API ── reading ── checks, history (pure) ── report (pure)
+//! ```
+
+pub mod admin;
+pub mod checks;
+pub mod conduct;
+pub mod draw;
+pub mod history;
+pub mod load;
+pub mod metrics;
+pub mod reading;
+pub mod report;
+pub mod run;
+pub mod scenario;
+pub mod schedule;
+
+use crate::cli::{self, UNHEALTHY, say};
+use admin::{Admin, AdminError};
+use clap::{Args, Subcommand};
+use secrecy::SecretString;
+use spillway_actors::{
+    chaos::faults::{FaultKind, FaultWish},
+    runtime::KillWay,
+};
+use std::process::ExitCode;
+
+const USAGE: u8 = 2;
+
+const RUN_HELP: &str = "\
+SCENARIO is a file, or one of those that come with spillway: gpu-flap, provider-blackout, everything
+(config/chaos/*.toml explain themselves).
+
+Rules that always hold: every request ends in one way that its client is told; no token is missing or comes twice; no cut
+answer is shown as complete; the gateway's process goes on; afterwards everything serves again and nothing is left over.
+Exit code 0: all of them were kept. 1: one was broken. 2: usage. 3: no such instance, or chaos is off there.
+
+Example:
+  spillway serve --demo --config config/chaos/gateway.toml &
+  spillway chaos run everything --seed 7 --seconds 60";
+
+#[derive(Debug, Args)]
+pub struct ChaosArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Load an instance, break it by a scenario, and report whether it kept its rules.
+    #[command(after_help = RUN_HELP)]
+    Run(run::RunArgs),
+    /// End an actor or an engine.
+    Kill(KillArgs),
+    /// Let calls of a provider, a cloud model or a local server go wrong.
+    Fault(FaultArgs),
+    /// List the faults in force.
+    Faults(AdminArgs),
+    /// End all faults.
+    Clear(AdminArgs),
+}
+
+#[derive(Debug, Clone, Args)]
+pub struct AdminArgs {
+    /// The instance's admin listener.
+    #[arg(long, env = "SPILLWAY_ADMIN_URL", default_value = "http://127.0.0.1:8081")]
+    admin: String,
+    /// What it demands where it is not on loopback.
+    #[arg(long, env = "SPILLWAY_ADMIN_TOKEN", hide_env_values = true)]
+    admin_token: Option<SecretString>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl AdminArgs {
+    fn admin(&self) -> Result<Admin, AdminError> {
+        Admin::new(&self.admin, self.admin_token.clone())
+    }
+}
+
+#[derive(Debug, Args)]
+struct KillArgs {
+    /// As /admin/actors lists them: router, ledger, gpu/local, cloud/NAME/0, …
+    actor: String,
+    /// kill, panic, error, stop; for the engine of gpu/NAME: sigkill, sigabrt, sigstop, exit, garbage, half-frame,
+    /// hang-decode, out-of-memory.
+    how: KillWay,
+    #[command(flatten)]
+    at: AdminArgs,
+}
+
+#[derive(Debug, Args)]
+struct FaultArgs {
+    /// A provider, a cloud model, or a local target with engine = "http".
+    target: String,
+    /// latency, error, 429, cut or stall.
+    #[arg(value_parser = kind)]
+    kind: FaultKind,
+    /// latency: how much later calls are made.
+    #[arg(long)]
+    ms: Option<u64>,
+    /// error: the status [default: 500].
+    #[arg(long)]
+    status: Option<u16>,
+    /// 429: when to come again.
+    #[arg(long)]
+    retry_after_s: Option<u64>,
+    /// cut, stall: pieces of the answer before it [default: 0].
+    #[arg(long)]
+    after_tokens: Option<u32>,
+    /// Calls that it hits at most.
+    #[arg(long)]
+    times: Option<u64>,
+    /// How long it lasts.
+    #[arg(long)]
+    for_ms: Option<u64>,
+    /// Of the calls, above 0 to 1.
+    #[arg(long)]
+    share: Option<f64>,
+    /// Which calls these are.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    #[command(flatten)]
+    at: AdminArgs,
+}
+
+fn kind(text: &str) -> Result<FaultKind, String> {
+    let known = [FaultKind::Latency, FaultKind::Error, FaultKind::RateLimit, FaultKind::Cut, FaultKind::Stall];
+    let kind = known.into_iter().find(|kind| kind.name() == text);
+    kind.ok_or_else(|| format!("known: {}", known.map(FaultKind::name).join(", ")))
+}
+
+pub async fn run(args: ChaosArgs) -> ExitCode {
+    let done = match args.what {
+        What::Run(args) => return run::run(&args).await,
+        What::Kill(args) => kill(&args).await,
+        What::Fault(args) => fault(&args).await,
+        What::Faults(args) => faults(&args).await,
+        What::Clear(args) => clear(&args).await,
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => refused(&error),
+    }
+}
+
+/// 1: it refuses this order. 3: it takes none.
+fn refused(error: &AdminError) -> ExitCode {
+    let failure = cli::failed(error);
+    if matches!(error, AdminError::Refused { .. }) { failure } else { ExitCode::from(UNHEALTHY) }
+}
+
+async fn kill(args: &KillArgs) -> Result<(), AdminError> {
+    let admin = args.at.admin()?;
+    let Some(at) = admin.kill(&args.actor, &args.how.to_string()).await? else {
+        let why = format!("{} is not alive right now", args.actor);
+        return Err(AdminError::Refused { url: admin.url().to_owned(), status: 409, why });
+    };
+    if args.at.json {
+        say(&serde_json::json!({"ok": true, "actor": args.actor, "how": args.how.to_string(), "unix_ns": at}));
+    } else {
+        say(&format!("{}: {}", args.actor, args.how));
+    }
+    Ok(())
+}
+
+async fn fault(args: &FaultArgs) -> Result<(), AdminError> {
+    let wish = FaultWish {
+        target: args.target.clone(),
+        kind: args.kind,
+        ms: args.ms,
+        status: args.status,
+        retry_after_s: args.retry_after_s,
+        after_tokens: args.after_tokens,
+        times: args.times,
+        for_ms: args.for_ms,
+        share: args.share,
+        seed: args.seed,
+    };
+    let done = args.at.admin()?.fault(&wish).await?;
+    if args.at.json {
+        say(&done);
+    } else {
+        say(&format!("{}: {}", wish.target, wish.kind.name()));
+    }
+    Ok(())
+}
+
+async fn faults(args: &AdminArgs) -> Result<(), AdminError> {
+    let list = args.admin()?.faults().await?;
+    if args.json {
+        say(&list);
+        return Ok(());
+    }
+    let data = list["data"].as_array().map_or(&[][..], Vec::as_slice);
+    let cell = |value: &serde_json::Value| match value {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Null => "-".to_owned(),
+        other => other.to_string(),
+    };
+    let mut rows = vec![["target", "kind", "hit", "left ms"].map(str::to_owned).to_vec()];
+    rows.extend(data.iter().map(|fault| ["target", "kind", "hit", "left_ms"].map(|key| cell(&fault[key])).to_vec()));
+    say(&crate::bench::stats::columns(&rows));
+    Ok(())
+}
+
+async fn clear(args: &AdminArgs) -> Result<(), AdminError> {
+    let done = args.admin()?.clear().await?;
+    if args.json {
+        say(&done);
+    } else {
+        say(&format!("{} faults ended", done["cleared"]));
+    }
+    Ok(())
+}
