@@ -150,10 +150,8 @@ pub(super) fn whole<'a>(stamp: &'a Stamp, answer: WholeAnswer, report: &'a Fligh
     let WholeAnswer { choices, raw: mut rest, .. } = answer;
     let usage = whole_usage(rest.shift_remove("usage"), report.usage);
     let is_local_text = stamp.kind == RequestKind::Completion && report.is_local;
-    rest.retain(|name, _| {
-        !OURS.contains(&name.as_str())
-            && !(is_local_text && ["latency_ms", "tokens_generated"].contains(&name.as_str()))
-    });
+    let ours: &[&str] = if is_local_text { &["latency_ms", "tokens_generated"] } else { &[] };
+    rest.retain(|name, _| !OURS.contains(&name.as_str()) && !ours.contains(&name.as_str()));
     Whole {
         id: &stamp.id,
         object: stamp.object(),
