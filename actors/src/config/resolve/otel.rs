@@ -99,7 +99,7 @@ fn headers(
     let mut headers = Vec::new();
     if let Some(text) = context.sources.variable(&variable.value) {
         let refuse = || section.refuse("headers_env", &variable.origin, unreadable(&variable.value, "a comma"));
-        headers.extend(pairs(text.split(','), |value| unescaped(value), refuse)?);
+        headers.extend(pairs(text.split(','), unescaped, refuse)?);
     }
     if !file.value.is_empty() {
         let text = (context.read)(Path::new(&file.value));
