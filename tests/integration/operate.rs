@@ -152,7 +152,8 @@ impl Scene {
         let extra = format!(
             "{}provider_probe_ms = 1000\ncanary_interval_ms = 1000\nbad_gpu_retry_ms = 1000\n\n[supervision.gpu]\n\
              backoff_min_ms = 50\nbackoff_max_ms = 200\n\n[router.hedge]\nenabled = true\nafter_ms = 50\nmax_usd_per_hour = 1\n\n\
-             [router.cascade]\nenabled = true\n\n[keys]\nfile = \"{}/keys.json\"\n",
+             [router.cascade]\nenabled = true\n\n[keys]\nfile = \"{}/keys.json\"\n\n\
+             [otel]\nendpoint = \"http://127.0.0.1:1\"\n",
             setup.extra,
             keys.path().display()
         );
@@ -303,6 +304,11 @@ impl Scene {
         self.breathe().await;
     }
 
+    /// The collector of traces was never there.
+    async fn traces(&mut self) {
+        self.fires("SpillwayTracesDropped").await;
+    }
+
     /// A faulty file, then budgets that are nearly and wholly spent.
     async fn files(&mut self) {
         let good = self.gateway.config_text();
@@ -334,6 +340,7 @@ async fn every_panel_and_every_rule_has_data_of_a_gateway_in_trouble_and_alerts_
     scene.providers().await;
     scene.card().await;
     scene.crowd().await;
+    scene.traces().await;
     scene.files().await;
     let text = exposition(&scene.gateway).await;
     promtool(&["check", "metrics"], &text);
