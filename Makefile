@@ -7,7 +7,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos fuzz schemathesis check build dist cuda-check model deps clean
+.PHONY: help run test chaos bench fuzz schemathesis check build dist cuda-check model deps clean
 
 GPU ?=
 CONFIG ?= config/spillway.toml
@@ -50,6 +50,9 @@ test: ## install what tests need, build, run every test and every check
 
 chaos: build ## break a loaded gateway for a minute and report what that did to its clients (SCENARIO=everything SEED=1)
 	@SPILLWAY="$(TARGET_DIR)/release/spillway" scripts/chaos.sh $(SCENARIO) --seconds $(SECONDS_OF_CHAOS) --seed $(SEED)
+
+bench: build ## what the gateway adds to a request, against a provider on this machine that answers at once; a few minutes
+	@SPILLWAY="$(TARGET_DIR)/release/spillway" scripts/bench.sh
 
 fuzz: ## run every fuzz target for SECONDS=600 (TARGETS="chat sse" for some); what is found is kept in fuzz/artifacts
 	@scripts/fuzz.sh $(FUZZ_SECONDS) $(TARGETS)
