@@ -53,22 +53,24 @@ fn report(output: &Output) -> Value {
 
 #[tokio::test]
 async fn every_shipped_scenario_is_survived_and_reported() {
+    // Each long enough to break something.
+    tokio::join!(survived("gpu-flap", "4"), survived("provider-blackout", "8"), survived("everything", "5"));
+}
+
+async fn survived(scenario: &str, seconds: &str) {
     let gateway = stage().warm().await;
-    // Long enough that each breaks something.
-    for (scenario, seconds) in [("gpu-flap", "4"), ("provider-blackout", "8"), ("everything", "5")] {
-        let output = chaos(&gateway, &["run", scenario, "--seconds", seconds, "--seed", "1", "--json"]).await;
-        let report = report(&output);
-        assert_eq!(output.status.code(), Some(0), "{scenario}: {report:#}");
-        let requests = &report["requests"];
-        let count = |name: &str| requests[name].as_u64().unwrap();
-        assert!(count("requests") >= 20 && count("complete") > 0, "{report:#}");
-        assert_eq!(count("requests"), count("complete") + count("explicit_errors"), "{report:#}");
-        let broken = [count("lost"), count("torn"), count("shown_as_complete"), count("broken_protocol")];
-        assert_eq!(broken, [0; 4], "{report:#}");
-        assert!(report["checked"].as_u64() > Some(0) && report["same_process"] == true, "{report:#}");
-        assert!(!report["orders"].as_object().unwrap().is_empty(), "{report:#}");
-        assert_eq!((&report["seed"], &report["ok"]), (&json!(1), &json!(true)));
-    }
+    let output = chaos(&gateway, &["run", scenario, "--seconds", seconds, "--seed", "1", "--json"]).await;
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{scenario}: {report:#}");
+    let requests = &report["requests"];
+    let count = |name: &str| requests[name].as_u64().unwrap();
+    assert!(count("requests") >= 20 && count("complete") > 0, "{report:#}");
+    assert_eq!(count("requests"), count("complete") + count("explicit_errors"), "{report:#}");
+    let broken = [count("lost"), count("torn"), count("shown_as_complete"), count("broken_protocol")];
+    assert_eq!(broken, [0; 4], "{report:#}");
+    assert!(report["checked"].as_u64() > Some(0) && report["same_process"] == true, "{report:#}");
+    assert!(!report["orders"].as_object().unwrap().is_empty(), "{report:#}");
+    assert_eq!((&report["seed"], &report["ok"]), (&json!(1), &json!(true)));
     gateway.shutdown().await;
 }
 
