@@ -5,6 +5,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 spillway="${SPILLWAY:-${CARGO_TARGET_DIR:-target}/release/spillway}"
+# The first backtrace of a process reads all its debug information, which would drown what memory is measured.
+export RUST_BACKTRACE=0
 log="$(mktemp)"
 pids=()
 finish() {

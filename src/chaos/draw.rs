@@ -12,10 +12,10 @@ impl Draw {
     /// A stream of its own for each of several users of one seed.
     pub fn of(seed: u64, stream: u64) -> Self {
         let mut mixed = Self(seed ^ stream.wrapping_mul(0xD605_1BA8_5E5F_7A2B));
-        Self(mixed.next())
+        Self(mixed.bits())
     }
 
-    pub fn next(&mut self) -> u64 {
+    pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -25,7 +25,7 @@ impl Draw {
 
     /// In [0, 1).
     pub fn share(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+        (self.bits() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
     pub fn hits(&mut self, share: f64) -> bool {
@@ -34,7 +34,7 @@ impl Draw {
 
     /// Below `end`; 0 of nothing. The bias of the remainder is nothing for lists of names.
     pub fn below(&mut self, end: usize) -> usize {
-        (self.next() % end.max(1) as u64) as usize
+        (self.bits() % end.max(1) as u64) as usize
     }
 
     pub fn one_of<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {

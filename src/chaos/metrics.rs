@@ -106,7 +106,8 @@ mod tests {
     use super::*;
 
     const BEFORE: &str = "# TYPE a_total counter\na_total{actor=\"router\",cause=\"killed\"} 2\n\
-        t_bucket{stage=\"detect\",le=\"0.1\"} 1\nt_bucket{stage=\"detect\",le=\"+Inf\"} 1\n";
+        t_bucket{stage=\"detect\",le=\"0.1\"} 1\nt_bucket{stage=\"detect\",le=\"0.2\"} 1\n\
+        t_bucket{stage=\"detect\",le=\"+Inf\"} 1\n";
     const AFTER: &str = "a_total{actor=\"router\",cause=\"killed\"} 5\na_total{actor=\"router\",cause=\"panic\"} 1\n\
         a_total{actor=\"ledger\",cause=\"killed\"} 0\nprocess_start_time_seconds 1.5e9\n\
         t_bucket{stage=\"detect\",le=\"0.1\"} 3\nt_bucket{stage=\"detect\",le=\"0.2\"} 4\n\

@@ -81,6 +81,10 @@ async fn try_run(args: &RunArgs) -> Result<ExitCode, NoRun> {
     let admin = args.at.admin()?;
     let cast = cast(&admin).await?;
     let due = schedule(&scenario, args.seed, &cast).map_err(NoRun::Usage)?;
+    if due.is_empty() {
+        let why = "the run is too short for this scenario: nothing would be broken; give it more --seconds";
+        return Err(NoRun::Usage(why.to_owned()));
+    }
     if args.plan {
         say(&serde_json::to_string_pretty(&due).unwrap_or_default());
         return Ok(ExitCode::SUCCESS);

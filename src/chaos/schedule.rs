@@ -3,7 +3,7 @@
 
 use super::{
     draw::Draw,
-    scenario::{How, Pattern, Scenario},
+    scenario::{Fault, How, Kill, Pattern, Scenario},
 };
 use serde::Serialize;
 use spillway_actors::{chaos::faults::FaultWish, runtime::KillWay};
@@ -49,38 +49,51 @@ pub fn schedule(scenario: &Scenario, seed: u64, cast: &Cast) -> Result<Vec<Due>,
     let end_ms = (scenario.seconds.0 * 1000).saturating_sub(QUIET_END_MS);
     let mut due = Vec::new();
     for (entry, kill) in scenario.kills.iter().enumerate() {
-        let ways: Vec<(How, Vec<&String>)> =
-            kill.how.0.iter().map(|how| (*how, victims(&kill.actors.0, *how, cast))).collect();
-        if let Some((how, _)) = ways.iter().find(|(_, victims)| victims.is_empty()) {
-            let meant = names(&kill.actors.0);
-            return Err(format!("[[kill]] number {}: nobody here is called {meant} and ends by {}", entry + 1, how.0));
-        }
         let mut draw = Draw::of(seed, 2 * entry as u64 + 1);
-        for at_ms in times(kill.every_ms.0, end_ms, &mut draw) {
-            let Some((how, victims)) = draw.one_of(&ways) else { continue };
-            for actor in chosen(victims, kill.all, &mut draw) {
-                due.push(Due { at_ms, order: Order::Kill { actor: actor.to_string(), how: *how } });
-            }
-        }
+        let deaths = deaths(kill, end_ms, &mut draw, cast);
+        due.extend(deaths.map_err(|why| format!("[[kill]] number {}: {why}", entry + 1))?);
     }
     for (entry, fault) in scenario.faults.iter().enumerate() {
-        let targets: Vec<&String> = named(&fault.targets.0, &cast.providers);
-        if targets.is_empty() {
-            let meant = names(&fault.targets.0);
-            return Err(format!("[[fault]] number {}: no provider here is called {meant}", entry + 1));
-        }
         let mut draw = Draw::of(seed, 2 * entry as u64 + 2);
-        let end_ms = end_ms.saturating_sub(fault.for_ms.0.min(end_ms / 2));
-        for at_ms in times(fault.every_ms.0, end_ms, &mut draw) {
-            for target in chosen(&targets, fault.all, &mut draw) {
-                // What JSON holds exactly everywhere.
-                let order = Order::Fault(fault.wish(target, draw.next() >> 12));
-                due.push(Due { at_ms, order });
-            }
-        }
+        let failures = failures(fault, end_ms, &mut draw, cast);
+        due.extend(failures.map_err(|why| format!("[[fault]] number {}: {why}", entry + 1))?);
     }
     due.sort_by_key(|due| due.at_ms);
     Ok(without_overkill(due))
+}
+
+fn deaths(kill: &Kill, end_ms: u64, draw: &mut Draw, cast: &Cast) -> Result<Vec<Due>, String> {
+    let ways: Vec<(How, Vec<&String>)> =
+        kill.how.0.iter().map(|how| (*how, victims(&kill.actors.0, *how, cast))).collect();
+    if let Some((how, _)) = ways.iter().find(|(_, victims)| victims.is_empty()) {
+        return Err(format!("nobody here is called {} and ends by {}", names(&kill.actors.0), how.0));
+    }
+    let mut due = Vec::new();
+    for at_ms in times(kill.every_ms.0, end_ms, draw) {
+        let Some((how, victims)) = draw.one_of(&ways) else { continue };
+        for actor in chosen(victims, kill.all, draw) {
+            due.push(Due { at_ms, order: Order::Kill { actor: actor.clone(), how: *how } });
+        }
+    }
+    Ok(due)
+}
+
+fn failures(fault: &Fault, end_ms: u64, draw: &mut Draw, cast: &Cast) -> Result<Vec<Due>, String> {
+    let targets = named(&fault.targets.0, &cast.providers);
+    if targets.is_empty() {
+        return Err(format!("no provider here is called {}", names(&fault.targets.0)));
+    }
+    // It is over before the end, too.
+    let end_ms = end_ms.saturating_sub(fault.for_ms.0);
+    let mut due = Vec::new();
+    for at_ms in times(fault.every_ms.0, end_ms, draw) {
+        for target in chosen(&targets, fault.all, draw) {
+            // What JSON holds exactly everywhere.
+            let wish = fault.wish(target, draw.bits() >> 12);
+            due.push(Due { at_ms, order: Order::Fault(wish) });
+        }
+    }
+    Ok(due)
 }
 
 fn names(patterns: &[Pattern]) -> String {

@@ -9,11 +9,11 @@ use std::process::{Command, Output, Stdio};
 const FAULT: &str = "/admin/chaos/fault";
 const FAULTS: &str = "/admin/chaos/faults";
 /// Quick enough for a test, slow enough to be broken under way.
-const ENGINE: &str = "sim:tokens_per_second=100,tokens=4000,load_ms=100";
+const ENGINE: &str = "sim:tokens_per_second=200,tokens=4000,load_ms=100";
 
 /// A gateway with a simulated engine and two providers that go on with each other's answers.
 fn stage() -> Setup {
-    let sim = SimOptions { tokens: 4000, tokens_per_second: Some(100.0), ..SimOptions::default() };
+    let sim = SimOptions { tokens: 4000, tokens_per_second: Some(200.0), ..SimOptions::default() };
     let going_on = "prefill_style = \"assistant\"\n".to_owned();
     Setup {
         model: ENGINE.to_owned(),
@@ -53,21 +53,24 @@ fn report(output: &Output) -> Value {
 
 #[tokio::test]
 async fn every_shipped_scenario_is_survived_and_reported() {
+    // Each long enough to break something.
+    tokio::join!(survived("gpu-flap", "4"), survived("provider-blackout", "8"), survived("everything", "5"));
+}
+
+async fn survived(scenario: &str, seconds: &str) {
     let gateway = stage().warm().await;
-    for scenario in ["gpu-flap", "provider-blackout", "everything"] {
-        let output = chaos(&gateway, &["run", scenario, "--seconds", "4", "--seed", "3", "--json"]).await;
-        let report = report(&output);
-        assert_eq!(output.status.code(), Some(0), "{scenario}: {report:#}");
-        let requests = &report["requests"];
-        let count = |name: &str| requests[name].as_u64().unwrap();
-        assert!(count("requests") >= 20 && count("complete") > 0, "{report:#}");
-        assert_eq!(count("requests"), count("complete") + count("explicit_errors"), "{report:#}");
-        let broken = [count("lost"), count("torn"), count("shown_as_complete"), count("broken_protocol")];
-        assert_eq!(broken, [0; 4], "{report:#}");
-        assert!(report["checked"].as_u64() > Some(0) && report["same_process"] == true, "{report:#}");
-        assert!(!report["orders"].as_object().unwrap().is_empty(), "{report:#}");
-        assert_eq!((&report["seed"], &report["ok"]), (&json!(3), &json!(true)));
-    }
+    let output = chaos(&gateway, &["run", scenario, "--seconds", seconds, "--seed", "1", "--json"]).await;
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{scenario}: {report:#}");
+    let requests = &report["requests"];
+    let count = |name: &str| requests[name].as_u64().unwrap();
+    assert!(count("requests") >= 20 && count("complete") > 0, "{report:#}");
+    assert_eq!(count("requests"), count("complete") + count("explicit_errors"), "{report:#}");
+    let broken = [count("lost"), count("torn"), count("shown_as_complete"), count("broken_protocol")];
+    assert_eq!(broken, [0; 4], "{report:#}");
+    assert!(report["checked"].as_u64() > Some(0) && report["same_process"] == true, "{report:#}");
+    assert!(!report["orders"].as_object().unwrap().is_empty(), "{report:#}");
+    assert_eq!((&report["seed"], &report["ok"]), (&json!(1), &json!(true)));
     gateway.shutdown().await;
 }
 
@@ -91,8 +94,8 @@ async fn a_run_that_broke_a_rule_ends_with_1() {
     let folder = Folder::new().unwrap();
     let scenario = folder.write(
         "blackout.toml",
-        b"seconds = 3\n[load]\nrequests_per_second = 20\nstreams = 0\nstream_share = 0.5\nhard_share = 1\nmax_tokens = [4]\n\
-          [[fault]]\ntargets = [\"sim\"]\nkind = \"error\"\nfor_ms = 1500\nevery_ms = 1000\n\
+        b"seconds = 4\n[load]\nrequests_per_second = 20\nstreams = 0\nstream_share = 0.5\nhard_share = 1\nmax_tokens = [4]\n\
+          [[fault]]\ntargets = [\"sim\"]\nkind = \"error\"\nfor_ms = 1500\nevery_ms = 800\n\
           [expect]\nuncommitted_success_percent = 100\n",
     );
     let output = chaos(&gateway, &["run", scenario.to_str().unwrap(), "--json"]).await;

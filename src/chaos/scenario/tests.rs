@@ -46,8 +46,8 @@ fn what_is_wrong_is_told_with_line_and_column() {
         ("second = 5", "second = 501", "line 5, column 23", "must be 0 to 500"),
         ("second = 5", "second = nan", "line 5, column 23", "must be 0 to 500"),
         ("[8, 16]", "[]", "line 9, column 14", "must have 1 to 32 entries"),
-        ("\"panic\"", "\"tickle\"", "line 13, column 19", "tickle is no way to end an actor"),
-        ("\"gpu/*\"", "\"*/gpu\"", "line 12, column 11", "its beginning and one `*` at the end"),
+        ("\"panic\"", "\"tickle\"", "line 13, column 7", "tickle is no way to end an actor"),
+        ("\"gpu/*\"", "\"*/gpu\"", "line 12, column 10", "its beginning and one `*` at the end"),
         ("\"429\"", "\"428\"", "line 18, column 8", "unknown variant `428`"),
         ("seconds = 10", "seconds 10", "line 2, column 9", "key"),
     ] {
