@@ -146,9 +146,11 @@ mod tests {
                 !stuck
             }
         };
-        let tell = move || drop(told.beats.fetch_add(1, SeqCst));
+        let tell = move || {
+            told.beats.fetch_add(1, SeqCst);
+        };
         let _beating = task::owned(beat(Duration::from_secs(1), is_alive, move || over.is_over.load(SeqCst), tell));
-        let beats = async |seconds| {
+        let beats = async |seconds: u64| {
             world.beats.store(0, SeqCst);
             tokio::time::sleep(Duration::from_millis(seconds * 1000 + 10)).await;
             world.beats.load(SeqCst)
