@@ -161,7 +161,7 @@ mod tests {
             "cloud/gpt-4.1: breaker open: tried again in 12 s",
             "answers/s       3   local      2 cloud      1",
             "in work         4   7 waiting, 3 leases",
-            "local        90     9.0 ms",
+            "local         90     9.0 ms",
             "here         67 %   20 local, 10 cloud",
             "spent       $0.25",
             "saved       $1.75",

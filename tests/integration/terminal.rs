@@ -10,6 +10,7 @@ use std::{
     process::{Command, Output, Stdio},
     time::Duration,
 };
+use tokio::task::JoinSet;
 
 /// Runs a command of the gateway with `input` on its standard input.
 fn run_with(arguments: &[&str], input: &str) -> Output {
@@ -256,9 +257,10 @@ async fn top_goes_on_when_the_gateway_comes_back() {
     let admin = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let url = format!("http://{admin}");
     let steps = json!([{"expect": "LOST"}, {"send": "r"}, {"expect": "live"}, {"send": "\u{3}"}, {"end": 0}]);
-    let watching = spillway_actors::task::detached(async move { play(steps, &["top", "--admin", &url]).await });
+    let mut watching = JoinSet::new();
+    watching.spawn(async move { play(steps, &["top", "--admin", &url]).await });
     let vars = vec![("SPILLWAY__SERVER__ADMIN_LISTEN".to_owned(), admin.to_string())];
     let gateway = Setup { vars, ..Setup::default() }.start().await;
-    watching.await.unwrap();
+    watching.join_all().await;
     gateway.shutdown().await;
 }

@@ -37,7 +37,7 @@ fn cells(request: &Request) -> [String; 8] {
     let routing = &request.routing;
     let again = match routing.attempts.len() {
         0 | 1 => String::new(),
-        attempts => format!(" ({attempts} attempts)"),
+        attempts => format!(" ×{attempts}"),
     };
     let cost = routing.attempts.iter().map(|attempt| attempt.cost_usd).sum();
     [

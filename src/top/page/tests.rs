@@ -104,7 +104,7 @@ fn the_whole_picture_as_text() {
         assert!(fleet.contains(wanted), "{wanted:?} is missing:\n{text}");
     }
     let request = after("── Requests").lines().nth(1).unwrap().split_whitespace().collect::<Vec<_>>().join(" ");
-    assert_eq!(request, "12:34:56 ok cloud/deepseek-v3.2 (2 attempts) moderate 21 → 8 9.1 ms 412 ms $0.0000050");
+    assert_eq!(request, "12:34:56 ok cloud/deepseek-v3.2 ×2 moderate 21 → 8 9.1 ms 412 ms $0.0000050");
     assert!(after("── Money").contains("budget (day)  $0.25 of $1.00"), "{text}");
 }
 
