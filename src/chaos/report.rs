@@ -226,7 +226,7 @@ fn gauge(exposition: &Exposition, name: &str) -> f64 {
 
 /// The five slowest, in milliseconds.
 fn slowest(mut restarts: Vec<(String, std::time::Duration)>) -> Vec<(String, f64)> {
-    restarts.sort_by(|one, other| other.1.cmp(&one.1));
+    restarts.sort_by_key(|restart| std::cmp::Reverse(restart.1));
     restarts.into_iter().take(5).map(|(who, took)| (who, took.as_secs_f64() * 1e3)).collect()
 }
 

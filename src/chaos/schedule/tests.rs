@@ -60,7 +60,7 @@ fn an_entry_for_all_breaks_everybody_it_names_at_once() {
         "[[fault]]\ntargets = [\"*\"]\nkind = \"cut\"\nafter_tokens = 2\nfor_ms = 100\nevery_ms = 20000\nall = true\n",
     );
     let planned = schedule(&blackout, 1, &cast()).unwrap();
-    assert!(planned.len() >= 4 && planned.len() % 2 == 0, "{planned:?}");
+    assert!(planned.len() >= 4 && planned.len().is_multiple_of(2), "{planned:?}");
     assert_eq!(planned[0].at_ms, planned[1].at_ms);
 }
 
