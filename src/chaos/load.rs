@@ -2,7 +2,7 @@
 //! from the seed and its number. Every answer is judged when it ends, and little is kept of it.
 
 use super::{
-    checks::{continuity, words},
+    checks::{COUNT, continuity, words},
     draw::Draw,
     history::{Seen, violations},
     reading::{self, Ask, Outcome, Record},
@@ -38,9 +38,9 @@ struct Kind {
 /// What an unharmed answer to a kind of request looks like, of whatever model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reference {
-    /// Its pieces tell their own place, so that a doubled or lost one shows.
-    tells: bool,
-    /// Words of the shortest.
+    /// Whoever is asked to count does count, so that a doubled or lost number shows.
+    counts: bool,
+    /// Of the shortest in numbered words.
     words: Option<usize>,
 }
 
@@ -62,11 +62,12 @@ impl Harvest {
         if let Outcome::Error { status, kind, code, .. } = &record.outcome {
             *self.errors.entry(format!("{status} {}", code.as_str().unwrap_or(kind))).or_default() += 1;
         }
-        if reference.is_some_and(|reference| !reference.tells) {
+        let counted = record.prompt == COUNT && !record.text.is_empty();
+        if reference.is_some_and(|reference| !reference.counts) {
             // Nobody can say how it should go on.
             record.prompt.clear();
         } else {
-            self.checked += usize::from(!record.text.is_empty());
+            self.checked += usize::from(counted || words(&record.text).is_some());
         }
         let whole = reference.and_then(|reference| reference.words);
         let found = violations(&record, whole);
@@ -106,12 +107,11 @@ impl Load {
         })
     }
 
-    /// Asks every model for unharmed answers, before anything is broken. Returns how many kinds of request can be checked
-    /// token by token, of how many.
+    /// Asks every model for unharmed answers, before anything is broken.
     ///
     /// # Errors
     /// Nothing answers.
-    pub async fn look_at_the_unharmed(&mut self) -> Result<(usize, usize), String> {
+    pub async fn look_at_the_unharmed(&mut self) -> Result<(), String> {
         let models = self.models().await?;
         let kinds: Vec<Kind> = self.kinds();
         let asks: Vec<(Kind, Ask)> = kinds
@@ -128,16 +128,15 @@ impl Load {
         for (kind, record) in records.iter().filter(|(_, record)| record.is_complete()) {
             let found = reference(record);
             let known = references.entry(*kind).or_insert(found);
-            known.tells &= found.tells;
-            known.words = known.words.zip(found.words).map(|(one, other)| one.min(other));
+            known.counts &= found.counts;
+            known.words = [known.words, found.words].into_iter().flatten().min();
         }
         if references.is_empty() {
             let why = records.first().map(|(_, record)| format!("{:?}", record.outcome)).unwrap_or_default();
             return Err(format!("{} answers no request: {why}", self.api));
         }
-        let tell = references.values().filter(|reference| reference.tells).count();
         self.references = Arc::new(references);
-        Ok((tell, kinds.len()))
+        Ok(())
     }
 
     fn kinds(&self) -> Vec<Kind> {
@@ -244,9 +243,7 @@ fn ask_of(kind: Kind) -> Ask {
 }
 
 fn reference(record: &Record) -> Reference {
-    let counts = record.prompt == super::checks::COUNT || words(&record.text).is_some();
-    let tells = counts && continuity(&record.prompt, &record.text).is_ok();
-    Reference { tells, words: words(&record.text).filter(|_| tells) }
+    Reference { counts: continuity(&record.prompt, &record.text).is_ok(), words: words(&record.text) }
 }
 
 #[cfg(test)]

@@ -19,8 +19,6 @@ pub struct Run<'a> {
     pub scenario: &'a str,
     pub seed: u64,
     pub seconds: u64,
-    pub kinds: usize,
-    pub telling_kinds: usize,
     pub expect: Expect,
     pub harvest: Harvest,
     pub wake: Wake,
@@ -41,8 +39,6 @@ pub struct Report {
     pub uncommitted_success_percent: f64,
     /// Answers whose tokens could be checked one by one.
     pub checked: usize,
-    /// Kinds of request that tell, of all kinds.
-    pub telling_kinds: [usize; 2],
     pub held_back: usize,
     pub errors: BTreeMap<String, usize>,
     pub orders: BTreeMap<String, usize>,
@@ -82,7 +78,6 @@ impl Report {
             uncommitted_success_percent: tally.uncommitted_success_percent(),
             requests: tally,
             checked: harvest.checked,
-            telling_kinds: [run.telling_kinds, run.kinds],
             held_back: harvest.held_back,
             errors: harvest.errors,
             orders: wake.orders,
@@ -150,7 +145,6 @@ impl Report {
         writeln!(out, "chaos {}: {} s, seed {}", self.scenario, self.seconds, self.seed)?;
         writeln!(out, "\n{orders} orders ({} more found nobody alive):", self.orders_missed)?;
         counts(out, &self.orders)?;
-        let checkable = self.telling_kinds;
         writeln!(out, "\nrequests                               {}", tally.requests)?;
         for (what, count) in [
             ("complete", tally.complete),
@@ -165,7 +159,6 @@ impl Report {
         ] {
             writeln!(out, "  {what:<36} {count}")?;
         }
-        writeln!(out, "  kinds of request that can be checked {} of {}", checkable[0], checkable[1])?;
         writeln!(
             out,
             "  without text when something broke    {}, of which {:.2} % were answered",

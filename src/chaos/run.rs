@@ -151,7 +151,7 @@ fn providers(status: &Status) -> Vec<String> {
 async fn perform(args: &RunArgs, scenario: &Scenario, admin: &Admin, due: &[Due]) -> Result<Report, NoRun> {
     let mut load = Load::new(&args.url, &scenario.load, keys(args, scenario)?, args.seed).map_err(NoRun::Unhealthy)?;
     note(&"asking for unharmed answers first");
-    let (telling_kinds, kinds) = load.look_at_the_unharmed().await.map_err(NoRun::Unhealthy)?;
+    load.look_at_the_unharmed().await.map_err(NoRun::Unhealthy)?;
     let seconds = scenario.seconds.0;
     note(&format!("{}: {} orders in {seconds} s, seed {}", args.scenario, due.len(), args.seed));
     let before = Exposition::read(&admin.metrics().await?);
@@ -167,8 +167,6 @@ async fn perform(args: &RunArgs, scenario: &Scenario, admin: &Admin, due: &[Due]
         scenario: &args.scenario,
         seed: args.seed,
         seconds,
-        kinds,
-        telling_kinds,
         expect: scenario.expect,
         harvest,
         wake,
