@@ -92,19 +92,24 @@ async fn one_question_is_answered_on_stdout_and_its_way_is_told_on_stderr() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_way_not_to_get_an_answer_has_its_line_and_its_exit_code() {
     let setup = Setup { ok: "upstream = \"cut-3\"\n".to_owned(), ..Setup::default() };
-    let gateway = setup.server("require_keys = false\n").start().await;
+    let gateway = setup.start().await;
     let cut = run(&["chat", "--url", &gateway.api, "--model", "ok", "Say hello"]).await;
     assert_eq!(cut.status.code(), Some(1), "{cut:?}");
     assert!(text(&cut.stdout).starts_with("sim0-"), "what came is shown: {cut:?}");
     assert!(text(&cut.stderr).contains("spillway: the answer broke off: "), "{cut:?}");
     let unknown = run(&["chat", "--url", &gateway.api, "--model", "nobody-knows", "Say hello"]).await;
     assert_eq!((unknown.status.code(), text(&unknown.stdout).as_str()), (Some(2), ""), "{unknown:?}");
-    let key = run(&["chat", "--url", &gateway.api, "--key", "sk-spillway-wrong-canary", "Say hello"]).await;
+    gateway.shutdown().await;
+
+    let folder = crate::support::Folder::new().unwrap();
+    let keys = format!("[keys]\nfile = \"{}/keys.json\"\n", folder.path().display());
+    let closed = Setup::default().without_local().server("require_keys = true\n").extra(&keys).start().await;
+    let key = run(&["chat", "--url", &closed.api, "--key", "sk-spillway-wrong-canary", "Say hello"]).await;
     assert_eq!(key.status.code(), Some(1), "{key:?}");
     let complaint = text(&key.stderr);
     assert!(complaint.starts_with("spillway: 401: ") && complaint.contains("SPILLWAY_API_KEY"), "{complaint}");
     assert!(!complaint.contains("wrong-canary"), "a key is nobody's business: {complaint}");
-    gateway.shutdown().await;
+    closed.shutdown().await;
 
     let limited = server(
         b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 7\r\nconnection: close\r\n\r\n\
@@ -152,6 +157,7 @@ async fn at_a_terminal_ctrl_c_ends_the_answer_and_the_conversation_goes_on() {
     let gateway = Setup::default().cloud(slow).start().await;
     let steps = json!([
         {"expect": "ok at http"},
+        {"expect": "› "},
         {"send": "wrong\u{15}tell me a stroy\u{1b}[D\u{1b}[D\u{1b}[D\u{7f}o\r"},
         {"expect": "sim3-"},
         {"send": "\u{3}"},
@@ -231,11 +237,12 @@ async fn top_at_a_terminal_turns_pages_says_when_the_gateway_is_gone_and_gives_t
     let gateway = Setup::default().warm().await;
     let steps = json!([
         {"expect": "live"},
+        {"expect": "Latency of the last"},
         {"resize": [110, 35]},
         {"expect": "Latency of the last"},
         {"send": "\t"},
         {"resize": [120, 40]},
-        {"expect": "gpu/local  ● warm"},
+        {"expect": "gpu/local ● warm"},
         {"send": "?"},
         {"resize": [110, 35]},
         {"expect": "hold the picture"},
@@ -255,12 +262,22 @@ async fn top_at_a_terminal_turns_pages_says_when_the_gateway_is_gone_and_gives_t
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn top_goes_on_when_the_gateway_comes_back() {
     let admin = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let url = format!("http://{admin}");
-    let steps = json!([{"expect": "LOST"}, {"send": "r"}, {"expect": "live"}, {"send": "\u{3}"}, {"end": 0}]);
-    let mut watching = JoinSet::new();
-    watching.spawn(async move { play(steps, &["top", "--admin", &url]).await });
     let vars = vec![("SPILLWAY__SERVER__ADMIN_LISTEN".to_owned(), admin.to_string())];
-    let gateway = Setup { vars, ..Setup::default() }.start().await;
+    let setup = Setup { vars, ..Setup::default() }.without_local();
+    let first = setup.clone().start().await;
+    let steps = json!([
+        {"expect": "live"},
+        {"signal": [first.pid, Signal::KILL.as_raw()]},
+        {"expect": "LOST for"},
+        {"expect": "live"},
+        {"send": "\u{3}"},
+        {"end": 0}
+    ]);
+    let mut watching = JoinSet::new();
+    let url = first.admin.clone();
+    watching.spawn(async move { play(steps, &["top", "--admin", &url]).await });
+    first.until_ended().await;
+    let second = setup.start().await;
     watching.join_all().await;
-    gateway.shutdown().await;
+    second.shutdown().await;
 }

@@ -3,7 +3,7 @@
 
     drive.py STEPS COMMAND ARGUMENT...
 
-STEPS is a JSON list. {"expect": TEXT} waits until TEXT has been written since the last expectation that was met; {"send": TEXT}
+STEPS is a JSON list. {"expect": TEXT} waits until TEXT has been written after what was expected before, one blank standing for several; {"send": TEXT}
 types; {"resize": [COLUMNS, ROWS]} changes the window, which makes full-screen programs draw everything anew; {"signal": [PID,
 NUMBER]} is for other processes; {"end": CODE} waits for the exit with that code. Prints what was written, as JSON with what else is
 to be known: whether the terminal was given back as it was. Exits 1 when a step fails."""
@@ -21,8 +21,15 @@ import termios
 import time
 
 LIMIT = 60.0
-# Colours and cursor moves that stand between letters of one text.
-STYLE = re.compile(r"\x1b\[[0-9;]*m")
+# Programs jump over blanks that are blank already, and change colours in between.
+JUMP = re.compile(r"\x1b\[[0-9]+;[0-9]+H")
+STYLE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+BLANKS = re.compile(r" +")
+
+
+def readable(written: str) -> str:
+    """As a person would read it, line by line."""
+    return BLANKS.sub(" ", STYLE.sub("", JUMP.sub(" ", written)))
 
 
 class Terminal:
@@ -55,9 +62,9 @@ class Terminal:
     def expect(self, text: str) -> None:
         deadline = time.monotonic() + LIMIT
         while True:
-            seen = STYLE.sub("", self.written[self.met :])
-            if text in seen:
-                self.met = len(self.written)
+            at = readable(self.written).find(text, self.met)
+            if at >= 0:
+                self.met = at + len(text)
                 return
             if time.monotonic() > deadline or not self.read(0.2):
                 raise AssertionError(f"never written: {text!r}")
