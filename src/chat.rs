@@ -49,7 +49,7 @@ pub(crate) struct ChatArgs {
     prompt: Option<String>,
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "the form of a value parser")]
+/// In the form of a value parser; never fails.
 fn secret(text: &str) -> Result<SecretString, String> {
     Ok(SecretString::from(text))
 }
