@@ -41,8 +41,9 @@ Example:
 
 const GATEWAY_HELP: &str = "\
 The same load goes to the provider directly and through the gateway, in alternation; times are those of the client. The
-provider should answer at once and cost nothing:
+provider should answer at once and cost nothing. `make bench` does all of this.
 
+Example:
   spillway sim --listen 127.0.0.1:9100 --tokens 64 &
   spillway serve --config FILE &    # [[cloud]]: base_url http://127.0.0.1:9100/v1, simulated
   spillway bench gateway --pid $! --model MODEL --direct-model ok";

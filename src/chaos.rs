@@ -43,6 +43,24 @@ Example:
   spillway serve --demo --config config/chaos/gateway.toml &
   spillway chaos run everything --seed 7 --seconds 60";
 
+const KILL_HELP: &str = "\
+Examples:
+  spillway chaos kill gpu/local sigkill
+  spillway chaos kill router panic";
+
+const FAULT_HELP: &str = "\
+Examples:
+  spillway chaos fault holysheep 429 --retry-after-s 2
+  spillway chaos fault deepseek-v3.2 latency --ms 500";
+
+const FAULTS_HELP: &str = "\
+Example:
+  spillway chaos faults --json";
+
+const CLEAR_HELP: &str = "\
+Example:
+  spillway chaos clear";
+
 #[derive(Debug, Args)]
 pub struct ChaosArgs {
     #[command(subcommand)]
@@ -55,12 +73,16 @@ enum What {
     #[command(after_help = RUN_HELP)]
     Run(run::RunArgs),
     /// End an actor or an engine.
+    #[command(after_help = KILL_HELP)]
     Kill(KillArgs),
     /// Let calls of a provider, a cloud model or a local server go wrong.
+    #[command(after_help = FAULT_HELP)]
     Fault(FaultArgs),
     /// List the faults in force.
+    #[command(after_help = FAULTS_HELP)]
     Faults(AdminArgs),
     /// End all faults.
+    #[command(after_help = CLEAR_HELP)]
     Clear(AdminArgs),
 }
 

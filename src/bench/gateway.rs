@@ -31,6 +31,9 @@ pub struct GatewayArgs {
     /// For the gateway.
     #[arg(long, env = "SPILLWAY_API_KEY", default_value = "none", hide_env_values = true)]
     key: String,
+    /// For the provider.
+    #[arg(long, env = "SPILLWAY_BENCH_DIRECT_KEY", default_value = "none", hide_env_values = true)]
+    direct_key: String,
     /// Of every request, as the gateway calls it.
     #[arg(long, default_value = "auto")]
     model: String,
@@ -103,7 +106,7 @@ pub async fn run(args: GatewayArgs) -> Result<(), BenchError> {
     let mut levels = Vec::new();
     for &kind in &args.kinds {
         let gateway = asked(&args.url, &args.key, &args.model, kind)?;
-        let direct = asked(&args.direct, "none", args.direct_model.as_ref().unwrap_or(&args.model), kind)?;
+        let direct = asked(&args.direct, &args.direct_key, args.direct_model.as_ref().unwrap_or(&args.model), kind)?;
         for &connections in &args.connections {
             let load = Load { connections, lasts: Duration::from_secs(args.seconds), rate: args.rate };
             levels.push(level(&args, kind, load, &direct, &gateway).await?);

@@ -1,6 +1,6 @@
 //! `spillway bench gateway`: that it measures what was asked, and whose fault a failure is.
 
-use crate::support::{Setup, gateway::binary};
+use crate::support::{Setup, cloud::KEY, gateway::binary};
 use serde_json::Value;
 use std::process::Output;
 use tokio::process::Command;
@@ -19,7 +19,20 @@ async fn a_load_is_measured_directly_and_through_the_gateway() {
     let gateway = Setup::default().without_local().start().await;
     let (url, direct) = (gateway.url("/v1"), gateway.cloud().base_url());
     let pid = gateway.pid.to_string();
-    let both = ["--url", &url, "--direct", &direct, "--model", "ok", "--direct-model", "ok", "--pid", &pid];
+    let both = [
+        "--url",
+        &url,
+        "--direct",
+        &direct,
+        "--model",
+        "ok",
+        "--direct-model",
+        "ok",
+        "--direct-key",
+        KEY,
+        "--pid",
+        &pid,
+    ];
     let output = bench(&[&both[..], &["--connections", "2", "--rate", "40"]].concat()).await;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let levels: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();

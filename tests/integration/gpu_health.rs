@@ -97,8 +97,9 @@ async fn f25_xid_13_restarts_the_engine_and_is_counted() {
     let after = gateway.until_serving().await;
     assert_ne!(after.engine_pid, before.engine_pid);
     assert!(after.last_death.is_some_and(|death| death["cause"].to_string().contains("Xid 13")));
-    let counted = metric(&gateway, "spillway_gpu_xid_errors_total").await.expect("it is counted");
-    assert!(counted.contains("xid=\"13\"") && counted.ends_with(" 1"), "{counted}");
+    let of_13 = "spillway_gpu_xid_errors_total{gpu=\"GPU-00000000-0000-0000-0000-000000000001\",xid=\"13\"}";
+    let counted = metric(&gateway, of_13).await.expect("it is counted");
+    assert!(counted.ends_with(" 1"), "{counted}");
     gateway.finish(&history).await;
 }
 

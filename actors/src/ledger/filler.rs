@@ -3,7 +3,7 @@
 
 use super::{
     books::{Ledger, Outlet},
-    journal::{Journal, Reader},
+    journal::{Journal, Position, Reader},
     open::OpenError,
     row::{AttemptRow, RequestRow},
     store::{Line, Question, StoreError},
@@ -60,21 +60,20 @@ impl Ledger {
 
     async fn fill_from(&self, journal: &Journal) -> Result<(), FillError> {
         let mut slot = self.inner.feed.0.lock().await;
+        // What comes meanwhile gathers until the next time: else there would be a transaction for every few rows.
+        let written = journal.position();
         loop {
             let applied = self.inner.applied.load(Ordering::Acquire);
             let reader = slot.take().unwrap_or_else(|| Reader::new(journal.folder(), 0, applied));
-            let reader = slot.insert(read_on(reader, journal).await?);
+            let reader = slot.insert(read_on(reader, written).await?);
             let entries = reader.entries(BATCH);
             let count = entries.len();
-            if count > 0 {
-                self.inner.store()?.apply(entries).await?;
-                reader.take(count);
-                self.inner.applied.store(reader.applied(), Ordering::Release);
-            }
-            // What came meanwhile gathers until the next time: else there would be a transaction for every few rows.
-            if count < BATCH {
+            if count == 0 {
                 break;
             }
+            self.inner.store()?.apply(entries).await?;
+            reader.take(count);
+            self.inner.applied.store(reader.applied(), Ordering::Release);
         }
         let needed = slot.as_ref().map_or(0, Reader::needs);
         drop(slot);
@@ -184,8 +183,7 @@ impl Ledger {
     }
 }
 
-async fn read_on(mut reader: Reader, journal: &Journal) -> io::Result<Reader> {
-    let written = journal.position();
+async fn read_on(mut reader: Reader, written: Position) -> io::Result<Reader> {
     blocking(move || {
         reader.read(written)?;
         Ok(reader)
