@@ -50,7 +50,7 @@ Examples:
 
 const FAULT_HELP: &str = "\
 Examples:
-  spillway chaos fault holysheep 429 --retry-after-s 2
+  spillway chaos fault holysheep 429 --retry-after-s 5
   spillway chaos fault deepseek-v3.2 latency --ms 500";
 
 const FAULTS_HELP: &str = "\
