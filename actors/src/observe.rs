@@ -1,7 +1,7 @@
 //! One function per occurrence, which writes both the metric and the log line; `catalogue` has every metric's help, unit and
 //! buckets. Labels come from configuration or from closed enums; anything else is `other`. No prompt, key or client text
-//! passes through here. A counter that somebody may be alarmed by begins at 0 and not with its first event, because
-//! `increase()` does not see a series begin.
+//! passes through here. A counter or histogram that somebody may be alarmed by begins at 0 and not with its first event,
+//! because `increase()` does not see a series begin.
 
 mod catalogue;
 mod known;
@@ -96,6 +96,9 @@ pub fn begin(version: &'static str) {
             counter!("spillway_cascades_total", "reason" => reason, "outcome" => outcome).increment(0);
         }
     }
+    for stage in ["detect", "redispatch", "first_token"] {
+        drop(histogram!("spillway_failover_seconds", "stage" => stage));
+    }
     counter!("spillway_retries_refused_total").increment(0);
     counter!("spillway_ledger_rows_dropped_total").increment(0);
     counter!("spillway_traces_exported_total").increment(0);
@@ -151,6 +154,7 @@ pub fn gpu_configured(gpu: &str, causes: &[&'static str]) {
         counter!("spillway_engine_deaths_total", "gpu" => gpu.to_owned(), "cause" => *cause).increment(0);
     }
     counter!("spillway_requests_barred_total", "gpu" => gpu.to_owned()).increment(0);
+    drop(histogram!("spillway_recovery_seconds", "gpu" => gpu.to_owned()));
 }
 
 /// Counted by what was known of the cause when it was noticed.

@@ -89,7 +89,14 @@ export const keys = (root, { useKey }) => {
       draw();
     },
   });
-  return { shown: read };
+  // With every picture, until the keys could be read once: whoever came while the gateway was away is not left with nothing.
+  let trying = false;
+  const render = () => {
+    if (listed !== null || failure === null || trying) return;
+    trying = true;
+    read().finally(() => { trying = false; });
+  };
+  return { shown: read, render };
 };
 
 const field = (text, name, attributes) => h("span", { class: "field" },
