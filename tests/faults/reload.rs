@@ -53,7 +53,7 @@ async fn f28_a_bad_file_changes_nothing_and_its_faults_are_told_with_their_place
             fault["file"].as_str().unwrap().ends_with("spillway.toml") && fault["line"].as_u64() > Some(0),
             "{told}"
         );
-        assert!(gateway.logged("last good one stays"), "{}", gateway.log_tail());
+        gateway.until_logged("last good one stays").await;
         ask(&gateway, Ask::hard()).await.assert_complete();
         let (status, _, body) = gateway.client.send(Method::POST, &gateway.admin_url("/admin/reload"), "").await;
         let body: Value = serde_json::from_slice(&body).unwrap();

@@ -202,8 +202,10 @@ async fn every_load_option_reaches_the_engine() {
     let record = gateway.client.ask(&gateway.api, Ask::count().local_only()).await;
     assert_eq!(record.assert_complete().target(), "local");
     for told in ["n_batch               = 128", "n_ubatch              = 64", "freq_scale            = 0.5"] {
-        assert!(gateway.logged(told), "{told}\n{}", gateway.log_tail());
+        gateway.until_logged(told).await;
     }
-    assert!(gateway.logged("K (q8_0)") && gateway.logged("V (q8_0)"), "{}", gateway.log_tail());
+    for told in ["K (q8_0)", "V (q8_0)"] {
+        gateway.until_logged(told).await;
+    }
     gateway.shutdown().await;
 }

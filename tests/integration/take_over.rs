@@ -133,7 +133,7 @@ async fn f08_a_model_that_begins_anew_is_found_out_before_the_client_sees_it() {
     assert_honest(&record, "connection");
     assert_eq!(record.text.split_whitespace().count(), 12);
     assert_eq!(gateway.backup().calls().await, 1);
-    assert!(gateway.logged("prefill_style should be none"));
+    gateway.until_logged("prefill_style should be none").await;
     gateway.shutdown().await;
 }
 

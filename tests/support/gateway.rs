@@ -234,6 +234,12 @@ impl Gateway {
         self.log.lock().expect("no reader panicked").clone()
     }
 
+    /// Waits for a line of the log that holds `text`: what a client or the status tells is there a little earlier.
+    pub async fn until_logged(&self, text: &str) {
+        let told = eventually(Duration::from_secs(10), || async { self.logged(text).then_some(()) }).await;
+        assert!(told.is_some(), "never logged: {text}\n{}", self.log_tail());
+    }
+
     /// Whether a line of the log holds `text`.
     pub fn logged(&self, text: &str) -> bool {
         self.log.lock().expect("no reader panicked").iter().any(|line| line.contains(text))

@@ -70,6 +70,12 @@ class Terminal:
                 raise AssertionError(f"never written: {text!r}")
 
     def send(self, text: str) -> None:
+        """Once the screen stands still, as a person would: a key that comes together with a change of the window may be lost."""
+        deadline = time.monotonic() + 5
+        seen = -1
+        while seen != len(self.written) and time.monotonic() < deadline:
+            seen = len(self.written)
+            self.read(0.3)
         os.write(self.fd, text.encode())
 
     def end(self, code: int) -> None:

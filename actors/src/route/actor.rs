@@ -21,7 +21,7 @@ use crate::{
     supervise::Address,
     task::{self, Owned},
 };
-use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent, rpc::CallResult};
+use ractor::{Actor, ActorId, ActorProcessingErr, ActorRef, RpcReplyPort, SupervisionEvent, rpc::CallResult};
 use serde::Serialize;
 use std::{
     cell::OnceCell,
@@ -91,6 +91,8 @@ pub struct RouterState {
     changed: Arc<AtomicBool>,
     /// (epoch, serving) of every slot when the queue was last looked at as a whole.
     seen: Vec<(u64, bool)>,
+    /// Monitored, by slot.
+    monitored: Vec<Option<ActorId>>,
     ticker: Option<Owned>,
     _watchers: Vec<Owned>,
 }
@@ -124,8 +126,8 @@ impl Actor for RouterActor {
             .iter()
             .map(|slot| task::owned(watch(slot.watch(), myself.clone(), Arc::clone(&changed))))
             .collect();
-        self.monitor_gpus(&myself);
-        Ok(RouterState { queue: Vec::new(), changed, seen: Vec::new(), ticker: None, _watchers: watchers })
+        let monitored = self.monitor_gpus(&myself);
+        Ok(RouterState { queue: Vec::new(), changed, seen: Vec::new(), monitored, ticker: None, _watchers: watchers })
     }
 
     async fn handle(
@@ -138,10 +140,10 @@ impl Actor for RouterActor {
             RouterMsg::Route { job, grade, reply_to } => self.route(state, job, grade, reply_to),
             RouterMsg::SlotsChanged => {
                 state.changed.store(false, Ordering::Release);
-                self.monitor_gpus(&myself);
-                self.serve_queue(state, false);
+                state.monitored = self.monitor_gpus(&myself);
+                self.serve_queue(state, false, None);
             }
-            RouterMsg::Tick => self.serve_queue(state, true),
+            RouterMsg::Tick => self.serve_queue(state, true, None),
             RouterMsg::GetSnapshot(reply_to) => drop(reply_to.send(RouterSnapshot { queued: state.queue.len() })),
             RouterMsg::Chaos(fault) => chaos::obey(fault)?,
         }
@@ -154,15 +156,17 @@ impl Actor for RouterActor {
         Ok(())
     }
 
-    /// A monitored GPU actor died: nobody grants leases there now, so the queue is drained before the backlog is read.
+    /// A monitored GPU actor died: nobody grants leases there now, so the queue is drained before the backlog is read; all of it,
+    /// even if a successor is there before that is done.
     async fn handle_supervisor_evt(
         &self,
         _: ActorRef<RouterMsg>,
         event: SupervisionEvent,
         state: &mut RouterState,
     ) -> Result<(), ActorProcessingErr> {
-        if matches!(event, SupervisionEvent::ActorTerminated(..) | SupervisionEvent::ActorFailed(..)) {
-            self.serve_queue(state, true);
+        if let SupervisionEvent::ActorTerminated(dead, ..) | SupervisionEvent::ActorFailed(dead, ..) = event {
+            let slot = state.monitored.iter().position(|gpu| *gpu == Some(dead.get_id()));
+            self.serve_queue(state, true, slot);
             observe::queue_depth(state.queue.len());
         }
         Ok(())
@@ -170,11 +174,14 @@ impl Actor for RouterActor {
 }
 
 impl RouterActor {
-    /// Monitoring twice is harmless; a restarted GPU actor must be monitored anew.
-    fn monitor_gpus(&self, myself: &ActorRef<RouterMsg>) {
-        for gpu in self.gpus.iter().filter_map(Address::get) {
+    /// Monitoring twice is harmless; a restarted GPU actor must be monitored anew. Gives who is monitored, by slot.
+    fn monitor_gpus(&self, myself: &ActorRef<RouterMsg>) -> Vec<Option<ActorId>> {
+        let monitor = |gpu: &Address<GpuMsg>| {
+            let gpu = gpu.get()?;
             myself.monitor(gpu.get_cell());
-        }
+            Some(gpu.get_id())
+        };
+        self.gpus.iter().map(monitor).collect()
     }
 
     fn route(&self, state: &mut RouterState, job: Arc<Job>, grade: Classification, reply_to: RouteReply) {
@@ -241,10 +248,12 @@ impl RouterActor {
     }
 
     /// Goes through the queue in order of admission. Unless `all`, or a slot died or came back, it stops as soon as no
-    /// place is free.
-    fn serve_queue(&self, state: &mut RouterState, all: bool) {
+    /// place is free. The slot `gone` serves nobody, whatever it says of itself by now.
+    fn serve_queue(&self, state: &mut RouterState, all: bool, gone: Option<usize>) {
+        let serves = |slot: usize, view: &SlotView| view.serving && gone != Some(slot);
+        let slots = self.fleet.slots.iter().enumerate();
         let seen: Vec<(u64, bool)> =
-            self.fleet.slots.iter().map(|slot| slot.view()).map(|view| (view.epoch, view.serving)).collect();
+            slots.map(|(slot, at)| (slot, at.view())).map(|(slot, view)| (view.epoch, serves(slot, &view))).collect();
         let all = all || seen != state.seen;
         state.seen = seen;
         let now = Instant::now();
@@ -256,7 +265,10 @@ impl RouterActor {
             if waiting.reply_to.is_closed() || waiting.job.is_cancelled() {
                 continue;
             }
-            let locals = self.fleet.locals(kept.len(), now);
+            let mut locals = self.fleet.locals(kept.len(), now);
+            for (slot, local) in locals.iter_mut().enumerate() {
+                local.view.serving = serves(slot, &local.view);
+            }
             // A slot changed while the queue was looked at: nobody overtakes those already kept. The watcher's message
             // brings all of them up again.
             if locals.iter().map(|local| (local.view.epoch, local.view.serving)).ne(state.seen.iter().copied()) {
