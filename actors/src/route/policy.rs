@@ -16,6 +16,9 @@ use crate::{
 use serde::Serialize;
 use std::time::Duration;
 
+/// Engines that may die under one request before it is better off elsewhere.
+const DEATHS: usize = 2;
+
 /// How well a candidate could take the request now. Orders from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -25,7 +28,7 @@ pub enum Standing {
     Crowded,
     /// Local, and expected wait + first token break the bound.
     Slow,
-    /// Degraded, or most of its recent attempts failed.
+    /// Degraded, or most of its recent attempts failed; or local, and engines have died under this request.
     Poor,
     /// Local, not serving yet: the request would wait for it.
     Waiting,
@@ -112,6 +115,10 @@ fn standing(candidate: &Candidate, tier: Tier, ask: Ask<'_>, around: Surrounding
     }
     if !is_local {
         return Standing::Ready;
+    }
+    let deaths = ask.progress.tried.iter().filter(|tried| matches!(tried, TargetKey::Gpu { .. })).count();
+    if deaths >= DEATHS {
+        return Standing::Poor;
     }
     let expected = penalised(candidate.first_token, candidate.health.penalty());
     if bound(candidate, tier, ask, around).is_some_and(|bound| expected > bound) {

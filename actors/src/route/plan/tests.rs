@@ -57,6 +57,21 @@ fn a_target_that_is_down_or_loading_moves_behind_the_cloud_but_is_kept() {
 }
 
 #[test]
+fn a_request_under_which_two_engines_died_goes_to_the_cloud_if_there_is_one() {
+    let (locals, clouds) = ([local(GpuState::Warm, 0)], clouds());
+    let died = |epochs: std::ops::Range<u64>| Progress {
+        tried: epochs.map(|epoch| TargetKey::Gpu { slot: 0, epoch: 100 + epoch }).collect(),
+        ..Progress::default()
+    };
+    let first = |progress: &Progress, clouds: &[CloudFacts]| {
+        planned(&request(), Complexity::Trivial, progress, &locals, clouds).unwrap().candidates[0].model.to_string()
+    };
+    assert_eq!(first(&died(0..1), &clouds), "tiny", "one death is bad luck");
+    assert_eq!(first(&died(0..2), &clouds), "cheap");
+    assert_eq!(first(&died(0..2), &[]), "tiny", "it may have nowhere else to go");
+}
+
+#[test]
 fn a_full_target_spills_when_the_expected_wait_breaks_the_bound_and_only_reorders() {
     let (full, clouds) = ([local(GpuState::Warm, 4)], clouds());
     assert_eq!(order(&request(), Complexity::Trivial, &full, &clouds), ["cheap", "middle", "dear", "tiny"]);
