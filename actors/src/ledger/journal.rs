@@ -1,5 +1,5 @@
 //! The journal: what must be on disk before a paid call may start, and before a paid answer may end. Append-only segments
-//! of checked frames, written by a thread of its own; the database is filled from them. Knows nothing of budgets.
+//! of checked frames, written by whoever queued one; the database is filled from them. Knows nothing of budgets.
 //!
 //! A write that has returned survives the death of the process; within 100 ms a sync makes it survive the machine's.
 
