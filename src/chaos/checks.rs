@@ -6,9 +6,15 @@ use serde_json::Value;
 pub const COUNT: &str = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12,";
 const COUNTED: u64 = 12;
 
+/// The place that a word of a simulated provider or engine tells, as it is written; two of them run together are none.
+fn place(word: &str) -> Option<&str> {
+    let (place, rest) = word.strip_prefix("sim")?.split_once('-')?;
+    (!place.is_empty() && place.bytes().all(|byte| byte.is_ascii_digit()) && !rest.contains('-')).then_some(place)
+}
+
 /// The simulated provider's words, one after the other from any place.
 fn numbered_words(text: &str) -> Result<(), String> {
-    let place = |word: &str| word.strip_prefix("sim")?.split_once('-')?.0.parse::<u64>().ok();
+    let place = |word: &str| place(word)?.parse::<u64>().ok();
     let mut due = None;
     for word in text.split_whitespace() {
         let place = place(word).ok_or_else(|| format!("{word} is no word of the provider's: {text:?}"))?;
@@ -45,10 +51,7 @@ pub fn continuity(prompt: &str, text: &str) -> Result<(), String> {
         return continuity(prompt, counted.trim_end()).and_then(|()| numbered_words(words));
     }
     let places: Vec<String> = if text.trim_start().starts_with("sim") {
-        text.split_whitespace()
-            .map(|word| word.strip_prefix("sim").and_then(|word| word.split_once('-')))
-            .map(|place| place.map_or_else(|| "?".to_owned(), |(place, _)| place.to_owned()))
-            .collect()
+        text.split_whitespace().map(|word| place(word).unwrap_or("?").to_owned()).collect()
     } else if prompt == COUNT {
         text.split(',').map(|number| number.trim().to_owned()).collect()
     } else {
@@ -68,8 +71,7 @@ pub fn continuity(prompt: &str, text: &str) -> Result<(), String> {
 
 /// Words of a text that tells their places; `None` of any other, or of one that two kinds of target wrote.
 pub fn words(text: &str) -> Option<usize> {
-    let numbered = |word: &str| word.strip_prefix("sim").is_some_and(|word| word.contains('-'));
     let mut words = text.split_whitespace().peekable();
     words.peek()?;
-    words.clone().all(numbered).then(|| words.count())
+    words.clone().all(|word| place(word).is_some()).then(|| words.count())
 }

@@ -61,6 +61,16 @@ impl Progress {
         self.usage = usage;
     }
 
+    /// The stream ended before its answer did. What was told of its tokens was told on the way: it is the last word only of a
+    /// provider that has stopped, and never less than what came.
+    fn broke(&mut self, told: Option<TokenUsage>, is_open: bool) {
+        (self.told, self.left_open) = (told, is_open);
+        self.usage = told.filter(|_| !is_open).map(|told| {
+            let completion_tokens = told.completion_tokens.max(self.count.tokens());
+            TokenUsage { completion_tokens, estimated: true, ..told }
+        });
+    }
+
     /// What the attempt's end tells about its provider.
     pub(super) fn call_end(&self, result: &Result<(), Failure>) -> CallEnd {
         match result {
@@ -220,8 +230,7 @@ impl Flight {
             let event = match events.next().await {
                 Ok(event) => event,
                 Err(error) => {
-                    progress.usage = events.usage_so_far();
-                    progress.left_open = events.is_open();
+                    progress.broke(events.usage_so_far().filter(is_plausible), events.is_open());
                     return Err(error.into());
                 }
             };
@@ -358,8 +367,9 @@ impl Flight {
             // Tokens were generated before it failed: they are billed. What a provider that is broken goes on to generate
             // nobody can reckon, other than what a sound one does whose client leaves.
             let is_open = progress.left_open && progress.usage.is_none();
+            let told = progress.told.map_or(NanoUsd::ZERO, |told| decision.candidate.price.cost_of(&told));
             let all = TokenUsage { completion_tokens: self.output_tokens(decision), ..usage };
-            if is_open { (all, amount) } else { (usage, cost) }
+            if is_open { (all, amount.max(told)) } else { (usage, cost) }
         } else if failure.error.unworked && !progress.headed {
             // It could not be reached, or refused at once.
             (TokenUsage::default(), NanoUsd::ZERO)

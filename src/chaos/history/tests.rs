@@ -28,6 +28,8 @@ fn a_whole_answer_breaks_no_rule() {
 fn a_doubled_token_is_caught_and_so_is_a_missing_one() {
     assert!(broken(&answer(&numbered([0, 1, 2, 2, 3, 4, 5]))).contains("torn text: 2 where 3 was due"));
     assert!(broken(&answer(&numbered([0, 1, 3, 4, 5, 6]))).contains("torn text: 3 where 2 was due"));
+    let run_together = format!("sim0-ba{}", numbered(0..6));
+    assert!(broken(&answer(&run_together)).contains("torn text: ? where 0 was due"), "no space at the seam");
 }
 
 #[test]

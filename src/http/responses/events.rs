@@ -17,7 +17,7 @@ use spillway_actors::{
 };
 use std::collections::BTreeMap;
 
-/// A stream's closing events repeat its text: more than this is not kept.
+/// A stream's closing events repeat its text and its log-probabilities: more memory than this they may not take.
 const MAX_BYTES: usize = 32 << 20;
 
 /// What an item says.
@@ -106,7 +106,7 @@ impl Frames {
 
     fn say(&mut self, kind: Kind, text: &str, logprobs: Vec<Value>, out: &mut BytesMut) {
         let (at, part) = self.open(kind, out);
-        self.bytes += text.len();
+        self.bytes += text.len() + logprobs.iter().map(memory).sum::<usize>();
         let item = &mut self.items[at];
         let mut data = json!({"item_id": item.id, "output_index": at, "content_index": part, "delta": text});
         let name = match kind {
@@ -275,6 +275,17 @@ impl Frames {
         self.event(standing.event(), json!({"response": response}), out);
         Next::End
     }
+}
+
+/// Bytes that a value takes, about.
+fn memory(value: &Value) -> usize {
+    let held = match value {
+        Value::String(text) => text.len(),
+        Value::Array(values) => values.iter().map(memory).sum(),
+        Value::Object(members) => members.iter().map(|(name, value)| 64 + name.len() + memory(value)).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+    };
+    size_of::<Value>() + held
 }
 
 impl Part {
