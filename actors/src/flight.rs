@@ -48,7 +48,11 @@ use crate::{
 use cascade::Kept;
 use sent::Sent;
 use so_far::SoFar;
-use std::{ops::Deref, sync::Arc, time::Duration};
+use std::{
+    ops::{ControlFlow, Deref},
+    sync::Arc,
+    time::Duration,
+};
 use take_over::Cut;
 use tokio::{sync::mpsc, time::Instant};
 
@@ -186,6 +190,8 @@ struct Flight {
     retried_only_target: bool,
     engine_deaths: usize,
     target_faults: usize,
+    /// Cloud targets that failed in a way that passes.
+    faulty: Vec<TargetKey>,
     sent_away: usize,
     /// A cloud attempt failed: another one is extra.
     cloud_failed: bool,
@@ -258,6 +264,7 @@ impl Flight {
             retried_only_target: false,
             engine_deaths: 0,
             target_faults: 0,
+            faulty: Vec::new(),
             sent_away: 0,
             cloud_failed: false,
             paid: false,
@@ -301,27 +308,34 @@ impl Flight {
             let Err(failure) = result else { return Ok(()) };
             // A hedge may have become the attempt.
             let decision = self.decision.clone().unwrap_or(decision);
-            self.after_failure(failure, &decision).await?;
+            if self.after_failure(failure, &decision).await?.is_break() {
+                return Ok(());
+            }
         }
     }
 
-    /// Returns if another attempt may be made; else the error that the client reads.
-    async fn after_failure(&mut self, failure: Failure, decision: &Decision) -> Result<(), GatewayError> {
+    /// Whether another attempt may be made, or the client has all that it asked for; else the error that it reads.
+    async fn after_failure(&mut self, failure: Failure, decision: &Decision) -> Result<ControlFlow<()>, GatewayError> {
+        const AGAIN: Result<ControlFlow<()>, GatewayError> = Ok(ControlFlow::Continue(()));
         if failure.poor {
-            return Ok(());
+            return AGAIN;
         }
         if let Some(refused) = failure.unpaid {
             // The next plan does without it, and says why if nothing else is left.
             self.job.unpaid(decision.candidate.key, matches!(refused, Refused::Budget(_)));
-            return Ok(());
+            return AGAIN;
         }
         if failure.sent_away {
             self.sent_away += 1;
-            return if self.sent_away < SENT_AWAY { Ok(()) } else { Err(failure.error) };
+            return if self.sent_away < SENT_AWAY { AGAIN } else { Err(failure.error) };
         }
         self.cloud_failed |= matches!(decision.candidate.key, TargetKey::Cloud { .. });
         if self.started && !self.finished {
-            return self.take_over(failure, decision);
+            if self.has_all(decision) {
+                self.end_at_limit(decision).await;
+                return Ok(ControlFlow::Break(()));
+            }
+            return self.take_over(failure, decision).map(ControlFlow::Continue);
         }
         let Failure { error, death, .. } = failure;
         self.first_failure.get_or_insert_with(|| error.clone());
@@ -335,8 +349,9 @@ impl Flight {
             None => self.target_faults += 1,
         }
         let next = self.next_step(&error, death.is_some(), decision);
+        self.ask_clouds_again(death.is_some(), self.engine_deaths);
         self.mourning = death;
-        self.use_up(next, error, decision.candidate.key).await
+        self.use_up(next, error, decision.candidate.key).await.map(ControlFlow::Continue)
     }
 
     fn is_only_target(&self, decision: &Decision) -> bool {

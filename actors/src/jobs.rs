@@ -114,6 +114,11 @@ impl Job {
         self.progress.lock().tried.push(key);
     }
 
+    /// These may be offered once more.
+    pub fn once_more(&self, keys: &[TargetKey]) {
+        self.progress.lock().tried.retain(|tried| !keys.contains(tried));
+    }
+
     /// The ledger refused an attempt there: for want of money, or because it cannot write.
     pub fn unpaid(&self, key: TargetKey, for_want_of_money: bool) {
         let mut progress = self.progress.lock();

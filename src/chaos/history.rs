@@ -191,14 +191,16 @@ pub fn cut_short(record: &Record, whole: usize) -> Option<String> {
 }
 
 /// A whole answer ends with an attempt that landed, and one that went on elsewhere says so. An answer that was found poor
-/// had landed too: it is shown when nothing better came.
+/// had landed too: it is shown when nothing better came. And one that was cut when it had reached its limit had nothing left
+/// to go on with; that it has no less than its limit is [`cut_short`]'s to say.
 fn false_completion(record: &Record) -> Option<String> {
     let routing = record.routing.as_ref().filter(|_| record.is_complete())?;
     let outcomes: Vec<&str> =
         routing["attempts"].as_array()?.iter().filter_map(|one| one["outcome"].as_str()).collect();
     let (last, before) = outcomes.split_last()?;
     let kept = record.target() == "local" && before.contains(&"poor");
-    if *last != "ok" && !kept {
+    let at_limit = record.finish_reason.as_deref() == Some("length");
+    if *last != "ok" && !kept && !at_limit {
         return Some(format!("shown as complete though its last attempt ended in {last}"));
     }
     match routing["resumed"].as_str() {

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 /// A request that has not ended by then is lost.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// Requests of the open loop that may be open at once; those beyond are not sent.
 const OPEN: usize = 512;
 /// Of a client that was turned away, before it tries again.

@@ -6,11 +6,11 @@ use tokio::time::Instant;
 
 /// Whether anything serves.
 pub(crate) fn is_ready(services: &Services, now: Instant) -> bool {
-    readiness(services, now).0
+    readiness(services, now, false).0
 }
 
-/// Whether anything serves, and the JSON that says why or why not.
-pub(super) fn readiness(services: &Services, now: Instant) -> (bool, Value) {
+/// Whether anything serves, and the JSON that says why or why not; `names`: by which targets.
+pub(super) fn readiness(services: &Services, now: Instant, names: bool) -> (bool, Value) {
     let locals = services.fleet.slots.iter().map(|slot| {
         let view = slot.view();
         let name = slot.config().name.to_string();
@@ -29,6 +29,8 @@ pub(super) fn readiness(services: &Services, now: Instant) -> (bool, Value) {
     }
     if targets.is_empty() {
         reasons.push("no target: no [[local]] is configured and no provider has a key".to_owned());
+    } else if !serves && !names {
+        reasons.push("no target can serve now".to_owned());
     } else if !serves {
         let state = |target: &Value| {
             let part = |name: &str| target.get(name).and_then(Value::as_str);
@@ -39,5 +41,9 @@ pub(super) fn readiness(services: &Services, now: Instant) -> (bool, Value) {
     }
     let is_ready = serves && !is_draining;
     let status = if is_ready { "ready" } else { "not_ready" };
-    (is_ready, json!({"status": status, "reasons": reasons, "targets": targets}))
+    let mut object = json!({"status": status, "reasons": reasons});
+    if names {
+        object["targets"] = targets.into();
+    }
+    (is_ready, object)
 }

@@ -19,5 +19,13 @@ pub(super) async fn explained(state: &EdgeState, request: &ChatRequest) -> Respo
     let (config, Shared { fleet, router, ledger, .. }) = (&state.services.config, &*state.services);
     let budget = ledger.purchasing(request.caller.as_deref(), unix_now()).into();
     let queued = queued(router).await.unwrap_or(0);
-    Json(explain(request, config, fleet, budget, queued, Instant::now())).into_response()
+    let mut explanation = explain(request, config, fleet, budget, queued, Instant::now());
+    if let Some(caller) = &request.caller {
+        // A key held to some models learns nothing of others, here as little as in the list of models.
+        explanation.gates.retain(|step| {
+            let (target, model) = (step.target.as_str().into(), step.model.as_str().into());
+            if step.is_local { caller.allows_local(&target, &model) } else { caller.allows_cloud(&target, &model) }
+        });
+    }
+    Json(explanation).into_response()
 }

@@ -335,7 +335,9 @@ async fn health() -> Response {
 }
 
 async fn readiness(State(state): State<EdgeState>) -> Response {
-    let (is_ready, object) = ready::readiness(&state.services, Instant::now());
+    // Whoever may come without a key is told no names where others may not.
+    let names = !state.services.config.server.require_keys;
+    let (is_ready, object) = ready::readiness(&state.services, Instant::now(), names);
     if is_ready {
         return Json(object).into_response();
     }

@@ -26,6 +26,13 @@ pub enum BreakerState {
     Probing { since: Instant, trips: u32 },
 }
 
+impl BreakerState {
+    /// Whether it keeps calls out. When its time is over the next call is let through, whenever that comes.
+    pub fn is_shut(self, now: Instant) -> bool {
+        matches!(self, Self::Tripped { until, .. } if until > now)
+    }
+}
+
 /// How a call was let through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Admitted {

@@ -142,7 +142,10 @@ impl Provider {
             return;
         }
         observe::provider_configured(self.config.name.as_str());
-        inner.models.indices().for_each(|model| self.show_breaker(&inner.models, model, BreakerState::Passing));
+        inner
+            .models
+            .indices()
+            .for_each(|model| self.show_breaker(&inner.models, model, BreakerState::Passing, Instant::now()));
     }
 
     /// As at the start; what may change since are models and keys.
@@ -254,7 +257,7 @@ impl Provider {
         let key = inner.secrets.get(turn.key).cloned();
         inner.keys.take(turn);
         inner.last_call = Some(now);
-        self.show_breaker(&inner.models, model, shown);
+        self.show_breaker(&inner.models, model, shown, now);
         seat.running.fetch_add(1, Ordering::Relaxed);
         let (provider, seat) = (Arc::clone(self), Arc::clone(seat));
         Ok(Grant { provider, seat, model, key, turn, admitted, ended: false })
@@ -287,7 +290,15 @@ impl Provider {
             state.first_token = Some(state.first_token.map_or(latest, |old| (old * 4 + latest) / 5));
         }
         let shown = state.breaker.state();
-        self.show_breaker(&inner.models, grant.model, shown);
+        self.show_breaker(&inner.models, grant.model, shown, now);
+    }
+
+    /// For who watches: a breaker lets the next call through when its time is over, though no call comes.
+    pub fn show_breakers(&self, now: Instant) {
+        let inner = self.inner.lock();
+        for (model, state) in inner.states.iter().enumerate() {
+            self.show_breaker(&inner.models, model, state.breaker.state(), now);
+        }
     }
 
     /// One key no call is waiting for, to look around with, and since when no call was made.
@@ -300,11 +311,11 @@ impl Provider {
     }
 
     /// Only configured models have a gauge: a provider's list must not decide how many there are.
-    fn show_breaker(&self, models: &Models, model: usize, state: BreakerState) {
+    fn show_breaker(&self, models: &Models, model: usize, state: BreakerState, now: Instant) {
         let value = match state {
             BreakerState::Passing => 0,
-            BreakerState::Probing { .. } => 1,
-            BreakerState::Tripped { .. } => 2,
+            state if state.is_shut(now) => 2,
+            BreakerState::Probing { .. } | BreakerState::Tripped { .. } => 1,
         };
         if let Some(model) = models.get(model).filter(|_| !models.is_found(model)) {
             observe::breaker(&format!("{}/{}", self.config.name, model.name), value);
@@ -317,10 +328,10 @@ impl Provider {
         let line = |(index, model): (usize, Arc<CloudModel>)| {
             let (state, ms) = match inner.states.get(index)?.breaker.state() {
                 BreakerState::Passing => ("passing", 0),
-                BreakerState::Probing { .. } => ("probing", 0),
-                BreakerState::Tripped { until, .. } => {
+                BreakerState::Tripped { until, .. } if until > now => {
                     ("tripped", until.saturating_duration_since(now).as_millis() as u64)
                 }
+                BreakerState::Probing { .. } | BreakerState::Tripped { .. } => ("probing", 0),
             };
             Some((model.name.to_string(), state, ms))
         };

@@ -275,6 +275,10 @@ impl Flight {
         progress.so_far.delta(&delta, progress.told, Instant::now());
         self.services.recent.generated(false, progress.so_far.usage.completion_tokens.saturating_sub(before));
         self.note_so_far(progress);
+        if progress.so_far.overruns(self.output_tokens(decision)) {
+            let message = "the provider does not end its answer at the limit that it was given";
+            return Err(GatewayError::target(&decision.candidate.target, ErrorKind::Upstream, message).into());
+        }
         if let Some(whole) = whole {
             whole.delta(delta).map_err(|_| {
                 let message = "the provider sent more than an answer may hold";

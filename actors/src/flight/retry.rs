@@ -8,7 +8,7 @@ use crate::{
     gpu::poison::Verdict,
     jobs::TargetKey,
     observe,
-    route::Decision,
+    route::{Decision, policy::DEATHS},
 };
 use std::time::Duration;
 use tokio::time::Instant;
@@ -122,6 +122,7 @@ impl Flight {
             Next::AnotherKey => {}
             Next::Elsewhere => {
                 self.job.tried(key);
+                self.note_faulty(key, &error);
                 if error.kind == ErrorKind::ContextLengthExceeded {
                     self.rule_out_up_to(self.window(key));
                 }
@@ -133,6 +134,21 @@ impl Flight {
             Next::Over => return Err(self.last_word(error)),
         }
         Ok(())
+    }
+
+    /// A cloud target that another attempt may find well again.
+    pub(super) fn note_faulty(&mut self, key: TargetKey, error: &GatewayError) {
+        let passes = matches!(error.kind, ErrorKind::Upstream | ErrorKind::Unavailable | ErrorKind::Timeout);
+        if passes && matches!(key, TargetKey::Cloud { .. }) {
+            self.faulty.push(key);
+        }
+    }
+
+    /// Engine after engine dies: meanwhile a provider that had failed may be well again, and is asked once more.
+    pub(super) fn ask_clouds_again(&mut self, engine_died: bool, deaths: usize) {
+        if engine_died && deaths >= DEATHS {
+            self.job.once_more(&std::mem::take(&mut self.faulty));
+        }
     }
 
     fn window(&self, key: TargetKey) -> u32 {

@@ -16,6 +16,11 @@ const BESIDE: u64 = 16;
 /// A pace is not measured over less: the first tokens often come together.
 const LEAST_SPAN: Duration = Duration::from_millis(250);
 
+/// Our count of a provider's tokens may be several times too high: above so many times what it was asked for, and so many
+/// beside, it is none.
+const OVERRUN: u64 = 4;
+const OVERRUN_BESIDE: u64 = 256;
+
 /// One attempt, as far as it has come.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SoFar {
@@ -78,6 +83,11 @@ impl SoFar {
             self.usage = TokenUsage { estimated: true, ..told };
         }
         self.usage.completion_tokens = self.usage.completion_tokens.max(seen);
+    }
+
+    /// Whether this is far more than the `most` that was asked for, by pieces and by text: no limit holds it.
+    pub(super) fn overruns(&self, most: u64) -> bool {
+        self.pieces.min(self.text.tokens()) > most.saturating_mul(OVERRUN).saturating_add(OVERRUN_BESIDE)
     }
 
     /// The whole count.
@@ -185,5 +195,19 @@ mod tests {
         assert!(so_far.left(MOST, began).completion_tokens > 700, "what was seen stays seen");
         so_far.over(told);
         assert_eq!(so_far.left(MOST, began), told);
+    }
+
+    #[test]
+    fn an_answer_without_an_end_is_known_by_its_pieces_and_its_text() {
+        let began = Instant::now();
+        let (mut long, mut words, mut endless) =
+            (SoFar::asked(began, 1), SoFar::asked(began, 1), SoFar::asked(began, 1));
+        long.delta(&text(&"-".repeat(9000)), None, began);
+        for _ in 0..700 {
+            words.delta(&text("a"), None, began);
+            endless.delta(&text("word "), None, began);
+        }
+        assert!(!long.overruns(100) && !words.overruns(100), "a few tokens may be long, and many short");
+        assert!(endless.overruns(100) && !endless.overruns(200));
     }
 }

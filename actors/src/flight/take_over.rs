@@ -17,7 +17,7 @@ use crate::{
 /// Targets that may fail to go on with a stream by their own fault.
 const FAULTS: usize = 3;
 /// Engine deaths that a cut stream may live through: they are rarely its own doing.
-const DEATHS: usize = 10;
+const MOST_DEATHS: usize = 10;
 
 /// A stream's cut.
 pub(super) struct Cut {
@@ -52,13 +52,33 @@ impl Resumed {
 }
 
 impl Flight {
+    /// A provider broke its stream off when the client had as many tokens as it had asked for: nothing is left to go on with.
+    pub(super) fn has_all(&self, decision: &Decision) -> bool {
+        let cap = u64::from(decision.candidate.output_cap.max(1));
+        let continued = self.cut.is_some() || self.sent.is_replayable() || self.sent.text().is_empty();
+        !continued && is_continuable(self.request()) && self.sent.token_count() >= cap
+    }
+
+    /// The answer ends as one does that reached its limit.
+    pub(super) async fn end_at_limit(&mut self, decision: &Decision) {
+        self.usage = self.attempts.last().map(|attempt| self.as_delivered(attempt.usage)).unwrap_or_default();
+        self.finished = true;
+        self.show_finish(0, "length".to_owned(), decision).await;
+    }
+
+    /// Where nobody counted its tokens, an answer that was cut has those that were shown.
+    fn as_delivered(&self, usage: TokenUsage) -> TokenUsage {
+        let completion_tokens = if usage.estimated { self.sent.token_count() } else { usage.completion_tokens };
+        TokenUsage { completion_tokens, ..usage }
+    }
+
     /// The client has text and the attempt failed. Returns if another target may go on; else the error the client reads.
     pub(super) fn take_over(&mut self, failure: Failure, decision: &Decision) -> Result<(), GatewayError> {
         let Failure { error, death, .. } = failure;
         if self.resumed.is_some() {
             return Err(error);
         }
-        let cut = match &mut self.cut {
+        let so_often = match &mut self.cut {
             Some(cut) => {
                 // Whatever a target says to a replay or a prefix, the client's request was good enough for the first one.
                 if !matches!(error.origin, Origin::Target(_)) {
@@ -68,18 +88,22 @@ impl Flight {
                     Some(_) => cut.deaths += 1,
                     None => cut.faults += 1,
                 }
-                cut
+                (cut.faults, cut.deaths)
             }
             None if error.may_try_elsewhere() => {
-                let usage = self.attempts.last().map(|attempt| attempt.usage).unwrap_or_default();
+                let usage = self.attempts.last().map(|attempt| self.as_delivered(attempt.usage)).unwrap_or_default();
                 self.first_failure = Some(error.clone());
-                self.cut.insert(Cut { cause: error, usage, faults: 0, deaths: 0 })
+                self.cut = Some(Cut { cause: error.clone(), usage, faults: 0, deaths: 0 });
+                (0, 0)
             }
             None => return Err(error),
         };
-        if cut.faults >= FAULTS || cut.deaths >= DEATHS {
-            return Err(cut.cause.clone());
+        let (faults, deaths) = so_often;
+        if faults >= FAULTS || deaths >= MOST_DEATHS {
+            return Err(self.cut.as_ref().map_or(error, |cut| cut.cause.clone()));
         }
+        self.note_faulty(decision.candidate.key, &error);
+        self.ask_clouds_again(death.is_some(), deaths);
         self.ask_for_take_over(death, decision);
         Ok(())
     }

@@ -50,6 +50,7 @@ pub(super) fn keep_probing(
 
 /// `None`: no key may be used now, so nothing was asked.
 async fn probe(provider: &Provider) -> Option<ProbeResult> {
+    provider.show_breakers(Instant::now());
     let (turn, secret) = provider.probe_key(Instant::now())?;
     let answer = provider.client().models(&secret).await;
     let at = Instant::now();

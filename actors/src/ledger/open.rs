@@ -5,7 +5,7 @@
 use super::{
     books::{Books, Ledger, Outlet},
     journal::{Begin, Disk, Folder, FolderError, Journal, OWNER_FILE, Replay, SystemDisk, replay},
-    store::{Access, MemoryStore, Opening, SqlStore, Store, StoreError},
+    store::{Access, MemoryStore, SqlStore, Store, StoreError, new_name},
     unix_now,
 };
 use crate::{
@@ -31,8 +31,8 @@ pub enum OpenError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(
-        "the journal in {folder} belongs to another database than [ledger] url names; name the one it belongs to, or \
-         another journal_dir"
+        "the journal in {folder} holds records that are not for the database that [ledger] url names: it belongs to another \
+         one, or another gateway has written to this one since. Name the one it belongs to, or another journal_dir"
     )]
     OtherLedger { folder: String },
     #[error("the ledger's journal cannot be begun: {0}")]
@@ -134,11 +134,22 @@ async fn parts(config: &LedgerConfig, folder: &Path, now: UnixMs, disk: Box<dyn 
         LedgerPlace::Sqlite(path) => Arc::new(SqlStore::sqlite(path.clone(), Access::Write).await?),
         LedgerPlace::Postgres(url) => Arc::new(SqlStore::postgres(url, Access::Write).await?),
     };
-    let opening = store.opening(now).await?;
+    let mut opening = store.opening(now).await?;
+    let (folder, known) = {
+        let (ledger, is_new) = (opening.ledger.clone(), opening.applied == 0);
+        blocking(move || knows(&folder, &ledger, is_new).map(|known| (folder, known))).await??
+    };
+    if !known {
+        if opening.applied > 0 {
+            // The journal that it was filled from has nothing more to say here.
+            opening.ledger = new_name();
+            store.rename(&opening.ledger).await?;
+        }
+        write_name(folder.path(), &opening.ledger)?;
+    }
     let applied = opening.applied;
     let mut books = Books::new(config.budget);
     let (folder, mut books, replay) = blocking(move || {
-        belongs(folder.path(), &opening)?;
         books.open(opening, now);
         let replayed = replay(&folder, |entry| {
             if entry.seq > applied {
@@ -156,19 +167,23 @@ async fn parts(config: &LedgerConfig, folder: &Path, now: UnixMs, disk: Box<dyn 
     Ok(Parts { books, journal, store, applied, replay, began })
 }
 
-/// A journal's records are told from another one's by their numbers only, so a folder is used with one database. A database
-/// that holds nothing yet takes the folder over.
-fn belongs(folder: &Path, opening: &Opening) -> Result<(), OpenError> {
-    let file = folder.join(NAME);
-    let named = fs::read_to_string(&file).unwrap_or_default();
-    if named.trim() == opening.ledger {
-        return Ok(());
+/// A journal's records are told from another one's by their numbers only, so a database is filled from one folder at a time.
+/// `false`: this folder is to become that one. It may if it holds no records, or if the database holds nothing yet.
+fn knows(folder: &Folder, ledger: &str, is_new: bool) -> Result<bool, OpenError> {
+    let named = fs::read_to_string(folder.path().join(NAME)).unwrap_or_default();
+    if named.trim() == ledger {
+        return Ok(true);
     }
-    if !named.trim().is_empty() && opening.applied > 0 {
-        return Err(OpenError::OtherLedger { folder: folder.display().to_string() });
+    if !is_new && folder.holds_records()? {
+        return Err(OpenError::OtherLedger { folder: folder.path().display().to_string() });
     }
-    let mut named = OpenOptions::new().write(true).create(true).truncate(true).mode(OWNER_FILE).open(file)?;
-    Ok(named.write_all(opening.ledger.as_bytes())?)
+    Ok(false)
+}
+
+fn write_name(folder: &Path, ledger: &str) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let options = options.write(true).create(true).truncate(true).mode(OWNER_FILE);
+    options.open(folder.join(NAME))?.write_all(ledger.as_bytes())
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {

@@ -61,10 +61,18 @@ pub struct Opening {
     pub keys: Vec<(KeyId, Spent)>,
 }
 
+/// A name for a ledger that is filled from a journal from now on.
+pub(super) fn new_name() -> String {
+    format!("{:032x}", rand::random::<u128>())
+}
+
 /// Implementations pass `store/tests.rs`.
 pub trait Store: Send + Sync {
     /// Read once at the start.
     fn opening(&self, now: UnixMs) -> Answer<'_, Opening>;
+
+    /// From now on it is filled from another journal.
+    fn rename<'a>(&'a self, ledger: &'a str) -> Answer<'a, ()>;
 
     /// Writes all of them or none. Entries that it has already are skipped by their sequence numbers.
     fn apply<'a>(&'a self, entries: &'a [Entry]) -> Answer<'a, ()>;

@@ -17,7 +17,7 @@ use serde::Serialize;
 use std::time::Duration;
 
 /// Engines that may die under one request before it is better off elsewhere.
-const DEATHS: usize = 2;
+pub const DEATHS: usize = 2;
 
 /// How well a candidate could take the request now. Orders from best to worst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -27,6 +27,21 @@ const OUTSIZING: [&str; 12] = [
     "use_beam_search",
     "num_beams",
 ];
+/// Words of providers and other gateways that would have another model answer, or at another price, than the one that was
+/// chosen, that a key may use, and that the ledger reckons with.
+const REPRICING: [&str; 11] = [
+    "service_tier",
+    "web_search_options",
+    "models",
+    "fallbacks",
+    "context_window_fallbacks",
+    "route",
+    "provider",
+    "preset",
+    "plugins",
+    "api_base",
+    "base_url",
+];
 /// More is refused by chat endpoints.
 const MAX_TOP_LOGPROBS: u64 = 20;
 
@@ -117,9 +132,9 @@ fn encode(body: &Map<String, Value>) -> Result<Bytes, GatewayError> {
         .map_err(|_| GatewayError::gateway(crate::domain::ErrorKind::Internal, "the request could not be encoded"))
 }
 
-/// Answers are as many as were set aside for: `2.0` is two to some servers and a fault to others.
+/// The answer is what was chosen and set aside for. `n`: `2.0` is two to some servers and a fault to others.
 fn as_understood(body: &mut Map<String, Value>, choices: &Choices) {
-    for field in OUTSIZING {
+    for field in OUTSIZING.into_iter().chain(REPRICING) {
         body.shift_remove(field);
     }
     if let Some(n) = body.get_mut("n") {
@@ -240,6 +255,20 @@ mod tests {
                 "{sent}"
             );
         }
+    }
+
+    #[test]
+    fn nothing_that_changes_the_model_or_the_price_goes_through() {
+        let asked = json!({
+            "service_tier": "priority", "models": ["dearer"], "fallbacks": ["dearer"], "provider": {"order": ["x"]},
+            "plugins": [{"id": "web"}], "web_search_options": {}, "user": "u"
+        });
+        let sent = chat(asked.clone(), false);
+        assert_eq!(sent, json!({"user": "u", "model": "up-1", "stream": false, "max_tokens": 256}));
+        let request = request(RequestKind::Completion, Input::Text("once".into()), asked);
+        let sent: Value =
+            serde_json::from_slice(&text_body(CloudBound::new(&request).unwrap(), "m", 5, false).unwrap()).unwrap();
+        assert_eq!(sent, json!({"user": "u", "model": "m", "stream": false, "max_tokens": 5}));
     }
 
     #[test]

@@ -243,7 +243,9 @@ async fn a_journal_is_not_applied_to_another_ledgers_database() {
         config.journal_dir = Some(own);
         let ledger = Ledger::open(&config, unix_now()).await.unwrap();
         ledger.post(priced(1));
-        ledger.close().await;
+        ledger.fill().await.unwrap();
+        ledger.post(priced(1));
+        // It dies: its journal is not emptied.
         drop(ledger);
         config.journal_dir = journal;
     }
@@ -251,6 +253,22 @@ async fn a_journal_is_not_applied_to_another_ledgers_database() {
     config.journal_dir = Some(folder.0.join("two.db.journal"));
     let refused = Ledger::open(&config, unix_now()).await.err().unwrap();
     assert!(matches!(refused, OpenError::OtherLedger { .. }), "{refused}");
+    // Nor when another journal has filled it since.
+    config.place = LedgerPlace::Sqlite(folder.0.join("two.db"));
+    config.journal_dir = Some(folder.0.join("new.journal"));
+    let successor = Ledger::open(&config, unix_now()).await.unwrap();
+    config.journal_dir = Some(folder.0.join("third.journal"));
+    let beside = Ledger::open(&config, unix_now()).await.err().unwrap();
+    assert!(matches!(beside, OpenError::Store(StoreError::Held { .. })), "{beside}");
+    successor.close().await;
+    config.journal_dir = Some(folder.0.join("two.db.journal"));
+    let refused = Ledger::open(&config, unix_now()).await.err().unwrap();
+    assert!(matches!(refused, OpenError::OtherLedger { .. }), "{refused}");
+    // One that was left in good order holds nothing that could be missed.
+    config.journal_dir = Some(folder.0.join("third.journal"));
+    Ledger::open(&config, unix_now()).await.unwrap().close().await;
+    config.journal_dir = Some(folder.0.join("new.journal"));
+    Ledger::open(&config, unix_now()).await.unwrap().close().await;
     // A database that was moved aside and begun anew takes its journal's folder over.
     config.place = LedgerPlace::Sqlite(folder.0.join("three.db"));
     Ledger::open(&config, unix_now()).await.unwrap().close().await;

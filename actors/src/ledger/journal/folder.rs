@@ -62,6 +62,19 @@ impl Folder {
         &self.path
     }
 
+    /// Whether there is a record in it, applied or not.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn holds_records(&self) -> io::Result<bool> {
+        for number in segments(&self.path)? {
+            if fs::metadata(file(&self.path, number))?.len() > SEGMENT_HEAD as u64 {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     pub(super) fn failed(&self, source: io::Error) -> FolderError {
         FolderError::Io { folder: self.path.clone(), source }
     }

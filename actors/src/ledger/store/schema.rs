@@ -39,3 +39,4 @@ pub(super) const CREATE_VERSION: &str = "CREATE TABLE IF NOT EXISTS spillway_sch
 pub(super) const READ_VERSION: &str = "SELECT COALESCE(MAX(version), 0) FROM spillway_schema";
 pub(super) const WRITE_VERSION: &str = "INSERT INTO spillway_schema (version) VALUES ($1)";
 pub(super) const NAME: &str = "UPDATE spillway_position SET ledger = $1 WHERE ledger = ''";
+pub(super) const RENAME: &str = "UPDATE spillway_position SET ledger = $1 WHERE id = 1";

@@ -6,20 +6,32 @@ mod rows;
 use super::{
     Answer, Line, Opening, Question, Store, StoreError,
     db::{Arg, Cell, Db, Place, Row},
-    schema::{CREATE_VERSION, NAME, READ_VERSION, STEPS, VERSION, WRITE_VERSION},
+    new_name,
+    schema::{CREATE_VERSION, NAME, READ_VERSION, RENAME, STEPS, VERSION, WRITE_VERSION},
     sums::{By, Slice, Sums, sum_up},
 };
 use crate::{
     domain::{Day, KeyId, UnixMs},
     ledger::{
         budget::Spent,
-        journal::{Entry, Record},
+        journal::{Entry, OWNER_FILE, Record},
         row::{AttemptRow, RequestRow},
     },
 };
 use futures_util::future::FutureExt;
+use rustix::{
+    fs::{FlockOperation, flock},
+    io::Errno,
+};
 use secrecy::SecretString;
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs::{File, OpenOptions},
+    io,
+    os::unix::fs::OpenOptionsExt,
+    path::PathBuf,
+    time::Duration,
+};
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep},
@@ -27,8 +39,9 @@ use tokio::{
 
 /// PostgreSQL's advisory lock that says: a gateway writes here.
 const WRITER_LOCK: &str = "6017201026147083761";
-/// How long the lock of a gateway that has just died may still be there.
+/// How long the lock of a gateway that has just gone may still be there.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const FILE_PATIENCE: Duration = Duration::from_millis(500);
 const LOCK_LOOK: Duration = Duration::from_millis(100);
 /// A SQLite file up to this size is checked as a whole when it is opened.
 const CHECKED_BYTES: u64 = 32 << 20;
@@ -47,6 +60,8 @@ pub struct SqlStore {
     place: Place,
     /// `None` between a failure and the next batch.
     writer: Mutex<Option<Db>>,
+    /// Of a file that is written: its lock.
+    held: Mutex<Option<File>>,
 }
 
 impl std::fmt::Debug for Db {
@@ -69,9 +84,10 @@ impl SqlStore {
     }
 
     async fn open(place: Place, access: Access) -> Result<Self, StoreError> {
-        let store = Self { place, writer: Mutex::new(None) };
+        let store = Self { place, writer: Mutex::new(None), held: Mutex::new(None) };
         match access {
             Access::Write => {
+                *store.held.lock().await = store.hold_file().await?;
                 let mut db = store.connect_writer().await?;
                 store.check_whole(&mut db).await?;
                 store.migrate(&mut db).await?;
@@ -102,7 +118,25 @@ impl SqlStore {
         Ok(())
     }
 
-    /// The connection of the one gateway that writes. A file's lock is the journal's folder; a server has one of its own.
+    /// A database in a file is held by a lock beside it, since another gateway's journal may be in any folder.
+    async fn hold_file(&self) -> Result<Option<File>, StoreError> {
+        let Place::Sqlite(path) = &self.place else { return Ok(None) };
+        let unusable = |error: io::Error| StoreError::Unusable { place: self.place.name(), message: error.to_string() };
+        let mut options = OpenOptions::new();
+        let options = options.create(true).truncate(false).write(true).mode(OWNER_FILE);
+        let lock = options.open(path.with_added_extension("lock")).map_err(unusable)?;
+        let patience = Instant::now() + FILE_PATIENCE;
+        loop {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(lock)),
+                Err(Errno::WOULDBLOCK) if Instant::now() < patience => sleep(LOCK_LOOK).await,
+                Err(Errno::WOULDBLOCK) => return Err(StoreError::Held { place: self.place.name() }),
+                Err(error) => return Err(unusable(error.into())),
+            }
+        }
+    }
+
+    /// The connection of the one gateway that writes. A server has a lock of its own for it.
     async fn connect_writer(&self) -> Result<Db, StoreError> {
         let mut db = self.place.connect(false).await?;
         if matches!(self.place, Place::Sqlite(_)) {
@@ -154,7 +188,7 @@ impl SqlStore {
                 db.run(statement).await?;
             }
             db.execute(WRITE_VERSION.into(), vec![Arg::from(version)]).await?;
-            db.execute(NAME.into(), vec![Arg::Text(format!("{:032x}", rand::random::<u128>()))]).await?;
+            db.execute(NAME.into(), vec![Arg::Text(new_name())]).await?;
             db.run("COMMIT").await?;
         }
         Ok(())
@@ -306,6 +340,14 @@ impl Store for SqlStore {
         self.read(async move |db: &mut Db| opening(db, now).await).boxed()
     }
 
+    fn rename<'a>(&'a self, ledger: &'a str) -> Answer<'a, ()> {
+        self.in_transaction(async move |db: &mut Db| {
+            db.execute(RENAME.into(), vec![ledger.into()]).await?;
+            Ok(())
+        })
+        .boxed()
+    }
+
     fn apply<'a>(&'a self, entries: &'a [Entry]) -> Answer<'a, ()> {
         self.in_transaction(async move |db: &mut Db| apply(db, entries).await).boxed()
     }
@@ -341,6 +383,7 @@ impl Store for SqlStore {
             if let Some(db) = self.writer.lock().await.take() {
                 db.close().await;
             }
+            drop(self.held.lock().await.take());
             Ok(())
         }
         .boxed()

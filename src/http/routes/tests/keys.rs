@@ -7,7 +7,10 @@ use std::convert::Infallible;
 
 /// Services that need a key, and a key for each of these wishes.
 async fn guarded<const N: usize>(wishes: [KeyWish; N]) -> (Services, [Secret; N]) {
-    let mut services = services(8);
+    guard(services(8), wishes).await
+}
+
+async fn guard<const N: usize>(mut services: Services, wishes: [KeyWish; N]) -> (Services, [Secret; N]) {
     let mut config = (*services.config).clone();
     config.server.require_keys = true;
     services.config = Arc::new(config);
@@ -43,6 +46,25 @@ fn header(got: &Got, name: &str) -> String {
 
 const UNAUTHORIZED: &str = "401 invalid_request_error invalid_api_key null";
 const LIMITED: &str = "429 rate_limit_exceeded rate_limit_exceeded null";
+
+#[tokio::test]
+async fn who_has_no_key_is_told_no_names_and_a_key_those_of_its_own_models() {
+    let cloud = services_with(8, |config| {
+        let provider = Provider::new(Arc::clone(&config.clouds[0])).unwrap();
+        Fleet { providers: [provider].into(), ..Fleet::default() }
+    });
+    let only = KeyWish { models: Some(vec!["gpt-4.1".to_owned()]), ..KeyWish::default() };
+    let (services, [secret]) = guard(cloud, [only]).await;
+    let ready = send(&services, Method::GET, "/ready", "").await;
+    assert_eq!(ready.json.get("targets"), None);
+    assert!(!ready.json.to_string().contains("deepseek"), "{}", ready.json);
+    let body = json!({"model": "gpt-4.1", "messages": [{"role": "user", "content": "hi"}]}).to_string();
+    let route = request(Method::POST, "/v1/route", body, ("authorization", &bearer(&secret)));
+    let route = got(&services, route).await;
+    assert_eq!(route.status, 200, "{}", route.json);
+    let named: Vec<_> = route.json["gates"].as_array().unwrap().iter().map(|step| &step["model"]).collect();
+    assert_eq!(named, ["gpt-4.1"], "{}", route.json);
+}
 
 #[tokio::test]
 async fn without_a_key_nothing_but_health_is_answered() {
