@@ -14,7 +14,7 @@ pub mod store;
 
 pub use actor::{LedgerActor, LedgerMsg};
 pub use books::{BudgetLine, Ledger, LedgerSnapshot, Purchasing};
-pub use budget::{Bound, Payer, Period};
+pub use budget::{Bound, Bounded, Payer, Period};
 pub use journal::Receipt;
 pub use open::OpenError;
 pub use reservation::{Refused, Reservation};

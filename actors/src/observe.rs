@@ -14,7 +14,11 @@ use crate::domain::{TraceId, Who};
 use known::Known;
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use parking_lot::RwLock;
-use std::{collections::BTreeSet, sync::LazyLock, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 use tracing::field::DisplayValue;
 
 /// Model names that may be labels: those of the configurations of this process. Empty: no configuration was told.
@@ -431,8 +435,8 @@ pub fn ledger_state(journal_bytes: u64, unapplied: u64, reserved_nano_usd: u64) 
 }
 
 /// `group`: "all" is the operator's own budget, "keys" the API key that is nearest to its bound.
-pub fn budget_remaining(group: &'static str, ratio: f64) {
-    gauge!("spillway_budget_remaining_ratio", "key_group" => group).set(ratio);
+pub fn budget_remaining(group: &Arc<str>, ratio: f64) {
+    gauge!("spillway_budget_remaining_ratio", "key_group" => Arc::clone(group)).set(ratio);
 }
 
 pub fn config_reload(ok: bool) {

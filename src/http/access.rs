@@ -17,7 +17,7 @@ use spillway_actors::{
     cloud::count,
     config::Config,
     domain::{Caller, ChatRequest, ErrorKind, GatewayError, Input, ModelChoice},
-    keys::{Hold, Key, Keys, Pass, Recognised, Refusal, Secret, unix_now},
+    keys::{Hold, Key, Keys, Pass, Recognised, Refusal, SECRET_PREFIX, Secret, unix_now},
     observe,
     route::Fleet,
 };
@@ -91,8 +91,9 @@ async fn let_in(keys: &Keys, required: bool, method: &Method, headers: &HeaderMa
     };
     let key = match recognised(keys, headers) {
         Ok(key) => key,
-        Err(_) if !required => return Ok(Access::default()),
-        Err(error) => return Err(stranger(error)),
+        // Where keys are not needed any string is one, but one of ours that ended must not give more than it did.
+        Err(unknown) if !required && !unknown.is_ours => return Ok(Access::default()),
+        Err(Unrecognised { error, .. }) => return Err(stranger(error)),
     };
     // Only what makes work is limited; a list of models is not.
     let pass = if method == Method::POST {
@@ -110,20 +111,34 @@ async fn let_in(keys: &Keys, required: bool, method: &Method, headers: &HeaderMa
     Ok(Access { key: Some(key), pass })
 }
 
+/// No key of those that let in.
+struct Unrecognised {
+    error: GatewayError,
+    /// It has ended, or at least looks like one of ours.
+    is_ours: bool,
+}
+
 /// The key behind the request's secret. A secret never gets into an error.
-fn recognised(keys: &Keys, headers: &HeaderMap) -> Result<Arc<Key>, GatewayError> {
-    let no = |message: &str| GatewayError::gateway(ErrorKind::Unauthorized, message);
+fn recognised(keys: &Keys, headers: &HeaderMap) -> Result<Arc<Key>, Unrecognised> {
+    let no = |is_ours, message: &str| Unrecognised {
+        error: GatewayError::gateway(ErrorKind::Unauthorized, message),
+        is_ours,
+    };
     let Some(presented) = presented(headers) else {
         return Err(no(
+            false,
             "You did not provide an API key. Send it as 'Authorization: Bearer <key>' or 'x-api-key: <key>'; \
                        'spillway keys create' makes one.",
         ));
     };
     match Secret::presented(presented).map_or(Recognised::Unknown, |secret| keys.recognise(&secret, unix_now())) {
         Recognised::Known(key) => Ok(key),
-        Recognised::Unknown => Err(no("Incorrect API key provided. 'spillway keys ls' lists those there are.")),
-        Recognised::Expired => Err(no("This API key has expired.")),
-        Recognised::Revoked => Err(no("This API key was revoked.")),
+        Recognised::Unknown => Err(no(
+            presented.starts_with(SECRET_PREFIX),
+            "Incorrect API key provided. 'spillway keys ls' lists those there are.",
+        )),
+        Recognised::Expired => Err(no(true, "This API key has expired.")),
+        Recognised::Revoked => Err(no(true, "This API key was revoked.")),
     }
 }
 

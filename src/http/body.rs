@@ -4,12 +4,17 @@ use axum::body::{Body, BodyDataStream};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use http::{HeaderMap, header};
+use parking_lot::Mutex;
 use spillway_actors::{
     config::ServerConfig,
     domain::{ErrorKind, GatewayError, Origin},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
 
 /// A body that is too large is read on this far, or this long, so that its sender reads the answer.
 const DRAIN_BYTES: usize = 32 << 20;
@@ -17,6 +22,11 @@ const DRAIN_TIME: Duration = Duration::from_secs(5);
 /// The same for a sender that is not let in.
 const DISCARD_BYTES: usize = 1 << 20;
 const DISCARD_TIME: Duration = Duration::from_secs(1);
+
+/// A body of which nothing came for so long stands still.
+const STANDS_STILL: Duration = Duration::from_secs(1);
+/// How long one that is given up may take to go.
+const GIVES_WAY: Duration = Duration::from_millis(100);
 
 /// Of one body.
 #[derive(Debug, Clone, Copy)]
@@ -34,20 +44,68 @@ impl From<&ServerConfig> for Bounds {
 
 /// What all bodies may take up together.
 #[derive(Debug, Clone)]
-pub(super) struct Budget(Arc<Semaphore>);
+pub(super) struct Budget {
+    room: Arc<Semaphore>,
+    arriving: Arc<Mutex<Vec<Arc<Arriving>>>>,
+}
+
+/// A body of which more is to come.
+#[derive(Debug)]
+struct Arriving {
+    last_piece: Mutex<Instant>,
+    /// It stands still, and its room is needed.
+    given_up: CancellationToken,
+}
 
 impl Budget {
     pub(super) fn new(bytes: usize) -> Self {
-        Self(Arc::new(Semaphore::new(kib(bytes))))
+        Self { room: Arc::new(Semaphore::new(kib(bytes))), arriving: Arc::default() }
     }
 
-    /// Never waits: a full house is a reason to send the newest away.
-    fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, GatewayError> {
+    /// Waits for nobody who sends: a full house is a reason to send the newest away. Those that stand still go first.
+    async fn take(&self, bytes: usize) -> Result<OwnedSemaphorePermit, GatewayError> {
         let permits = u32::try_from(kib(bytes)).unwrap_or(u32::MAX);
-        Arc::clone(&self.0).try_acquire_many_owned(permits).map_err(|_| {
+        let room = || Arc::clone(&self.room);
+        if let Ok(held) = room().try_acquire_many_owned(permits) {
+            return Ok(held);
+        }
+        while let Some(stalled) = self.longest_stalled(Instant::now()) {
+            stalled.given_up.cancel();
+            if let Ok(Ok(held)) = tokio::time::timeout(GIVES_WAY, room().acquire_many_owned(permits)).await {
+                return Ok(held);
+            }
+        }
+        room().try_acquire_many_owned(permits).map_err(|_| {
             let message = "the gateway holds as many request bodies as it can; retry shortly";
             GatewayError::gateway(ErrorKind::RateLimited, message).retry_after(Duration::from_secs(1))
         })
+    }
+
+    fn longest_stalled(&self, now: Instant) -> Option<Arc<Arriving>> {
+        let arriving = self.arriving.lock();
+        let waits = arriving.iter().filter(|one| !one.given_up.is_cancelled());
+        let since = waits.map(|one| (*one.last_piece.lock(), one));
+        let (last, one) = since.min_by_key(|(last, _)| *last)?;
+        (now.duration_since(last) > STANDS_STILL).then(|| Arc::clone(one))
+    }
+
+    fn enter(&self) -> Place<'_> {
+        let arriving =
+            Arc::new(Arriving { last_piece: Mutex::new(Instant::now()), given_up: CancellationToken::new() });
+        self.arriving.lock().push(Arc::clone(&arriving));
+        Place { budget: self, arriving }
+    }
+}
+
+/// Among the bodies that arrive, until dropped.
+struct Place<'a> {
+    budget: &'a Budget,
+    arriving: Arc<Arriving>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.budget.arriving.lock().retain(|one| !Arc::ptr_eq(one, &self.arriving));
     }
 }
 
@@ -83,7 +141,7 @@ pub(super) async fn read(
         }
         return Err(too_large(limit));
     }
-    match tokio::time::timeout(bounds.time, gather(&mut data, limit, budget)).await {
+    match tokio::time::timeout(bounds.time, gather(&mut data, announced, limit, budget)).await {
         Ok(Ok(upload)) => Ok(upload),
         Ok(Err(error)) => {
             drain(&mut data, limit).await;
@@ -97,21 +155,45 @@ pub(super) async fn read(
 }
 
 /// Stops at the first byte too many; what was read until then is forgotten.
-async fn gather(data: &mut BodyDataStream, limit: usize, budget: &Budget) -> Result<Upload, GatewayError> {
+async fn gather(
+    data: &mut BodyDataStream,
+    announced: Option<u64>,
+    limit: usize,
+    budget: &Budget,
+) -> Result<Upload, GatewayError> {
     let mut bytes = BytesMut::new();
-    let mut held = budget.take(1)?;
-    while let Some(piece) = data.next().await {
-        let piece = piece.map_err(|_| GatewayError::invalid(None, "The request body could not be read to its end."))?;
+    let mut held = budget.take(1).await?;
+    let mut place = None;
+    while let Some(piece) = next_piece(data, place.as_ref()).await? {
         if bytes.len() + piece.len() > limit {
             return Err(too_large(limit));
         }
         let missing = kib(bytes.len() + piece.len()).saturating_sub(held.num_permits());
         if missing > 0 {
-            held.merge(budget.take(missing * 1024)?);
+            held.merge(budget.take(missing * 1024).await?);
         }
         bytes.extend_from_slice(&piece);
+        // Most bodies come in one piece.
+        if announced.is_none_or(|announced| (bytes.len() as u64) < announced) {
+            *place.get_or_insert_with(|| budget.enter()).arriving.last_piece.lock() = Instant::now();
+        }
     }
     Ok(Upload { bytes: bytes.freeze(), held })
+}
+
+async fn next_piece(data: &mut BodyDataStream, place: Option<&Place<'_>>) -> Result<Option<Bytes>, GatewayError> {
+    let piece = match place {
+        None => data.next().await,
+        Some(place) => tokio::select! {
+            biased;
+            () = place.arriving.given_up.cancelled() => {
+                let message = "The request body stood still while others needed its room.";
+                return Err(GatewayError::new(Origin::Client, ErrorKind::Timeout, message));
+            }
+            piece = data.next() => piece,
+        },
+    };
+    piece.transpose().map_err(|_| GatewayError::invalid(None, "The request body could not be read to its end."))
 }
 
 /// Reads on and forgets, `read` bytes being read already.
@@ -178,9 +260,9 @@ mod tests {
         let upload = read_all(pieces(4, 1000), 4000, &budget).await.unwrap();
         assert_eq!((upload.bytes.len(), upload.held.num_permits()), (4000, 4));
         drop(upload);
-        assert_eq!(budget.0.available_permits(), SHARED_KIB);
+        assert_eq!(budget.room.available_permits(), SHARED_KIB);
         assert_eq!(read_all(pieces(4, 1001), 4000, &budget).await.unwrap_err().kind, ErrorKind::TooLarge);
-        assert_eq!(budget.0.available_permits(), SHARED_KIB);
+        assert_eq!(budget.room.available_permits(), SHARED_KIB);
     }
 
     #[tokio::test(start_paused = true)]
@@ -206,12 +288,32 @@ mod tests {
 
     #[tokio::test]
     async fn when_bodies_fill_the_memory_meant_for_them_the_next_is_sent_away() {
-        let budget = Budget(Arc::new(Semaphore::new(3)));
+        let budget = Budget::new(3 << 10);
         let first = read_all(pieces(2, 1024), 4096, &budget).await.unwrap();
         let error = read_all(pieces(2, 1024), 4096, &budget).await.unwrap_err();
         assert_eq!((error.kind, error.retry_after), (ErrorKind::RateLimited, Some(Duration::from_secs(1))));
         drop(first);
         assert!(read_all(pieces(2, 1024), 4096, &budget).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn bodies_that_stand_still_make_way_for_others_and_those_that_come_do_not() {
+        let budget = Budget::new(4 << 10);
+        let begun = |every: Duration| {
+            let piece = Ok::<_, Infallible>(Bytes::from(vec![b'x'; 1024]));
+            let more = stream::unfold((), move |()| async move {
+                tokio::time::sleep(every).await;
+                Some((Ok(Bytes::from_static(b"x")), ()))
+            });
+            let (budget, body) = (budget.clone(), Body::from_stream(stream::iter([piece]).chain(more)));
+            tokio::spawn(async move { read_all(body, 4096, &budget).await })
+        };
+        let (still, comes) = (begun(Duration::from_secs(25)), begun(Duration::from_millis(900)));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(read_all(pieces(2, 1024), 4096, &budget).await.is_ok(), "the one that stands still gives its room");
+        assert_eq!(still.await.unwrap().unwrap_err().kind, ErrorKind::Timeout);
+        assert!(!comes.is_finished());
+        assert_eq!(read_all(pieces(4, 1024), 4096, &budget).await.unwrap_err().kind, ErrorKind::RateLimited);
     }
 
     #[tokio::test]

@@ -32,16 +32,27 @@ const FILE_BYTES: u64 = 16;
 /// Words of the API's own, as `role` and `type`, are short. What is longer is a client's, and counts.
 const MAX_WORD: usize = 32;
 
-/// Estimated, for a reservation, for a key's limit, and for an answer that came without usage.
+/// Estimated, for a key's limit, and for an answer that came without usage.
 pub fn prompt_tokens(request: &ChatRequest) -> u64 {
-    let mut count = Counted::default();
+    counted(request, Counted::default())
+}
+
+/// Of text, more than a provider will count: for a reservation that a budget must cover.
+pub fn most_prompt_tokens(request: &ChatRequest) -> u64 {
+    counted(request, Counted { text: TextCount::cautious(), tokens: 0 })
+}
+
+fn counted(request: &ChatRequest, mut count: Counted) -> u64 {
     let own = match &request.input {
         Input::Messages(messages) => {
             messages.iter().for_each(|message| count.fields(&message.raw));
             4 * messages.len() as u64 + 3
         }
-        Input::Text(_) | Input::Tokens(_) => request.estimated_prompt_tokens(),
-        Input::Several(passages) => passages.iter().map(Passage::estimated_tokens).sum(),
+        Input::Tokens(_) => request.estimated_prompt_tokens(),
+        Input::Text(text) => count.alone(text),
+        Input::Several(passages) => {
+            passages.iter().map(|one| one.text().map_or_else(|| one.estimated_tokens(), |text| count.alone(text))).sum()
+        }
     };
     let input = match request.kind {
         RequestKind::Chat => "messages",
@@ -76,6 +87,13 @@ struct Counted {
 }
 
 impl Counted {
+    /// A prompt by itself, with the mark before it.
+    fn alone(&self, text: &str) -> u64 {
+        let mut count = self.text.anew();
+        count.text(text);
+        count.tokens() + 1
+    }
+
     fn fields(&mut self, fields: &Map<String, Value>) {
         fields.iter().for_each(|(name, value)| self.field(name, value));
     }

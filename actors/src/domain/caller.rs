@@ -17,6 +17,13 @@ pub struct BudgetLimits {
     pub total: Option<NanoUsd>,
 }
 
+impl BudgetLimits {
+    /// Whether there is a bound.
+    pub const fn any(&self) -> bool {
+        self.day.is_some() || self.month.is_some() || self.total.is_some()
+    }
+}
+
 /// Whose requests go first when there is not room for all; orders from last to first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -98,7 +98,7 @@ impl Flight {
         let grant = acquire(&provider, model, self.job.deadline).await.map_err(sent_away)?;
         let mut progress = self.begin(Instant::now());
         self.set_out(progress.began);
-        self.reserved = Some(self.reserve(decision, progress.so_far.usage.prompt_tokens).await?);
+        self.reserved = Some(self.reserve(decision, self.set_aside(progress.so_far.usage.prompt_tokens)).await?);
         let result = if self.request().needs.embeddings {
             self.embed_in_cloud(&grant, model, decision, &mut progress).await
         } else {
@@ -107,6 +107,12 @@ impl Flight {
         grant.report(progress.call_end(&result), Instant::now());
         self.settle(decision, &progress, &result);
         result
+    }
+
+    /// Prompt tokens to pay for at most; where nothing bounds what is spent, about.
+    pub(super) fn set_aside(&self, estimated: u64) -> u64 {
+        let is_bounded = self.job.config.ledger.budget.any() || limits(&self.job).any();
+        if is_bounded { count::most_prompt_tokens(self.request()).max(estimated) } else { estimated }
     }
 
     /// Money first: written down before anything is sent.

@@ -252,7 +252,7 @@ impl Flight {
             return Hedge(State::Off);
         };
         let decision = Decision { candidate: candidate.clone(), ..decision.clone() };
-        let row = self.reserved_row(&decision, crate::cloud::count::prompt_tokens(self.request()));
+        let row = self.reserved_row(&decision, self.set_aside(crate::cloud::count::prompt_tokens(self.request())));
         let order = Order { services: self.services.clone(), job: Arc::clone(&self.job), decision, row };
         Hedge(State::Due { at: began + config.after, order })
     }

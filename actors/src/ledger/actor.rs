@@ -2,16 +2,18 @@
 //! forgotten reservations, large segments, old rows. Holds nothing itself, so its death loses nothing.
 
 use super::{
+    Bounded,
     books::{Ledger, LedgerSnapshot},
     filler::FillError,
     unix_now,
 };
 use crate::{
     chaos::{self, Fault},
+    domain::UnixMs,
     task::{self, Owned},
 };
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, sleep};
 
 /// How long posted rows gather before they are moved: one transaction for many.
@@ -36,6 +38,8 @@ pub enum LedgerMsg {
 #[derive(Clone)]
 pub struct LedgerActor {
     pub ledger: Ledger,
+    /// The keys that are good and bounded now.
+    pub bounded: Arc<dyn Fn(UnixMs) -> Vec<Bounded> + Send + Sync>,
 }
 
 pub struct LedgerState {
@@ -56,7 +60,7 @@ impl Actor for LedgerActor {
     async fn pre_start(&self, myself: ActorRef<LedgerMsg>, (): ()) -> Result<LedgerState, ActorProcessingErr> {
         let ticker = task::owned(tick(myself.clone()));
         let filling = Some(self.fill(myself, false));
-        self.ledger.publish(unix_now());
+        self.publish(unix_now());
         Ok(LedgerState { filling, again: false, failing: false, pruned_at: None, _ticker: ticker })
     }
 
@@ -124,11 +128,15 @@ impl LedgerActor {
         }
     }
 
+    fn publish(&self, now: UnixMs) {
+        self.ledger.publish(&(self.bounded)(now), now);
+    }
+
     fn look(&self, myself: ActorRef<LedgerMsg>, state: &mut LedgerState) {
         let now = unix_now();
         self.ledger.expire(now);
         self.ledger.rotate_if_large();
-        self.ledger.publish(now);
+        self.publish(now);
         if state.filling.is_none() {
             self.fill_soon(myself, state);
         }

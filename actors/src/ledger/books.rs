@@ -3,7 +3,7 @@
 
 use super::{
     actor::LedgerMsg,
-    budget::{Amounts, Booked, Bound, Budgets},
+    budget::{Amounts, Booked, Bound, Bounded, Budgets},
     journal::{Entry, Journal, Receipt, Record, RecordRef},
     open::Waiting,
     reservation::{Refused, Reservation},
@@ -50,6 +50,8 @@ pub(super) struct Inner {
     pub(super) applied: AtomicU64,
     /// Rows are kept for so long; `None` = for ever.
     pub(super) retention: Option<Duration>,
+    /// Of whom a share that is left was published last.
+    told_ratios: Mutex<Vec<Arc<str>>>,
 }
 
 /// Where records go first.
@@ -219,6 +221,7 @@ impl Ledger {
             told: AtomicBool::new(false),
             applied: AtomicU64::new(applied),
             retention,
+            told_ratios: Mutex::default(),
         };
         Self { inner: Arc::new(inner), address: Address::default() }
     }
@@ -448,20 +451,22 @@ impl Ledger {
 
     /// Sets the ledger's gauges: by its actor's timer, and before they are read, so that they are never older than
     /// `/admin/status`.
-    pub fn publish(&self, now: UnixMs) {
+    pub fn publish(&self, bounded: &[Bounded], now: UnixMs) {
         let (reserved, ratios) = {
             let mut books = self.inner.books.lock();
-            (books.reserved, books.budgets.remaining_ratios(now))
+            (books.reserved, books.budgets.remaining_ratios(bounded, now))
         };
         let snapshot_bytes = self.inner.journal().map_or(0, Journal::bytes);
         let unapplied = self.last_seq().saturating_sub(self.inner.applied.load(Ordering::Acquire));
         observe::ledger_up(self.is_up());
         observe::ledger_state(snapshot_bytes, unapplied, reserved.get());
-        for (group, ratio) in [("all", ratios.0), ("keys", ratios.1)] {
-            if let Some(ratio) = ratio {
-                observe::budget_remaining(group, ratio);
-            }
+        let mut told = self.inner.told_ratios.lock();
+        for group in told.iter().filter(|group| !ratios.contains_key(*group)) {
+            // It was bounded and is no more: no number is right, and none may stay.
+            observe::budget_remaining(group, f64::NAN);
         }
+        ratios.iter().for_each(|(group, ratio)| observe::budget_remaining(group, *ratio));
+        *told = ratios.into_keys().collect();
     }
 }
 

@@ -4,7 +4,10 @@
 //! was reserved is charged what it counted, and the next reservation finds that much less.
 
 use crate::domain::{BudgetLimits, Day, KeyId, Month, NanoUsd, UnixMs};
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 /// Money of one payer in one period.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -116,32 +119,35 @@ impl Purse {
         [self.of_day, self.of_month, self.total]
     }
 
-    /// Share of the tightest bound that is left, 0 to 1; `None` = no bound.
+    /// Share of the tightest bound that is left, 0 to 1; `None` = no bound, or one that leaves nothing to be spent by anybody.
     fn remaining_ratio(&mut self, limits: BudgetLimits, now: UnixMs) -> Option<f64> {
         self.roll(now);
         let bounds = [(limits.day, self.of_day), (limits.month, self.of_month), (limits.total, self.total)].into_iter();
         let ratio = |(limit, amounts): (Option<NanoUsd>, Amounts)| {
-            let limit = limit?;
-            let left = amounts.left(limit).get() as f64;
-            Some(if limit == NanoUsd::ZERO { 0.0 } else { left / limit.get() as f64 })
+            let limit = limit.filter(|limit| *limit > NanoUsd::ZERO)?;
+            Some(amounts.left(limit).get() as f64 / limit.get() as f64)
         };
         bounds.filter_map(ratio).min_by(f64::total_cmp)
     }
 }
+
+/// The operator's budget among the groups of keys.
+const EVERYBODY: &str = "all";
 
 /// Every payer's money: the operator's as a whole, and each key's.
 #[derive(Debug, Default)]
 pub struct Budgets {
     limits: BudgetLimits,
     all: Purse,
-    keys: HashMap<KeyId, KeyPurse>,
+    keys: HashMap<KeyId, Purse>,
 }
 
-#[derive(Debug, Default)]
-struct KeyPurse {
-    purse: Purse,
-    /// As its latest request had them.
-    limits: BudgetLimits,
+/// A key that is bounded, and whom it belongs to.
+#[derive(Debug, Clone)]
+pub struct Bounded {
+    pub group: Arc<str>,
+    pub key: KeyId,
+    pub limits: BudgetLimits,
 }
 
 /// Whose bound refused a reservation.
@@ -202,7 +208,7 @@ impl Budgets {
     pub fn open(&mut self, all: Spent, keys: impl IntoIterator<Item = (KeyId, Spent)>, now: UnixMs) {
         self.all = Purse::opened(all, now);
         for (key, spent) in keys {
-            self.keys.insert(key, KeyPurse { purse: Purse::opened(spent, now), limits: BudgetLimits::default() });
+            self.keys.insert(key, Purse::opened(spent, now));
         }
     }
 
@@ -210,7 +216,7 @@ impl Budgets {
     pub fn tightest(&mut self, key: Option<(&KeyId, BudgetLimits)>, now: UnixMs) -> Option<Bound> {
         let all = self.all.tightest(Payer::Operator, self.limits, now);
         let own = key.and_then(|(key, limits)| match self.keys.get_mut(key) {
-            Some(known) => known.purse.tightest(Payer::Key, limits, now),
+            Some(known) => known.tightest(Payer::Key, limits, now),
             None => Purse::default().tightest(Payer::Key, limits, now),
         });
         all.into_iter().chain(own).min_by_key(|bound| bound.left)
@@ -230,9 +236,8 @@ impl Budgets {
         covers(self.all.tightest(Payer::Operator, self.limits, now))?;
         if let Some((key, limits)) = key {
             let known = self.keys.entry(key.clone()).or_default();
-            known.limits = limits;
-            covers(known.purse.tightest(Payer::Key, limits, now))?;
-            known.purse.reserve(amount, now);
+            covers(known.tightest(Payer::Key, limits, now))?;
+            known.reserve(amount, now);
         }
         Ok(self.all.reserve(amount, now))
     }
@@ -240,7 +245,7 @@ impl Budgets {
     pub fn settle(&mut self, key: Option<&KeyId>, booked: Booked, amount: NanoUsd, cost: NanoUsd) {
         self.all.settle(booked, amount, cost);
         if let Some(known) = key.and_then(|key| self.keys.get_mut(key)) {
-            known.purse.settle(booked, amount, cost);
+            known.settle(booked, amount, cost);
         }
     }
 
@@ -250,8 +255,8 @@ impl Budgets {
         self.all.post(cost, at);
         if let Some(key) = key {
             let known = self.keys.entry(key.clone()).or_default();
-            known.purse.roll(now);
-            known.purse.post(cost, at);
+            known.roll(now);
+            known.post(cost, at);
         }
     }
 
@@ -260,14 +265,24 @@ impl Budgets {
     }
 
     pub fn of_key(&self, key: &KeyId) -> Option<[Amounts; 3]> {
-        self.keys.get(key).map(|known| known.purse.amounts())
+        self.keys.get(key).map(|known| known.amounts())
     }
 
-    /// (operator, the key that is nearest to its bound): shares that are left.
-    pub fn remaining_ratios(&mut self, now: UnixMs) -> (Option<f64>, Option<f64>) {
+    /// Shares that are left: the operator's, and of each group the key's that is nearest to its bound.
+    pub fn remaining_ratios(&mut self, bounded: &[Bounded], now: UnixMs) -> BTreeMap<Arc<str>, f64> {
         let all = self.all.remaining_ratio(self.limits, now);
-        let keys = self.keys.values_mut().filter_map(|known| known.purse.remaining_ratio(known.limits, now));
-        (all, keys.min_by(f64::total_cmp))
+        let mut ratios: BTreeMap<Arc<str>, f64> = all.map(|ratio| (EVERYBODY.into(), ratio)).into_iter().collect();
+        for Bounded { group, key, limits } in bounded {
+            let ratio = match self.keys.get_mut(key) {
+                Some(purse) => purse.remaining_ratio(*limits, now),
+                None => Purse::default().remaining_ratio(*limits, now),
+            };
+            if let Some(ratio) = ratio {
+                let least = ratios.entry(Arc::clone(group)).or_insert(ratio);
+                *least = least.min(ratio);
+            }
+        }
+        ratios
     }
 }
 

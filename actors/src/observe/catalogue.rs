@@ -108,7 +108,7 @@ pub const CATALOGUE: &[Metric] = &[
     // Money and keys.
     counter("spillway_cost_nanousd_total", "Cost in nano-dollars (1e-9 USD)"),
     counter("spillway_saved_nanousd_total", "Baseline cost minus real cost, in nano-dollars"),
-    gauge("spillway_budget_remaining_ratio", "Tightest bound's share that is left: all, or the poorest key"),
+    gauge("spillway_budget_remaining_ratio", "Tightest bound's share that is left: all, or a group's poorest key"),
     gauge("spillway_ledger_up", "1 while paid attempts can be written down, so that they may start"),
     seconds("spillway_ledger_commit_seconds", SHORT, "Wait for a record to be written"),
     bytes("spillway_ledger_journal_bytes", "Journal on disk"),

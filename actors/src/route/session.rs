@@ -89,7 +89,11 @@ impl Sessions {
 
     /// Recognises a request. Bounded work, whatever its length.
     pub fn conversation(&self, request: &ChatRequest) -> Conversation {
-        let named = request.session.as_ref().map(|name| self.hash("name", &[name]));
+        let named = request.session.as_ref().map(|name| {
+            let mut hasher = self.hasher("name", request);
+            feed(&mut hasher, name);
+            id(&hasher)
+        });
         match &request.input {
             Input::Messages(messages) => {
                 let (began, prefixes) = self.prefixes(request, messages);
@@ -127,7 +131,7 @@ impl Sessions {
     /// How the conversation began, and its last turns. `user` and `prompt_cache_key` tell two alike beginnings apart.
     fn prefixes(&self, request: &ChatRequest, messages: &[Message]) -> (Option<Id>, Vec<(Id, u64)>) {
         let whose = |name| request.body.get(name).and_then(serde_json::Value::as_str).unwrap_or_default();
-        let mut text = self.hasher("text");
+        let mut text = self.hasher("text", request);
         feed(&mut text, whose("user"));
         feed(&mut text, whose("prompt_cache_key"));
         let turns = messages.iter().filter(|message| ends_turn(message)).count();
@@ -153,16 +157,13 @@ impl Sessions {
         (began, prefixes)
     }
 
-    fn hasher(&self, domain: &str) -> blake3::Hasher {
+    /// Nobody's conversation is another's, whatever both call theirs: keys of one named group are one caller.
+    fn hasher(&self, domain: &str, request: &ChatRequest) -> blake3::Hasher {
         let mut hasher = blake3::Hasher::new_keyed(&self.key);
+        let scope = request.caller.as_ref().map_or(0, |caller| caller.cache_scope());
+        hasher.update(&scope.to_le_bytes());
         feed(&mut hasher, domain);
         hasher
-    }
-
-    fn hash(&self, domain: &str, parts: &[&str]) -> Id {
-        let mut hasher = self.hasher(domain);
-        parts.iter().for_each(|part| feed(&mut hasher, part));
-        id(&hasher)
     }
 }
 

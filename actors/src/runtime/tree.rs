@@ -4,10 +4,12 @@ use super::{Directory, names};
 use crate::{
     cloud::CloudActor,
     config::LiveConfig,
+    domain::UnixMs,
     flight::Services,
     gpu::{EngineKind, GpuModelActor, process::Spawner, server::Server},
     health::{HealthActor, NvmlProbe, Vitals},
-    ledger::LedgerActor,
+    keys::{Key, KeyState, Keys},
+    ledger::{Bounded, LedgerActor},
     observe,
     route::{ClassifierActor, RouterActor},
     supervise::{
@@ -47,7 +49,9 @@ impl Parts<'_> {
     pub(super) fn children(&self) -> Vec<ChildSpec> {
         let (services, directory) = (self.services, self.directory);
         let config = &services.config;
-        let ledger = LedgerActor { ledger: services.ledger.clone() };
+        let keys = services.keys.clone();
+        let ledger =
+            LedgerActor { ledger: services.ledger.clone(), bounded: Arc::new(move |now| bounded_keys(&keys, now)) };
         let health = HealthActor {
             config: config.health.clone(),
             probe: self.probe.clone(),
@@ -119,4 +123,14 @@ impl Parts<'_> {
         };
         child(name, supervisor, address, Arc::new(clear))
     }
+}
+
+fn bounded_keys(keys: &Keys, now: UnixMs) -> Vec<Bounded> {
+    let good = |key: &Arc<Key>| key.record.state(now.get() / 1000) == KeyState::Active && key.caller.budget.any();
+    let bounded = |key: Arc<Key>| Bounded {
+        group: key.caller.group.clone(),
+        key: key.caller.key.clone(),
+        limits: key.caller.budget,
+    };
+    keys.all().into_iter().filter(good).map(bounded).collect()
 }

@@ -97,7 +97,10 @@ fn piece<'a>(place: &str, part: &'a Map<String, Value>, needs: &mut Needs) -> Re
         "image_url" | "input_audio" | "file" => {
             *(if kind == "input_audio" { &mut needs.audio } else { &mut needs.images }) = true;
             match part.get(kind) {
-                Some(Value::Object(_)) => Ok(None),
+                Some(Value::Object(object)) => {
+                    needs.links |= object.iter().any(|(name, value)| is_link(name, value));
+                    Ok(None)
+                }
                 Some(other) => Err(wrong_type(format!("{place}.{kind}"), "an object", other)),
                 None => Err(missing(format!("{place}.{kind}"))),
             }
@@ -106,5 +109,17 @@ fn piece<'a>(place: &str, part: &'a Map<String, Value>, needs: &mut Needs) -> Re
             let message = format!("Invalid value for '{place}.type'. Supported values are: {PARTS}.");
             Err(fault(format!("{place}.type"), message))
         }
+    }
+}
+
+/// Whether whoever reads this member would fetch something for it. The data of a file has no colon but in `data:`.
+fn is_link(name: &str, value: &Value) -> bool {
+    let Value::String(text) = value else { return false };
+    let inline = text.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case("data:"));
+    match name {
+        "file_id" => true,
+        "url" | "file_url" => !inline,
+        "filename" | "detail" | "format" => false,
+        _ => !inline && text.contains(':'),
     }
 }

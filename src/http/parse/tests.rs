@@ -217,6 +217,26 @@ fn content_has_three_forms_and_parts_state_needs() {
 }
 
 #[test]
+fn what_a_target_would_have_to_fetch_is_told_apart_from_what_is_sent_along() {
+    let needs = |part: Value| message(json!({"role": "user", "content": [part]})).unwrap().needs;
+    for (part, links) in [
+        (json!({"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}}), false),
+        (json!({"type": "image_url", "image_url": {"url": "DATA:image/png;base64,AAAA"}}), false),
+        (json!({"type": "image_url", "image_url": {"url": "http://169.254.169.254/latest"}}), true),
+        (json!({"type": "image_url", "image_url": {"url": "/etc/passwd"}}), true),
+        (
+            json!({"type": "file", "file": {"filename": "a:b.pdf", "file_data": "data:application/pdf;base64,AA"}}),
+            false,
+        ),
+        (json!({"type": "file", "file": {"file_url": "file:///etc/passwd"}}), true),
+        (json!({"type": "file", "file": {"file_id": "file-1"}}), true),
+        (json!({"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}), false),
+    ] {
+        assert_eq!(needs(part.clone()).links, links, "{part}");
+    }
+}
+
+#[test]
 fn needs_follow_the_fields() {
     let tool = json!([{"type": "function", "function": {"name": "f"}}]);
     let none = Needs::default();
@@ -288,7 +308,7 @@ fn models_are_resolved_by_name_and_alias() {
 fn headers_win_over_the_body() {
     let ok = |name, value, extra| with_header(name, value, extra).unwrap();
     assert!(ok("x-spillway-local-only", "1", json!({"local_only": false})).local_only);
-    assert!(!ok("x-spillway-local-only", "false", json!({"local_only": true})).local_only);
+    assert!(ok("x-spillway-local-only", "false", json!({"local_only": true})).local_only, "never taken back");
     assert!(ok("x-spillway-budget-sensitive", "True", json!({})).budget_sensitive);
     let request = ok("x-spillway-max-latency-ms", "100", json!({"max_latency_ms": 5}));
     assert_eq!(request.max_latency, Some(Duration::from_millis(100)));

@@ -107,7 +107,7 @@ pub(super) fn needs(
     Ok(())
 }
 
-/// Our own fields; a header wins over the body.
+/// Our own fields; a header wins over the body, but nothing takes back that a request may not leave this machine.
 pub(super) struct Ours {
     pub(super) budget_sensitive: bool,
     pub(super) local_only: bool,
@@ -121,11 +121,13 @@ pub(super) fn ours(body: Fields<'_>, headers: &HeaderMap) -> Result<Ours, Gatewa
         let in_body = body.flag(field)?;
         Ok::<bool, GatewayError>(header_flag(headers, header)?.or(in_body).unwrap_or(false))
     };
+    let header_local_only = header_flag(headers, "x-spillway-local-only")?;
+    let body_local_only = body.flag("local_only")?;
     let in_body = body.decimal("max_latency_ms", Bounds::above(0.0, f64::MAX))?;
     let max_latency_ms = header_ms(headers, "x-spillway-max-latency-ms")?.or(in_body);
     Ok(Ours {
         budget_sensitive: flag("budget_sensitive", "x-spillway-budget-sensitive")?,
-        local_only: flag("local_only", "x-spillway-local-only")?,
+        local_only: header_local_only == Some(true) || body_local_only == Some(true),
         max_latency: max_latency_ms.map(|ms| Duration::from_secs_f64(ms.min(MAX_LATENCY_MS) / 1000.0)),
         session: header_name(headers, "x-spillway-session")?,
     })

@@ -261,6 +261,7 @@ async fn a_journal_is_not_applied_to_another_ledgers_database() {
     let beside = Ledger::open(&config, unix_now()).await.err().unwrap();
     assert!(matches!(beside, OpenError::Store(StoreError::Held { .. })), "{beside}");
     successor.close().await;
+    drop(successor);
     config.journal_dir = Some(folder.0.join("two.db.journal"));
     let refused = Ledger::open(&config, unix_now()).await.err().unwrap();
     assert!(matches!(refused, OpenError::OtherLedger { .. }), "{refused}");

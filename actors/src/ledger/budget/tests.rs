@@ -106,8 +106,15 @@ fn a_key_has_bounds_of_its_own_inside_the_operators() {
         budgets.reserve(Some((&bob, BudgetLimits::default())), NanoUsd::new(1), eve()).map_err(|bound| bound.payer),
         Err(Payer::Operator)
     );
-    let (all, key) = budgets.remaining_ratios(eve());
-    assert_eq!((all, key), (Some(0.0), Some(0.0)));
+    let bounded = |group: &str, key: &KeyId, limits| Bounded { group: group.into(), key: key.clone(), limits };
+    let keys = [bounded("shop", &ann, small), bounded("shop", &bob, limits(Some(16), None, None))];
+    let told = |budgets: &mut Budgets, keys: &[Bounded]| -> Vec<(String, f64)> {
+        budgets.remaining_ratios(keys, eve()).into_iter().map(|(group, ratio)| (group.to_string(), ratio)).collect()
+    };
+    assert_eq!(told(&mut budgets, &keys), [("all".to_owned(), 0.0), ("shop".to_owned(), 0.0)]);
+    assert_eq!(told(&mut budgets, &keys[1..]), [("all".to_owned(), 0.0), ("shop".to_owned(), 0.5)], "ann has ended");
+    budgets.set_limits(limits(Some(0), None, None));
+    assert_eq!(told(&mut budgets, &[]), [], "where nothing may be spent, nothing is used up");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What is recognised, what is forgotten, and that nothing grows.
 
 use super::*;
+use crate::domain::Caller;
 use proptest::prelude::*;
 use std::time::Duration;
 
@@ -34,6 +35,21 @@ async fn the_next_turn_finds_its_tier_and_the_holder_of_its_cache() {
     assert_eq!(recalled.cached_at(TargetKey::Gpu { slot: 0, epoch: 2 }), None, "a new engine has no cache");
     let other = sessions.conversation(&talk(&["prove that", "so be it", "thanks"]));
     assert_eq!(sessions.recall(&other, now), Recalled::NOTHING);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conversation_of_one_caller_is_none_of_anothers() {
+    let (sessions, now) = (sessions(8), Instant::now());
+    let of = |key: &str| ChatRequest {
+        session: Some("ours".into()),
+        caller: Some(Arc::new(Caller::unlimited(key))),
+        ..talk(&["prove it"])
+    };
+    sessions.note(&sessions.conversation(&of("ann")), Some(Complexity::Premium), HERE, now);
+    let recalled = |request: &ChatRequest| sessions.recall(&sessions.conversation(request), now);
+    assert_eq!(recalled(&of("bob")), Recalled::NOTHING);
+    assert_eq!(recalled(&ChatRequest { caller: None, ..of("ann") }), Recalled::NOTHING);
+    assert_eq!(recalled(&of("ann")).tier, Some(Complexity::Premium));
 }
 
 #[tokio::test(start_paused = true)]

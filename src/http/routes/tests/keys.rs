@@ -165,6 +165,11 @@ async fn without_require_keys_any_string_is_a_key_and_a_real_one_is_held_to_its_
     let (secret, _) = services.keys.create(wish, unix_now()).await.unwrap();
     assert_eq!(listed(&services, &Secret::presented("anything").unwrap()).await.len(), 8);
     assert_eq!(listed(&services, &secret).await, ["auto", "gpt-4.1"]);
+    let id = services.keys.all()[0].record.id.clone();
+    services.keys.revoke(&id, unix_now()).await.unwrap();
+    assert_eq!(chat(&services, &secret, HI).await.error(), UNAUTHORIZED, "an ended key gives no more than it did");
+    let foreign = Secret::presented("sk-spillway-0000000000000000000000000000000000000000000").unwrap();
+    assert_eq!(chat(&services, &foreign, HI).await.error(), UNAUTHORIZED, "nor does one that was deleted");
 }
 
 #[tokio::test(start_paused = true)]
