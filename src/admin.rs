@@ -33,7 +33,7 @@ use spillway_actors::{
     domain::{ErrorKind, GatewayError},
     ledger::unix_now,
     observe,
-    runtime::Runtime,
+    runtime::{Runtime, bounded_keys},
     task::{self, Owned},
 };
 use std::sync::Arc;
@@ -105,7 +105,9 @@ pub fn router(state: AdminState) -> Router {
 }
 
 async fn metrics(State(state): State<AdminState>) -> impl IntoResponse {
-    state.runtime.services.ledger.publish(unix_now());
+    let services = &state.runtime.services;
+    let now = unix_now();
+    services.ledger.publish(&bounded_keys(&services.keys, now), now);
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
         state.metrics.render() + &observe::process_exposition(),

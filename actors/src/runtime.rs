@@ -4,6 +4,7 @@ mod kill;
 mod tree;
 
 pub use kill::{ChaosError, KillWay};
+pub use tree::bounded_keys;
 
 use crate::{
     chaos::{

@@ -125,7 +125,8 @@ impl Parts<'_> {
     }
 }
 
-fn bounded_keys(keys: &Keys, now: UnixMs) -> Vec<Bounded> {
+/// The keys that are good now and may not spend what they like.
+pub fn bounded_keys(keys: &Keys, now: UnixMs) -> Vec<Bounded> {
     let good = |key: &Arc<Key>| key.record.state(now.get() / 1000) == KeyState::Active && key.caller.budget.any();
     let bounded = |key: Arc<Key>| Bounded {
         group: key.caller.group.clone(),
