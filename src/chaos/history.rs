@@ -181,12 +181,10 @@ pub fn violations(record: &Record, whole: Option<usize>) -> Vec<String> {
     broken.into_iter().map(|what| format!("{what}: {}", record.brief())).collect()
 }
 
-/// Whether an answer that says it is whole has fewer words than an unharmed one. One that another target went on with has
-/// what was left of its budget, by that target's count: its end is told by its attempts.
+/// Whether an answer that says it is whole has fewer words than an unharmed one, also one that another target went on with.
 pub fn cut_short(record: &Record, whole: usize) -> Option<String> {
-    let resumed = record.routing.as_ref().is_some_and(|routing| routing["resumed"].is_string());
     let said = words(&record.text)?;
-    (record.is_complete() && !resumed && said < whole)
+    (record.is_complete() && said < whole)
         .then(|| format!("shown as complete with {said} words where an unharmed answer has {whole}"))
 }
 

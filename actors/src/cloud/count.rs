@@ -4,7 +4,7 @@
 //! Every string of a message counts, and every field beside the messages but those that no model sees. Images, sounds and
 //! files count by rules of their own: how long they are once encoded says little of what they cost.
 
-use crate::domain::{ChatRequest, Input, Passage, RequestKind, TextCount};
+use crate::domain::{ChatRequest, Input, RequestKind, TextCount};
 use serde_json::{Map, Value};
 
 /// Fields whose names count as well: providers write them into the prompt as JSON.

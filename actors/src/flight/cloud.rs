@@ -335,7 +335,9 @@ impl Flight {
 
     /// The provider's usage, or our own count marked as estimated, never more than was asked for.
     pub(super) fn counted(&self, progress: &Progress, decision: &Decision) -> TokenUsage {
-        progress.usage.filter(is_plausible).unwrap_or_else(|| TokenUsage {
+        // Nothing is no count of an answer that came.
+        let is_count = |usage: &TokenUsage| usage.completion_tokens > 0 || progress.count == TextCount::default();
+        progress.usage.filter(is_plausible).filter(is_count).unwrap_or_else(|| TokenUsage {
             prompt_tokens: progress.so_far.usage.prompt_tokens,
             completion_tokens: progress.count.tokens().min(self.output_tokens(decision)),
             estimated: true,
