@@ -85,7 +85,10 @@ async fn f11_no_done_is_forgiven_after_a_finish_reason_only() {
     gateway.cloud().fault("ok", "no-done").await;
     both_answered_by(&gateway, "sim").await;
     gateway.cloud().fault("ok", "truncate").await;
-    assert_honest_cut(&ask(&gateway, hard().stream()).await, 60);
+    assert_honest_cut(&ask(&gateway, hard().max_tokens(61).stream()).await, 60);
+    let record = ask(&gateway, hard().stream()).await;
+    assert_eq!(record.assert_complete().finish_reason.as_deref(), Some("length"), "it had reached its limit");
+    assert_eq!(record.text.split_whitespace().count(), 60);
     let record = ask(&gateway, hard()).await;
     assert_eq!(record.assert_complete().target(), "backup");
     gateway.shutdown().await;
