@@ -166,6 +166,8 @@ impl Provider {
             inner.keys.replace(keys.len());
             inner.secrets = keys.to_vec();
         }
+        drop(inner);
+        self.show_breakers(Instant::now());
     }
 
     /// It has a key, so it takes traffic.
@@ -296,8 +298,12 @@ impl Provider {
     /// For who watches: a breaker lets the next call through when its time is over, though no call comes.
     pub fn show_breakers(&self, now: Instant) {
         let inner = self.inner.lock();
+        let listed: Vec<usize> = inner.models.listed().into_iter().map(|(model, _)| model).collect();
         for (model, state) in inner.states.iter().enumerate() {
-            self.show_breaker(&inner.models, model, state.breaker.state(), now);
+            // Of a model that is gone nobody is kept out.
+            let is_there = listed.contains(&model);
+            let shown = if is_there { state.breaker.state() } else { BreakerState::Passing };
+            self.show_breaker(&inner.models, model, shown, now);
         }
     }
 
