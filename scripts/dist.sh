@@ -34,7 +34,7 @@ copy_plugins() { # copy_plugins ENGINE FOLDER: a build for GPUs is a folder of l
 
 stage() { # stage BINARIES FOLDER: everything that goes into the tarball
 	local from=$1 to=$2 binary
-	mkdir -p "$to/bin" "$to/share/completions" "$to/config" "$to/dashboards" "$to/systemd" "$to/docs"
+	mkdir -p "$to/bin" "$to/share/completions" "$to/config/chaos" "$to/dashboards" "$to/systemd" "$to/docs"
 	for binary in spillway spillway-engine; do
 		[[ -x "$from/$binary" ]] || die "$from/$binary is not there: run \`make build\` first"
 		# Symbols stay, so that a backtrace has names; line tables would be most of it.
@@ -46,6 +46,7 @@ stage() { # stage BINARIES FOLDER: everything that goes into the tarball
 	"$from/spillway" completions zsh >"$to/share/completions/_spillway"
 	"$from/spillway" completions fish >"$to/share/completions/spillway.fish"
 	cp "$here"/config/{spillway.toml,models.toml,prometheus.yml,rules.yml,alerts.yml} "$to/config/"
+	cp "$here"/config/chaos/*.toml "$to/config/chaos/"
 	cp "$here"/dashboards/*.json "$to/dashboards/"
 	cp "$here"/packaging/systemd/* "$to/systemd/"
 	cp "$here"/docs/{runbook,upgrade}.md "$to/docs/"

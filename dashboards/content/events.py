@@ -4,8 +4,8 @@ from grafana import annotation
 
 # Both counters exist, at 0, from the first moment of an actor and a target: no death is missed.
 DEATHS = [
-    annotation("Engine deaths", "engine", "sum by (gpu, cause) (increase(spillway_engine_deaths_total{@}[~])) > 0",
-               "{{gpu}}: {{cause}}", "red"),
+    annotation("Engine deaths", "engine", "sum by (instance, gpu, cause) (increase(spillway_engine_deaths_total{@}[~])) > 0",
+               "{{instance}} {{gpu}}: {{cause}}", "red"),
     annotation("Actor deaths", "actor", "sum by (actor, cause) (increase(spillway_actor_restarts_total{@}[~])) > 0",
                "{{actor}}: {{cause}}", "orange"),
 ]

@@ -11,6 +11,8 @@ HEAD = """\
 FAULTS = "unavailable|upstream|timeout|internal|rate_limited|local_only_unavailable|shutting_down"
 OBJECTIVE = 0.997
 WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
+# Those whose errors are counted, in seconds: a pace says nothing where one failure is a large share of what came.
+COUNTED = {"1h": 3600, "6h": 21600, "1d": 86400, "3d": 259200}
 
 
 def errors(window):
@@ -59,6 +61,9 @@ def groups():
             (f"spillway:slo_error:burn_rate{window}",
              f"spillway:slo_error:ratio_rate{window} / (1 - scalar(spillway:slo:objective))"),
         ]
+        if window in COUNTED:
+            slo.append((f"spillway:slo_errors:increase{window}",
+                        f"round({COUNTED[window]} * spillway:slo_errors:rate{window})"))
     slo.append(("spillway:success:ratio_rate5m", "1 - spillway:slo_error:ratio_rate5m"))
     slo.append(("spillway:error_budget:remaining_ratio3d", "1 - spillway:slo_error:burn_rate3d"))
     ratios = [

@@ -87,6 +87,8 @@ fn every_panel_says_what_it_shows_in_which_unit_and_asks_in_the_dashboards_own_i
             for target in list(panel, "/targets") {
                 let expr = string(target, "expr");
                 assert_eq!(target["datasource"]["uid"], "${datasource}", "{title}");
+                let hides = ["by (gpu", "by (le, gpu"].iter().any(|by| expr.contains(by));
+                assert!(!hides, "{title}: a target of one instance hides behind its namesake of another: {expr}");
                 let own = expr.contains("job=~\"$job\"") || expr.starts_with("ALERTS");
                 assert!(own, "{title}: only the chosen gateways: {expr}");
                 for window in expr.split('[').skip(1).filter_map(|rest| rest.split(']').next()) {

@@ -106,7 +106,8 @@ fn hastened(text: &str) -> String {
         for part in parts {
             let (window, rest) = part.split_once(']').unwrap_or((part, ""));
             let is_window = window.ends_with(['m', 'h', 'd']) && window.starts_with(|c: char| c.is_ascii_digit());
-            line += &if is_window { format!("[{WINDOW}]{rest}") } else { format!("[{part}") };
+            let step = if window.contains(':') { ":1s" } else { "" };
+            line += &if is_window { format!("[{WINDOW}{step}]{rest}") } else { format!("[{part}") };
         }
         hasty += &line.replace("offset 5m", &format!("offset {WINDOW}"));
         hasty.push('\n');

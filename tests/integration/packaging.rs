@@ -270,6 +270,7 @@ fn the_tarball_is_the_same_each_time_and_serves_from_where_it_is_unpacked() {
         "bin/spillway-engine",
         "config/spillway.toml",
         "config/alerts.yml",
+        "config/chaos/everything.toml",
         "dashboards/overview.json",
         "systemd/spillway.service",
         "share/man/man1/spillway-serve.1",
@@ -288,6 +289,23 @@ fn the_tarball_is_the_same_each_time_and_serves_from_where_it_is_unpacked() {
     fs::write(&tarball, b"something else").unwrap();
     let spoiled = dist(&["check", &tarball], one.path());
     assert!(!spoiled.status.success() && String::from_utf8_lossy(&spoiled.stderr).contains("the checksum differs"));
+}
+
+/// The commands of the guide, as they stand there, with a tarball of this build's name.
+#[test]
+fn the_checksum_of_the_upgrade_guide_is_one_that_can_be_checked() {
+    let folder = Folder::new().unwrap();
+    let name = "spillway-VERSION-ARCH";
+    fs::create_dir(folder.path().join(name)).unwrap();
+    let guide = fs::read_to_string(repository("docs/upgrade.md")).unwrap();
+    let block =
+        guide.split("```sh\n").find(|block| block.starts_with("sha256sum -c ")).expect("it begins with the checksum");
+    let lines: Vec<&str> = block.lines().take(2).collect();
+    let script = format!(
+        "tar -czf {name}.tar.gz {name} && sha256sum {name}.tar.gz >{name}.tar.gz.sha256 && rm -r {name}\n{}",
+        lines.join("\n")
+    );
+    good(&Command::new("bash").args(["-euc", &script]).current_dir(folder.path()).output().unwrap());
 }
 
 /// Docker is not needed for this: the files are read, not built.
