@@ -108,5 +108,6 @@ fn request(
         trace: None,
         client_id: None,
         body,
+        anthropic: Map::new(),
     })
 }

@@ -265,6 +265,8 @@ pub struct ChatRequest {
     pub client_id: Option<Arc<str>>,
     /// The client's body without our own fields, for the cloud.
     pub body: Map<String, Value>,
+    /// What it said in words of Anthropic's API alone: for targets that speak it, and for no others, which would refuse them.
+    pub anthropic: Map<String, Value>,
 }
 
 impl ChatRequest {
@@ -368,6 +370,7 @@ impl ChatRequest {
             trace: None,
             client_id: None,
             body: Map::new(),
+            anthropic: Map::new(),
         }
     }
 }

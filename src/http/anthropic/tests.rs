@@ -57,6 +57,24 @@ fn every_field_has_its_counterpart_and_what_only_anthropic_knows_stays_out() {
 }
 
 #[test]
+fn how_much_to_think_is_kept_for_targets_that_speak_this_api() {
+    let own = |extra: Value| {
+        let request = fixtures::read(Endpoint::Messages, &with(extra)).unwrap().request;
+        assert!(!["thinking", "output_config"].iter().any(|name| request.body.contains_key(*name)), "{request:?}");
+        Value::Object(request.anthropic)
+    };
+    let thinking = json!({"type": "enabled", "budget_tokens": 1024});
+    assert_eq!(own(json!({"thinking": thinking})), json!({"thinking": thinking}));
+    let format = json!({"type": "json_schema", "schema": {"type": "object"}});
+    assert_eq!(
+        own(json!({"output_config": {"effort": "low", "format": format}})),
+        json!({"output_config": {"effort": "low"}})
+    );
+    assert_eq!(own(json!({"output_config": {"format": format}, "thinking": null})), json!({}));
+    assert!(refusal(json!({"thinking": true})).starts_with("thinking: Invalid type"));
+}
+
+#[test]
 fn turns_of_blocks_become_messages_and_results_of_tools_come_first() {
     let sent = chat(json!({"messages": [
         {"role": "user", "content": [
