@@ -244,7 +244,7 @@ pub struct ChatRequest {
     pub sampling: SamplingWish,
     /// What the answer must be, for local targets.
     pub output: OutputWish,
-    /// Explicit `max_completion_tokens` or `max_tokens`; at least 1.
+    /// Explicit `max_completion_tokens` or `max_tokens`; at least 1, or 0 with [`Choices::echo`].
     pub max_tokens: Option<u32>,
     /// At most 16 non-empty strings; `None` when the client gave no `stop`.
     pub stop: Option<Vec<String>>,
@@ -273,6 +273,16 @@ impl ChatRequest {
     /// Whether it must stay on this machine: it says so itself, or its key does.
     pub fn is_local_only(&self) -> bool {
         self.local_only || self.caller.as_ref().is_some_and(|caller| caller.local_only)
+    }
+
+    /// Whether it wants its prompt back and nothing after it.
+    pub fn wants_prompt_only(&self) -> bool {
+        self.max_tokens == Some(0)
+    }
+
+    /// What a target is asked for of the `most` it may make: something, unless nothing is wanted.
+    pub fn output_cap(&self, most: u32) -> u32 {
+        if self.wants_prompt_only() { 0 } else { most.max(1) }
     }
 
     /// Whom a line of the log is about.

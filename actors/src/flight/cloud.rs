@@ -16,6 +16,7 @@ use crate::{
     ledger::{AttemptRow, Reservation, unix_now},
     observe,
     route::Decision,
+    upstream::OutputCap,
 };
 use bytes::Bytes;
 use ractor::RpcReplyPort;
@@ -173,7 +174,8 @@ impl Flight {
         model: &CloudModel,
         decision: &Decision,
     ) -> Result<(Bytes, PrefillStyle), GatewayError> {
-        let (wire, cap) = (model.wire(provider.config().wire), decision.candidate.output_cap.max(1));
+        let (wire, field) = (model.wire(provider.config().wire), provider.config().limit_field);
+        let cap = OutputCap { tokens: self.request().output_cap(decision.candidate.output_cap), field };
         if !self.started {
             return Ok((wire.body(bound, &model.upstream, cap, true)?, PrefillStyle::None));
         }

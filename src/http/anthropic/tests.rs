@@ -45,7 +45,7 @@ fn every_field_has_its_counterpart_and_what_only_anthropic_knows_stays_out() {
         sent,
         json!({
             "messages": [{"role": "system", "content": "be\nbrief"}, {"role": "user", "content": "hi"}],
-            "max_tokens": 9, "temperature": 0.5, "stop": ["END"],
+            "temperature": 0.5, "stop": ["END"],
             "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}, "description": "d"}}],
             "tool_choice": "required", "parallel_tool_calls": false,
             "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}, "strict": true}},

@@ -68,7 +68,7 @@ fn every_field_has_its_counterpart() {
             "tool_choice": {"type": "function", "function": {"name": "f"}},
             "verbosity": "low",
             "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": true}},
-            "reasoning_effort": "low", "logprobs": true, "top_logprobs": 2, "max_tokens": 9,
+            "reasoning_effort": "low", "logprobs": true, "top_logprobs": 2,
             "model": "gpt-4.1", "temperature": 0.5, "top_p": 0.9, "parallel_tool_calls": false,
             "metadata": {"a": "b"}, "store": true, "user": "u", "stream": true, "x_unknown": 1
         })
