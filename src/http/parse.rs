@@ -96,7 +96,7 @@ fn request(
         output.unmet.get_or_insert(Unmet { param: "suffix".to_owned(), message });
     }
     let sampling = wishes::sampling(fields)?;
-    let max_tokens = wishes::max_tokens(fields)?;
+    let max_tokens = wishes::max_tokens(fields, choices.echo)?;
     let stop = wishes::stop(fields)?;
     let (stream, include_usage) = wishes::stream(fields)?;
     let wishes::Ours { budget_sensitive, local_only, max_latency, session } = wishes::ours(fields, headers)?;

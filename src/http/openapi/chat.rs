@@ -24,11 +24,10 @@ pub(super) struct ChatCompletionRequest {
     #[schema(minimum = -2, maximum = 2)]
     frequency_penalty: Option<f64>,
     seed: Option<i64>,
-    /// 0 counts as absent.
-    #[schema(minimum = 0, maximum = 9200000000000000000_i64)]
+    #[schema(minimum = 1, maximum = 9200000000000000000_i64)]
     max_completion_tokens: Option<i64>,
     /// The old name of `max_completion_tokens`.
-    #[schema(minimum = 0, maximum = 9200000000000000000_i64)]
+    #[schema(minimum = 1, maximum = 9200000000000000000_i64)]
     max_tokens: Option<i64>,
     #[schema(schema_with = stop)]
     stop: Option<Vec<String>>,
