@@ -156,6 +156,12 @@ impl Frames {
             json(out, &render::usage(report.usage));
             out.put_slice(b",\"routing\":");
             json(out, &render::Routing::of(report));
+            if let Some((latency_ms, tokens)) = render::local_text(self.kind, report) {
+                out.put_slice(b",\"latency_ms\":");
+                json(out, &latency_ms);
+                out.put_slice(b",\"tokens_generated\":");
+                json(out, &tokens);
+            }
             out.put_slice(b"}\n\n");
         }
         out.put_slice(b"data: [DONE]\n\n");

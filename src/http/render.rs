@@ -149,8 +149,8 @@ pub(super) fn whole<'a>(stamp: &'a Stamp, answer: WholeAnswer, report: &'a Fligh
     const OURS: [&str; 7] = ["id", "object", "created", "model", "choices", "usage", "routing"];
     let WholeAnswer { choices, raw: mut rest, .. } = answer;
     let usage = whole_usage(rest.shift_remove("usage"), report.usage);
-    let is_local_text = stamp.kind == RequestKind::Completion && report.is_local;
-    let ours: &[&str] = if is_local_text { &["latency_ms", "tokens_generated"] } else { &[] };
+    let (latency_ms, tokens_generated) = local_text(stamp.kind, report).unzip();
+    let ours: &[&str] = if latency_ms.is_some() { &["latency_ms", "tokens_generated"] } else { &[] };
     rest.retain(|name, _| !OURS.contains(&name.as_str()) && !ours.contains(&name.as_str()));
     Whole {
         id: &stamp.id,
@@ -161,9 +161,15 @@ pub(super) fn whole<'a>(stamp: &'a Stamp, answer: WholeAnswer, report: &'a Fligh
         usage,
         rest,
         routing: Routing::of(report),
-        latency_ms: is_local_text.then(|| ms(report.actual_latency)),
-        tokens_generated: is_local_text.then_some(report.usage.completion_tokens),
+        latency_ms,
+        tokens_generated,
     }
+}
+
+/// What a local text completion tells beside: milliseconds, and tokens.
+pub(super) fn local_text(kind: RequestKind, report: &FlightReport) -> Option<(f64, u64)> {
+    let is_local_text = kind == RequestKind::Completion && report.is_local;
+    is_local_text.then(|| (ms(report.actual_latency), report.usage.completion_tokens))
 }
 
 fn one_choice(kind: RequestKind, choice: WholeChoice) -> Choice {

@@ -113,4 +113,10 @@ pub(super) struct CompletionChunk {
     usage: Option<Usage>,
     #[schema(nullable = false)]
     routing: Option<Routing>,
+    /// Of local targets only, beside the usage.
+    #[schema(nullable = false)]
+    latency_ms: Option<f64>,
+    /// Of local targets only, beside the usage.
+    #[schema(nullable = false)]
+    tokens_generated: Option<u64>,
 }

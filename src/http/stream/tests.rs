@@ -74,6 +74,18 @@ async fn with_usage_every_chunk_says_null_and_the_last_one_carries_counts_and_ro
 }
 
 #[tokio::test]
+async fn the_tail_of_a_local_text_stream_tells_latency_and_tokens() {
+    let tail = |kind| async move {
+        let text = all(frames(kind, true), [delta("a"), finish("stop"), done()]).await;
+        let tail = text.split("\n\n").nth(2).and_then(|chunk| chunk.strip_prefix("data: ")).unwrap().to_owned();
+        serde_json::from_str::<Value>(&tail).unwrap()
+    };
+    let text = tail(RequestKind::Completion).await;
+    assert_eq!((&text["latency_ms"], &text["tokens_generated"]), (&json!(28.4), &json!(8)));
+    assert_eq!(tail(RequestKind::Chat).await.get("latency_ms"), None);
+}
+
+#[tokio::test]
 async fn a_text_stream_is_exactly_this() {
     let other = FlightEvent::Delta(Delta {
         other: [("reasoning_content".to_owned(), json!("hm"))].into_iter().collect(),
