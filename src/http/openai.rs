@@ -63,6 +63,6 @@ impl dialect::Voice for Voice {
     }
 
     fn stream(&self, head: &Head) -> Box<dyn dialect::Frames> {
-        Box::new(Frames::new(&self.stamp, &head.model, self.include_usage))
+        Box::new(Frames::new(&self.stamp, head, self.include_usage))
     }
 }

@@ -52,7 +52,15 @@ pub fn usage(usage: TokenUsage) -> Map<String, Value> {
     object.insert("completion_tokens".into(), usage.completion_tokens.into());
     object.insert("total_tokens".into(), usage.prompt_tokens.saturating_add(usage.completion_tokens).into());
     object.insert("prompt_tokens_details".into(), json!({"cached_tokens": usage.cached_tokens}));
+    if usage.reasoning_tokens > 0 {
+        object.insert("completion_tokens_details".into(), json!({"reasoning_tokens": reasoning_tokens(usage)}));
+    }
     object
+}
+
+/// Never more than the completion, which may be counted by what was shown.
+pub(super) fn reasoning_tokens(usage: TokenUsage) -> u64 {
+    usage.reasoning_tokens.min(usage.completion_tokens)
 }
 
 /// The `routing` object: where the answer came from and why.
@@ -344,6 +352,15 @@ pub(super) mod tests {
             "completion_tokens_details": {"reasoning_tokens": 4}});
         assert_eq!(object["usage"], usage);
         assert_eq!(object.get("latency_ms"), None);
+    }
+
+    #[test]
+    fn thoughts_that_were_counted_are_told() {
+        let counted = TokenUsage { completion_tokens: 8, reasoning_tokens: 5, ..TokenUsage::default() };
+        assert_eq!(usage(counted)["completion_tokens_details"], json!({"reasoning_tokens": 5}));
+        let shown = TokenUsage { completion_tokens: 3, ..counted };
+        assert_eq!(usage(shown)["completion_tokens_details"], json!({"reasoning_tokens": 3}));
+        assert_eq!(usage(TokenUsage::default()).get("completion_tokens_details"), None);
     }
 
     #[test]

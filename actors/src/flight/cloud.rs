@@ -198,6 +198,7 @@ impl Flight {
         progress: &mut Progress,
     ) -> Result<(), Failure> {
         self.note_usage(progress, whole.usage);
+        self.imprint = Some(whole.imprint());
         for choice in &whole.choices {
             let mut other = choice.message.clone();
             other.shift_remove("role");
@@ -228,6 +229,7 @@ impl Flight {
     ) -> Result<(), Failure> {
         let mut whole = (!self.request().stream).then(Assembler::default);
         progress.left_open = true;
+        self.imprint = None;
         loop {
             let event = match events.next().await {
                 Ok(event) => event,
@@ -236,6 +238,9 @@ impl Flight {
                     return Err(error.into());
                 }
             };
+            if whole.is_none() && !self.started && self.imprint.is_none() {
+                self.imprint = events.imprint().cloned();
+            }
             match (event, &mut whole) {
                 (Some(GenerationEvent::Delta(delta)), whole) => {
                     progress.told = events.usage_so_far().filter(is_plausible);
@@ -252,7 +257,7 @@ impl Flight {
         self.usage = self.usage_of_all(self.counted(progress, decision));
         self.finished = true;
         if let Some(whole) = whole {
-            self.emit(FlightEvent::Whole(Box::new(whole.into_answer()))).await;
+            self.emit(FlightEvent::Whole(Box::new(whole.into_answer(events.imprint())))).await;
         }
         Ok(())
     }

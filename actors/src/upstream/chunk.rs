@@ -3,13 +3,15 @@
 //! Strict about what decides completeness (choices, `finish_reason`), lenient about everything else: providers add
 //! fields, send nulls, and repeat usage.
 
-use crate::domain::{Delta, ErrorKind, GenerationEvent, TokenUsage};
-use serde::Deserialize;
+use crate::domain::{Delta, ErrorKind, GenerationEvent, Imprint, TokenUsage};
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 use std::collections::VecDeque;
 
 /// More choices than any API allows: an index beyond is malformed, so that what is kept per choice stays bounded.
 const MAX_CHOICES: u32 = 128;
+/// A longer fingerprint or tier is not repeated in every chunk of an answer.
+const MAX_IMPRINT: usize = 256;
 
 /// Why a chunk or an answer is a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,12 +25,35 @@ pub enum Malformed {
 }
 
 #[derive(Deserialize)]
-struct Chunk {
+struct Chunk<'a> {
     choices: Option<Vec<Choice>>,
     #[serde(default)]
     usage: Value,
     #[serde(default)]
     error: Value,
+    #[serde(borrow)]
+    system_fingerprint: Option<Word<'a>>,
+    #[serde(borrow)]
+    service_tier: Option<Word<'a>>,
+}
+
+/// What comes with every chunk and is wanted once: read where it lies. Anything but a plain string is nobody's loss.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Word<'a> {
+    Text(&'a str),
+    Other(IgnoredAny),
+}
+
+impl Word<'_> {
+    fn note(this: Option<Self>, into: &mut Option<Box<str>>) {
+        if let (None, Some(Word::Text(text))) = (&into, this)
+            && !text.is_empty()
+            && text.len() <= MAX_IMPRINT
+        {
+            *into = Some(text.into());
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -51,6 +76,7 @@ pub struct ChunkReader {
     begun: u128,
     finished: u128,
     usage: Option<TokenUsage>,
+    imprint: Imprint,
 }
 
 impl ChunkReader {
@@ -64,7 +90,7 @@ impl ChunkReader {
     /// # Errors
     /// The chunk is no chunk, or an error object.
     pub fn read(&mut self, data: &str, out: &mut VecDeque<GenerationEvent>) -> Result<(), Malformed> {
-        let chunk: Chunk = serde_json::from_str(data).map_err(|_| Malformed::Shape)?;
+        let chunk: Chunk<'_> = serde_json::from_str(data).map_err(|_| Malformed::Shape)?;
         if !chunk.error.is_null() {
             return Err(Malformed::InBandError);
         }
@@ -73,6 +99,8 @@ impl ChunkReader {
             return Err(Malformed::Shape);
         }
         self.usage = usage.or(self.usage);
+        Word::note(chunk.system_fingerprint, &mut self.imprint.system_fingerprint);
+        Word::note(chunk.service_tier, &mut self.imprint.service_tier);
         for choice in chunk.choices.unwrap_or_default() {
             self.choice(choice, out)?;
         }
@@ -92,6 +120,10 @@ impl ChunkReader {
 
     pub fn usage(&self) -> Option<TokenUsage> {
         self.usage
+    }
+
+    pub fn imprint(&self) -> &Imprint {
+        &self.imprint
     }
 
     fn choice(&mut self, choice: Choice, out: &mut VecDeque<GenerationEvent>) -> Result<(), Malformed> {
@@ -155,15 +187,17 @@ fn delta_of(choice: u32, mut fields: Map<String, Value>, logprobs: Option<Value>
 pub fn usage_of(usage: &Value) -> Option<TokenUsage> {
     let prompt_tokens = usage.get("prompt_tokens").and_then(tokens)?;
     let completion_tokens = usage.get("completion_tokens").and_then(tokens)?;
-    let cached = usage
-        .pointer("/prompt_tokens_details/cached_tokens")
+    let detail = |of: &str, name: &str| usage.get(of).and_then(|details| details.get(name));
+    let cached = detail("prompt_tokens_details", "cached_tokens")
         .or_else(|| usage.get("prompt_cache_hit_tokens"))
         .and_then(tokens)
         .unwrap_or(0);
+    let reasoning = detail("completion_tokens_details", "reasoning_tokens").and_then(tokens).unwrap_or(0);
     Some(TokenUsage {
         prompt_tokens,
         completion_tokens,
         cached_tokens: cached.min(prompt_tokens),
+        reasoning_tokens: reasoning.min(completion_tokens),
         estimated: false,
         ..TokenUsage::default()
     })
@@ -193,6 +227,17 @@ pub struct WholeAnswer {
     /// The rest of the provider's object, without `choices`.
     pub raw: Map<String, Value>,
     pub usage: Option<TokenUsage>,
+}
+
+impl WholeAnswer {
+    /// For the client of a stream, of which nothing else in `raw` is told.
+    pub fn imprint(&self) -> Imprint {
+        let said = |name: &str| self.raw.get(name).and_then(Value::as_str).filter(|said| said.len() <= MAX_IMPRINT);
+        Imprint {
+            system_fingerprint: said("system_fingerprint").map(Box::from),
+            service_tier: said("service_tier").map(Box::from),
+        }
+    }
 }
 
 /// Reads a non-streaming answer.
@@ -270,6 +315,31 @@ mod tests {
             ..TokenUsage::default()
         };
         assert_eq!(reader.usage(), Some(usage));
+    }
+
+    #[test]
+    fn what_was_thought_and_who_made_it_is_kept() {
+        let chunk = |fingerprint: Value, usage: Value| json!({"choices": [], "system_fingerprint": fingerprint, "service_tier": "default", "usage": usage});
+        let usage = json!({"prompt_tokens": 3, "completion_tokens": 9,
+            "prompt_tokens_details": {"cached_tokens": 2}, "completion_tokens_details": {"reasoning_tokens": 7}});
+        let (_, reader) = read_all(&[
+            json!({"choices": [], "system_fingerprint": null}),
+            chunk(json!("fp_1"), json!(null)),
+            chunk(json!("fp_2"), usage),
+        ]);
+        let counted = reader.usage().unwrap();
+        assert_eq!((counted.completion_tokens, counted.reasoning_tokens, counted.cached_tokens), (9, 7, 2));
+        let said: Vec<_> = reader.imprint().fields().collect();
+        assert_eq!(said, [("service_tier", "default"), ("system_fingerprint", "fp_1")]);
+        for odd in
+            [json!(null), json!(3), json!({"a": ["b"]}), json!("with \"escapes\""), json!("x".repeat(999)), json!("")]
+        {
+            let (_, reader) = read_all(&[json!({"choices": [], "system_fingerprint": odd})]);
+            assert!(reader.imprint().is_empty(), "{odd}");
+        }
+        let more =
+            json!({"prompt_tokens": 3, "completion_tokens": 1, "completion_tokens_details": {"reasoning_tokens": 7}});
+        assert_eq!(usage_of(&more).unwrap().reasoning_tokens, 1, "never more than the completion");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::chunk::{self, ChunkReader, Malformed, WholeAnswer};
 use super::continuation::Continuation;
 use super::sse::SseEvent;
 use crate::config::Wire;
-use crate::domain::{ChatRequest, GatewayError, GenerationEvent, Outbound, RequestKind, TokenUsage};
+use crate::domain::{ChatRequest, GatewayError, GenerationEvent, Imprint, Outbound, RequestKind, TokenUsage};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use secrecy::{ExposeSecret, SecretString};
@@ -165,6 +165,14 @@ impl StreamReader {
         match self {
             Self::OpenAi(chunks) => chunks.usage(),
             Self::Anthropic(events) => events.usage(),
+        }
+    }
+
+    /// `None`: nothing was said yet, or this wire never does.
+    pub fn imprint(&self) -> Option<&Imprint> {
+        match self {
+            Self::OpenAi(chunks) => Some(chunks.imprint()).filter(|imprint| !imprint.is_empty()),
+            Self::Anthropic(_) => None,
         }
     }
 }

@@ -71,6 +71,14 @@ pub(super) struct Usage {
     completion_tokens: u64,
     total_tokens: u64,
     prompt_tokens_details: CachedTokens,
+    /// Where the target counted the tokens that it thought.
+    #[schema(nullable = false)]
+    completion_tokens_details: Option<ReasoningTokens>,
+}
+
+#[derive(ToSchema)]
+pub(super) struct ReasoningTokens {
+    reasoning_tokens: u64,
 }
 
 #[derive(ToSchema)]

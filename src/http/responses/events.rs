@@ -262,7 +262,7 @@ impl Frames {
 
     fn done(&mut self, report: &FlightReport, out: &mut BytesMut) -> Next {
         let Some(reason) = self.reason.take() else { return self.fail(&bug(), out) };
-        self.end(&Standing::Ended { reason: &reason, report, reasoning_tokens: 0 }, out)
+        self.end(&Standing::Ended { reason: &reason, report }, out)
     }
 
     fn fail(&mut self, error: &GatewayError, out: &mut BytesMut) -> Next {

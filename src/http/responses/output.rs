@@ -11,10 +11,6 @@ use spillway_actors::{cloud::WholeAnswer, flight::FlightReport};
 /// The response in one piece.
 pub(super) fn whole(echo: &Echo, answer: WholeAnswer, report: &FlightReport) -> Value {
     let model = report.model.as_str().into();
-    let reasoning_tokens = answer
-        .raw
-        .get("usage")
-        .and_then(|usage| usage.pointer("/completion_tokens_details/reasoning_tokens").and_then(Value::as_u64));
     // This API knows one choice.
     let Some(choice) = answer.choices.into_iter().next() else {
         return echo.object(&model, Vec::new(), &Standing::Failed(&bug()));
@@ -25,8 +21,7 @@ pub(super) fn whole(echo: &Echo, answer: WholeAnswer, report: &FlightReport) -> 
     if let Some(last) = output.last_mut() {
         last["status"] = status.into();
     }
-    let reasoning_tokens = reasoning_tokens.unwrap_or(0);
-    echo.object(&model, output, &Standing::Ended { reason: &choice.finish_reason, report, reasoning_tokens })
+    echo.object(&model, output, &Standing::Ended { reason: &choice.finish_reason, report })
 }
 
 fn items(echo: &Echo, message: &Map<String, Value>, logprobs: Option<&Value>, status: &'static str) -> Vec<Value> {

@@ -171,9 +171,11 @@ fn thoughts_calls_and_a_cut_have_their_items() {
     let voice = fixtures::read(Endpoint::Responses, &json!({"input": "hi"})).unwrap().voice;
     let message = json!({"content": "so", "reasoning_content": "hm", "tool_calls": [
         {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{\"a\":"}}]});
-    let mut cut = answer(message, json!({"usage": {"completion_tokens_details": {"reasoning_tokens": 4}}}));
+    let mut cut = answer(message, json!({}));
     cut.choices[0].finish_reason = "length".into();
-    let whole = voice.whole(cut, &report());
+    let mut report = report();
+    report.usage.reasoning_tokens = 4;
+    let whole = voice.whole(cut, &report);
     let items: Vec<String> =
         whole["output"].as_array().unwrap().iter().map(|i| format!("{} {}", i["type"], i["status"])).collect();
     assert_eq!(items, [r#""reasoning" "completed""#, r#""message" "completed""#, r#""function_call" "incomplete""#]);

@@ -1,23 +1,27 @@
 //! Streams from hand-fed channels: exact bytes, coalescing, silence, broken promises.
 
 use super::*;
-use crate::http::render::{Stamp, tests::report};
+use crate::http::{
+    fixtures::head,
+    render::{Stamp, tests::report},
+};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use spillway_actors::{
-    domain::{Delta, ErrorKind, GatewayError, RequestId, RequestKind},
-    flight::FlightEvent,
+    domain::{Delta, ErrorKind, GatewayError, Imprint, RequestId, RequestKind},
+    flight::{FlightEvent, Head},
 };
 
 const CHAT: &str = r#"data: {"id":"chatcmpl-00000000000000000000000000000001","object":"chat.completion.chunk","created":5,"model":"m","choices":["#;
 const TEXT: &str = r#"data: {"id":"cmpl-00000000000000000000000000000001","object":"text_completion","created":5,"model":"m","choices":["#;
 
 fn frames(kind: RequestKind, include_usage: bool) -> Box<dyn Frames> {
-    Box::new(crate::http::frames::Frames::new(
-        &Stamp::new(kind, RequestId::from_bits(1), 5),
-        &"m".into(),
-        include_usage,
-    ))
+    headed(kind, include_usage, None)
+}
+
+fn headed(kind: RequestKind, include_usage: bool, imprint: Option<Imprint>) -> Box<dyn Frames> {
+    let head = Head { imprint, ..head() };
+    Box::new(crate::http::frames::Frames::new(&Stamp::new(kind, RequestId::from_bits(1), 5), &head, include_usage))
 }
 
 fn delta(text: &str) -> FlightEvent {
@@ -53,6 +57,15 @@ async fn a_chat_stream_is_exactly_this() {
         r#"{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}"#,
     );
     assert_eq!(text, expected);
+}
+
+#[tokio::test]
+async fn what_a_provider_says_of_itself_is_in_every_chunk() {
+    let imprint = Imprint { system_fingerprint: Some("fp\"1".into()), service_tier: Some("default".into()) };
+    let frames = headed(RequestKind::Chat, true, Some(imprint));
+    let text = all(frames, [delta("a"), finish("stop"), done()]).await;
+    let said = r#""model":"m","service_tier":"default","system_fingerprint":"fp\"1","choices":["#;
+    assert_eq!((text.matches("data: {").count(), text.matches(said).count()), (3, 3), "{text}");
 }
 
 #[tokio::test]
