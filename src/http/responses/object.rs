@@ -135,6 +135,9 @@ fn text(given: Option<&Value>) -> Value {
 }
 
 fn tool(given: &Value) -> Value {
+    if given["type"] == "custom" {
+        return given.clone();
+    }
     let part = |name: &str| given.get(name).cloned().unwrap_or(Value::Null);
     json!({
         "type": "function",

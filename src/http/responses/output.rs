@@ -45,9 +45,13 @@ fn items(echo: &Echo, message: &Map<String, Value>, logprobs: Option<&Value>, st
         items.push(said(&echo.item_id("msg", items.len()), status, parts));
     }
     for call in calls {
-        let part = |pointer: &str| call.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        let (id, name, arguments) = (part("/id"), part("/function/name"), part("/function/arguments"));
-        items.push(called(&echo.item_id("fc", items.len()), status, id, name, arguments));
+        let Piece { is_custom, id, name, said } = Piece::of(call);
+        let item = echo.item_id(if is_custom { "ctc" } else { "fc" }, items.len());
+        items.push(if is_custom {
+            called_custom(&item, status, id, name, said)
+        } else {
+            called(&item, status, id, name, said)
+        });
     }
     items
 }
@@ -58,6 +62,30 @@ pub(super) fn said(id: &str, status: &str, parts: Vec<Value>) -> Value {
 
 pub(super) fn called(id: &str, status: &str, call: &str, name: &str, arguments: &str) -> Value {
     json!({"id": id, "type": "function_call", "status": status, "call_id": call, "name": name, "arguments": arguments})
+}
+
+/// The call of a tool that takes text instead of arguments.
+pub(super) fn called_custom(id: &str, status: &str, call: &str, name: &str, input: &str) -> Value {
+    json!({"id": id, "type": "custom_tool_call", "status": status, "call_id": call, "name": name, "input": input})
+}
+
+/// A call in a chat's words, or a piece of one.
+pub(super) struct Piece<'a> {
+    pub(super) is_custom: bool,
+    pub(super) id: &'a str,
+    pub(super) name: &'a str,
+    /// Arguments, or text.
+    pub(super) said: &'a str,
+}
+
+impl<'a> Piece<'a> {
+    pub(super) fn of(call: &'a Value) -> Self {
+        let is_custom = call.get("custom").is_some();
+        let (kind, words) = if is_custom { ("custom", "input") } else { ("function", "arguments") };
+        let text = |of: Option<&'a Value>| of.and_then(Value::as_str).unwrap_or_default();
+        let part = |name: &str| text(call.get(kind).and_then(|call| call.get(name)));
+        Self { is_custom, id: text(call.get("id")), name: part("name"), said: part(words) }
+    }
 }
 
 pub(super) fn reasoning(id: &str, status: &str, thoughts: &str) -> Value {
