@@ -13,7 +13,10 @@ mod store;
 use crate::cli::{self, ConfigArgs};
 use clap::{Args, Subcommand};
 use spillway_actors::config::{CatalogueModel, Config, LocalConfig, Source};
-use std::{path::Path, process::ExitCode};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 use store::Kept;
 
 pub(crate) use bar::bytes;
@@ -136,6 +139,8 @@ struct Named {
     name: String,
     model: CatalogueModel,
     kept: Kept,
+    /// Where an earlier version kept it, or another model of the same file name.
+    former: Option<PathBuf>,
 }
 
 /// A catalogue name, or a source.
@@ -154,13 +159,14 @@ fn find(config: &Config, name: &str) -> Result<Named, String> {
         }
     };
     let kept = Kept::at(model.path(&config.cache_dir));
-    Ok(Named { name: name.to_owned(), model, kept })
+    let former = model.former_path(&config.cache_dir);
+    Ok(Named { name: name.to_owned(), model, kept, former })
 }
 
 /// A file that no catalogue knows.
 fn own_file(path: &Path) -> Named {
     let model = CatalogueModel::from_source(Source::File(path.to_path_buf()));
-    Named { name: path.display().to_string(), model, kept: Kept::at(path.to_path_buf()) }
+    Named { name: path.display().to_string(), model, kept: Kept::at(path.to_path_buf()), former: None }
 }
 
 /// What is wrong with the file of a local target, its checksum included if one is known; `None`: nothing.

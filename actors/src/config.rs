@@ -19,7 +19,7 @@ mod supervision;
 mod tests;
 
 pub use catalogue::{Capability, Catalogue, CatalogueModel};
-pub use cloud::{CloudConfig, CloudModel, CloudTimeouts, ModelKind, PrefillStyle, Wire};
+pub use cloud::{CloudConfig, CloudModel, CloudTimeouts, LimitField, ModelKind, PrefillStyle, Wire};
 pub use edge::{CorsOrigins, EdgeConfig, TlsIdentity};
 pub use fault::{ConfigFaults, Fault, Place, Warning};
 pub use live::{LiveConfig, in_force};

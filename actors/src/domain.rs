@@ -21,7 +21,7 @@ pub use chat::{
 };
 pub use count::TextCount;
 pub use error::{ErrorKind, GatewayError, Origin};
-pub use event::{Delta, GenerationEvent, TokenUsage};
+pub use event::{Delta, GenerationEvent, Imprint, TokenUsage};
 pub use loading::{MAX_OVERRIDE_BYTES, OverrideValue, Rope, RopeScaling};
 pub use money::{NanoUsd, Price};
 pub use name::{Complexity, KeyId, ModelName, RequestId, TargetName};

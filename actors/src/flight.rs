@@ -34,7 +34,9 @@ use crate::{
     chaos::faults::Faults,
     cloud::{RetryBudget, client::WholeAnswer},
     config::Config,
-    domain::{ChatRequest, Complexity, Delta, ErrorKind, GatewayError, ModelName, Origin, TargetName, TokenUsage},
+    domain::{
+        ChatRequest, Complexity, Delta, ErrorKind, GatewayError, Imprint, ModelName, Origin, TargetName, TokenUsage,
+    },
     gpu::slot::Death,
     health::{AttemptFact, Draw, Scores},
     jobs::{Job, JobGuard, JobTable, Outcome, TargetKey, shutting_down},
@@ -130,6 +132,7 @@ pub struct Head {
     pub complexity: Complexity,
     pub attempts: usize,
     pub simulated: bool,
+    pub imprint: Option<Imprint>,
 }
 
 /// Starts the flight of an admitted request. Dropping the receiver cancels it.
@@ -204,6 +207,8 @@ struct Flight {
     /// What is set aside for it, if it is paid.
     reserved: Option<Reservation>,
     usage: TokenUsage,
+    /// Of the attempt that is shown.
+    imprint: Option<Imprint>,
     waited: Duration,
     first_token_at: Option<Instant>,
     /// When the last piece of a stream that flows was given on.
@@ -272,6 +277,7 @@ impl Flight {
             draw: None,
             reserved: None,
             usage: TokenUsage::default(),
+            imprint: None,
             waited: Duration::ZERO,
             first_token_at: None,
             piece_at: None,

@@ -17,6 +17,6 @@ pub mod fault;
 pub mod sse;
 pub mod wire;
 
-pub use body::{continued_body, upstream_body};
+pub use body::{OutputCap, continued_body, upstream_body};
 pub use client::{Answer, Asked, CallId, EventStream, Presence, ProviderClient, Timeouts, WholeAnswer};
 pub use continuation::Continuation;

@@ -14,6 +14,7 @@ use spillway_actors::{
     cloud::{self, Answer, Continuation, EventStream, Provider, ProviderClient},
     config::{CloudConfig, CloudModel, Config, ModelKind, PrefillStyle, Wire},
     domain::{ChatRequest, CloudBound, GatewayError, GenerationEvent, Input, NanoUsd, RequestId, RequestKind},
+    upstream::OutputCap,
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -37,6 +38,7 @@ struct Heard {
 struct Asked<'a> {
     client: &'a ProviderClient,
     wire: Wire,
+    cap: OutputCap,
     key: &'a SecretString,
     model: &'a CloudModel,
     request: &'a ChatRequest,
@@ -93,7 +95,8 @@ async fn ask_provider(
     for model in &cloud.models {
         let wire = model.wire(cloud.wire);
         let request = if wire == Wire::Text { &text } else { request };
-        let asked = Asked { client: &provider.client().clone().speaking(wire), wire, key, model, request };
+        let cap = OutputCap { tokens: prefill::MAX_TOKENS, field: cloud.limit_field };
+        let asked = Asked { client: &provider.client().clone().speaking(wire), wire, cap, key, model, request };
         let mut report = asked.report(cloud).await;
         match &list {
             Ok(ids) => report.listed = Some(ids.contains(&model.upstream)),
@@ -199,7 +202,7 @@ impl Asked<'_> {
 
     async fn answer(&self) -> Result<Heard, GatewayError> {
         let bound = self.bound()?;
-        let body = self.wire.body(bound, &self.model.upstream, prefill::MAX_TOKENS, true)?;
+        let body = self.wire.body(bound, &self.model.upstream, self.cap, true)?;
         self.hear(self.client, body).await
     }
 
@@ -207,7 +210,7 @@ impl Asked<'_> {
         let nothing = || GatewayError::invalid(None, "there is nothing to continue");
         let continuation = Continuation::new(given, style).ok_or_else(nothing)?;
         let bound = self.bound()?;
-        let body = self.wire.continued_body(bound, &self.model.upstream, prefill::MAX_TOKENS, continuation)?;
+        let body = self.wire.continued_body(bound, &self.model.upstream, self.cap, continuation)?;
         self.hear(&self.client.continuing(style), body).await
     }
 

@@ -130,8 +130,14 @@ mod tests {
     }
 
     fn started(simulated: bool) -> FlightEvent {
-        let head =
-            Head { target: "sheep".into(), model: "m".into(), complexity: Complexity::Complex, attempts: 2, simulated };
+        let head = Head {
+            target: "sheep".into(),
+            model: "m".into(),
+            complexity: Complexity::Complex,
+            attempts: 2,
+            simulated,
+            imprint: None,
+        };
         FlightEvent::Started(head)
     }
 

@@ -64,7 +64,9 @@ fn chat_request(
     headers: &HeaderMap,
     config: &Config,
 ) -> Result<ChatRequest, GatewayError> {
-    let mut request = parse::chat_object(arrived.id, request::chat_body(body)?, headers, config)?;
+    let own = request::own(&body);
+    let mut request = parse::translated_chat(arrived.id, request::chat_body(body)?, headers, config)?;
+    request.anthropic = own;
     // It has been read. Providers of OpenAI's API refuse it; for the others it is in `sampling`.
     request.body.shift_remove("top_k");
     Ok(request)

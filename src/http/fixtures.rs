@@ -40,7 +40,14 @@ pub(super) fn refusal(endpoint: Endpoint, body: &Value) -> String {
 }
 
 pub(super) fn head() -> Head {
-    Head { target: "sheep".into(), model: "m".into(), complexity: Complexity::Trivial, attempts: 1, simulated: false }
+    Head {
+        target: "sheep".into(),
+        model: "m".into(),
+        complexity: Complexity::Trivial,
+        attempts: 1,
+        simulated: false,
+        imprint: None,
+    }
 }
 
 pub(super) fn text(text: &str) -> FlightEvent {

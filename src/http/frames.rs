@@ -10,8 +10,8 @@ use render::Stamp;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use spillway_actors::{
-    domain::{Delta, ErrorKind, GatewayError, ModelName, RequestKind},
-    flight::{FlightEvent, FlightReport},
+    domain::{Delta, ErrorKind, GatewayError, Imprint, RequestKind},
+    flight::{FlightEvent, FlightReport, Head},
 };
 use std::collections::BTreeMap;
 
@@ -59,7 +59,7 @@ struct TextChoice<'a> {
 }
 
 impl Frames {
-    pub(super) fn new(stamp: &Stamp, model: &ModelName, include_usage: bool) -> Self {
+    pub(super) fn new(stamp: &Stamp, head: &Head, include_usage: bool) -> Self {
         let object = match stamp.kind {
             RequestKind::Completion => "text_completion",
             RequestKind::Chat | RequestKind::Embedding => "chat.completion.chunk",
@@ -72,7 +72,13 @@ impl Frames {
         prefix.put_slice(b",\"created\":");
         json(&mut prefix, &stamp.created);
         prefix.put_slice(b",\"model\":");
-        json(&mut prefix, model);
+        json(&mut prefix, &head.model);
+        for (name, said) in head.imprint.iter().flat_map(Imprint::fields) {
+            prefix.put_slice(b",");
+            json(&mut prefix, name);
+            prefix.put_slice(b":");
+            json(&mut prefix, said);
+        }
         prefix.put_slice(b",\"choices\":[");
         Self {
             kind: stamp.kind,
@@ -156,6 +162,12 @@ impl Frames {
             json(out, &render::usage(report.usage));
             out.put_slice(b",\"routing\":");
             json(out, &render::Routing::of(report));
+            if let Some((latency_ms, tokens)) = render::local_text(self.kind, report) {
+                out.put_slice(b",\"latency_ms\":");
+                json(out, &latency_ms);
+                out.put_slice(b",\"tokens_generated\":");
+                json(out, &tokens);
+            }
             out.put_slice(b"}\n\n");
         }
         out.put_slice(b"data: [DONE]\n\n");

@@ -27,13 +27,15 @@ pub(super) fn read_chat(
     headers: &HeaderMap,
     config: &Config,
 ) -> Result<ChatRequest, GatewayError> {
-    if responses::is_meant(&body) {
+    let is_translated = responses::is_meant(&body);
+    if is_translated {
         let usage = body.get("stream_options").cloned();
         body = responses::chat_body(body)?;
         body.extend(usage.map(|options| ("stream_options".to_owned(), options)));
     }
     responses::normalise_tools(&mut body);
-    parse::chat_object(arrived.id, body, headers, config)
+    let read = if is_translated { parse::translated_chat } else { parse::chat_object };
+    read(arrived.id, body, headers, config)
 }
 
 /// How one chat or completion is answered.
@@ -61,6 +63,6 @@ impl dialect::Voice for Voice {
     }
 
     fn stream(&self, head: &Head) -> Box<dyn dialect::Frames> {
-        Box::new(Frames::new(&self.stamp, &head.model, self.include_usage))
+        Box::new(Frames::new(&self.stamp, head, self.include_usage))
     }
 }

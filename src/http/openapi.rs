@@ -18,7 +18,7 @@ mod shared;
 mod tests;
 
 use std::sync::LazyLock;
-use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder};
+use utoipa::openapi::{InfoBuilder, LicenseBuilder, OpenApi, OpenApiBuilder, SecurityRequirement};
 
 /// Of the document and of the gateway: they come from one build.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -39,5 +39,8 @@ fn document() -> OpenApi {
         .license(Some(license))
         .build();
     let (paths, components) = paths::all();
-    OpenApiBuilder::new().info(info).paths(paths).components(Some(components)).build()
+    // Where no keys are required, none is the third way.
+    let keys = paths::KEYS.map(|scheme| SecurityRequirement::new(scheme, [""; 0]));
+    let keys = keys.into_iter().chain([SecurityRequirement::default()]);
+    OpenApiBuilder::new().info(info).paths(paths).components(Some(components)).security(Some(keys)).build()
 }

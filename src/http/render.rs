@@ -52,7 +52,15 @@ pub fn usage(usage: TokenUsage) -> Map<String, Value> {
     object.insert("completion_tokens".into(), usage.completion_tokens.into());
     object.insert("total_tokens".into(), usage.prompt_tokens.saturating_add(usage.completion_tokens).into());
     object.insert("prompt_tokens_details".into(), json!({"cached_tokens": usage.cached_tokens}));
+    if usage.reasoning_tokens > 0 {
+        object.insert("completion_tokens_details".into(), json!({"reasoning_tokens": reasoning_tokens(usage)}));
+    }
     object
+}
+
+/// Never more than the completion, which may be counted by what was shown.
+pub(super) fn reasoning_tokens(usage: TokenUsage) -> u64 {
+    usage.reasoning_tokens.min(usage.completion_tokens)
 }
 
 /// The `routing` object: where the answer came from and why.
@@ -149,8 +157,8 @@ pub(super) fn whole<'a>(stamp: &'a Stamp, answer: WholeAnswer, report: &'a Fligh
     const OURS: [&str; 7] = ["id", "object", "created", "model", "choices", "usage", "routing"];
     let WholeAnswer { choices, raw: mut rest, .. } = answer;
     let usage = whole_usage(rest.shift_remove("usage"), report.usage);
-    let is_local_text = stamp.kind == RequestKind::Completion && report.is_local;
-    let ours: &[&str] = if is_local_text { &["latency_ms", "tokens_generated"] } else { &[] };
+    let (latency_ms, tokens_generated) = local_text(stamp.kind, report).unzip();
+    let ours: &[&str] = if latency_ms.is_some() { &["latency_ms", "tokens_generated"] } else { &[] };
     rest.retain(|name, _| !OURS.contains(&name.as_str()) && !ours.contains(&name.as_str()));
     Whole {
         id: &stamp.id,
@@ -161,9 +169,15 @@ pub(super) fn whole<'a>(stamp: &'a Stamp, answer: WholeAnswer, report: &'a Fligh
         usage,
         rest,
         routing: Routing::of(report),
-        latency_ms: is_local_text.then(|| ms(report.actual_latency)),
-        tokens_generated: is_local_text.then_some(report.usage.completion_tokens),
+        latency_ms,
+        tokens_generated,
     }
+}
+
+/// What a local text completion tells beside: milliseconds, and tokens.
+pub(super) fn local_text(kind: RequestKind, report: &FlightReport) -> Option<(f64, u64)> {
+    let is_local_text = kind == RequestKind::Completion && report.is_local;
+    is_local_text.then(|| (ms(report.actual_latency), report.usage.completion_tokens))
 }
 
 fn one_choice(kind: RequestKind, choice: WholeChoice) -> Choice {
@@ -338,6 +352,15 @@ pub(super) mod tests {
             "completion_tokens_details": {"reasoning_tokens": 4}});
         assert_eq!(object["usage"], usage);
         assert_eq!(object.get("latency_ms"), None);
+    }
+
+    #[test]
+    fn thoughts_that_were_counted_are_told() {
+        let counted = TokenUsage { completion_tokens: 8, reasoning_tokens: 5, ..TokenUsage::default() };
+        assert_eq!(usage(counted)["completion_tokens_details"], json!({"reasoning_tokens": 5}));
+        let shown = TokenUsage { completion_tokens: 3, ..counted };
+        assert_eq!(usage(shown)["completion_tokens_details"], json!({"reasoning_tokens": 3}));
+        assert_eq!(usage(TokenUsage::default()).get("completion_tokens_details"), None);
     }
 
     #[test]

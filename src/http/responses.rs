@@ -39,7 +39,7 @@ pub(super) fn read(
     config: &Config,
 ) -> Result<Asked, GatewayError> {
     let echo = Echo::of(arrived, &body);
-    let request = parse::chat_object(arrived.id, chat_body(body)?, headers, config)?;
+    let request = parse::translated_chat(arrived.id, chat_body(body)?, headers, config)?;
     Ok(Asked { request, voice: Box::new(Voice(echo)) })
 }
 

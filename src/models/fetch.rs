@@ -10,7 +10,10 @@ use super::{
 use crate::cli::note;
 use secrecy::SecretString;
 use spillway_actors::{config::Source, gguf::check_one};
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Where Hugging Face is, unless HF_ENDPOINT says otherwise.
 const HUB: &str = "https://huggingface.co";
@@ -24,6 +27,11 @@ pub(super) async fn fetch(named: &Named) -> Result<(), String> {
     let _lock = locked(named).await?;
     if is_here(named)? {
         note(&format!("{}: {} is here", named.name, kept.path.display()));
+        return Ok(());
+    }
+    if let Some(former) = at_former_place(named) {
+        kept.adopt(&former).map_err(|error| format!("{}: {error}", kept.path.display()))?;
+        note(&format!("{}: {} is here, taken from {}", named.name, kept.path.display(), former.display()));
         return Ok(());
     }
     if let Some(bytes) = named.model.bytes {
@@ -69,6 +77,14 @@ fn is_here(named: &Named) -> Result<bool, String> {
         }
         None => Ok(check_one(&kept.path).is_ok()),
     }
+}
+
+/// The file as an earlier version kept it, by a name that others may have, if its checksum says that it is this one.
+fn at_former_place(named: &Named) -> Option<PathBuf> {
+    let (former, expected) = (named.former.as_ref()?, named.model.sha256.as_ref()?);
+    let size = fs::metadata(former).ok()?.len();
+    let is_right = named.model.bytes.is_none_or(|bytes| bytes == size) && digest::of_file(former).ok()? == *expected;
+    is_right.then(|| former.clone())
 }
 
 async fn from_source(named: &Named, source: &Source) -> Result<(), String> {

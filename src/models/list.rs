@@ -70,7 +70,7 @@ fn lines(config: &Config) -> Vec<Line> {
     lines
 }
 
-fn of_named(config: &Config, Named { name, model, kept }: &Named) -> Line {
+fn of_named(config: &Config, Named { name, model, kept, .. }: &Named) -> Line {
     Line {
         name: Some(name.clone()),
         title: Some(model.title.clone()),

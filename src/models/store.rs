@@ -107,6 +107,16 @@ impl Kept {
         File::open(self.folder())?.sync_all()
     }
 
+    /// Takes over a whole file that lies elsewhere and is known to be right. It stays there as well, for whoever names it by
+    /// its path; both names share one copy where the disk can do that.
+    pub(super) fn adopt(&self, other: &Path) -> io::Result<()> {
+        self.drop_part();
+        if fs::hard_link(other, self.part()).is_err() {
+            fs::copy(other, self.part())?;
+        }
+        self.finish(None)
+    }
+
     /// Removes everything of it. Returns how many bytes that freed.
     pub(super) fn remove(&self) -> Result<u64, String> {
         let (whole, part) = (self.size(), self.partial());
@@ -181,6 +191,18 @@ mod tests {
         let digest = "ab".repeat(32);
         kept.finish(Some(&digest)).unwrap();
         assert_eq!((kept.size(), kept.partial(), kept.noted_digest()), (Some(3), None, Some(digest)));
+        fs::remove_dir_all(kept.folder()).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_taken_over_has_both_names() {
+        let kept = kept("adopt");
+        let _lock = kept.try_lock().unwrap();
+        let other = kept.path.with_file_name("other.gguf");
+        fs::write(&other, b"abc").unwrap();
+        kept.adopt(&other).unwrap();
+        assert_eq!((fs::read(&kept.path).unwrap(), fs::read(&other).unwrap()), (b"abc".to_vec(), b"abc".to_vec()));
+        assert_eq!(kept.partial(), None);
         fs::remove_dir_all(kept.folder()).unwrap();
     }
 

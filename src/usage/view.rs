@@ -121,6 +121,9 @@ impl View {
         if self.currency.is_some() {
             head.extend(["currency", "billed", "at_market_rate"]);
         }
+        if self.by == By::Key {
+            head.push("key_name");
+        }
         record(head.into_iter().map(Field::Text), &mut out);
         for Line { name, sums } in &self.lines {
             let mut fields = vec![
@@ -140,6 +143,9 @@ impl View {
                 fields.push(Field::Text(&currency.code));
                 fields.push(Field::Number(format!("{:.9}", cost * currency.billed_per_usd)));
                 fields.push(Field::Number(format!("{:.9}", cost * currency.market_per_usd)));
+            }
+            if self.by == By::Key {
+                fields.push(Field::Text(self.names.get(name).map_or("", String::as_str)));
             }
             record(fields, &mut out);
         }
@@ -351,6 +357,9 @@ mod tests {
         assert!(view.table().contains("laptop (tiny)"), "{}", view.table());
         assert_eq!(view.json()["lines"][1]["key_name"], "laptop");
         assert!(view.json()["lines"][0]["key_name"].is_null(), "a key that is not here any more has its id");
+        let csv = view.csv();
+        let last: Vec<&str> = csv.lines().map(|line| line.rsplit(',').next().unwrap()).collect();
+        assert_eq!(last, ["key_name", "", "laptop"], "{csv}");
     }
 
     #[test]

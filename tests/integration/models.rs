@@ -252,6 +252,41 @@ async fn models_are_listed_described_verified_and_removed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_models_of_one_file_name_have_a_file_each() {
+    let (alice, bob) = (gguf(4_000), gguf(6_000));
+    let hers = FileServer::start(alice.clone(), vec![Manner::Ranges]).await;
+    let his = FileServer::start(bob.clone(), vec![Manner::Ranges]).await;
+    let folder = Folder::new().unwrap();
+    let table = |name: &str, server: &FileServer, more: &str| {
+        format!("[models.{name}]\nsources = [\"{}\"]\n{more}", server.url("/model.gguf"))
+    };
+    let known = format!("sha256 = \"{}\"\n", digest(&bob));
+    folder.write("spillway.toml", format!("{}{}", table("alice", &hers, ""), table("bob", &his, &known)).as_bytes());
+    let place = Place { folder };
+    said(&place.run(&["pull", "alice"]).await, 0);
+    let output = place.run(&["verify", "bob"]).await;
+    assert_eq!(output.status.code(), Some(1), "what is here is not bob's: {output:?}");
+    said(&place.run(&["pull", "bob"]).await, 0);
+    let listed = place.json(&["ls", "--json"]).await;
+    let file = |name: &str| {
+        let line = listed.as_array().unwrap().iter().find(|line| line["name"] == name).unwrap();
+        fs::read(line["path"].as_str().unwrap()).unwrap()
+    };
+    assert!(file("alice") == alice && file("bob") == bob);
+    assert_eq!(place.run(&["verify", "alice", "bob"]).await.status.code(), Some(0));
+    // A file that an earlier version kept by its last name is taken over where its checksum is right, and only there.
+    let models = place.folder.path().join("cache/models");
+    said(&place.run(&["rm", "alice"]).await, 0);
+    said(&place.run(&["rm", "bob"]).await, 0);
+    let asked = (hers.asked().len(), his.asked().len());
+    fs::write(models.join("model.gguf"), &bob).unwrap();
+    let text = said(&place.run(&["pull", "alice", "bob"]).await, 0);
+    assert!(text.contains("taken from"), "{text}");
+    assert!(file("alice") == alice && file("bob") == bob);
+    assert!(hers.asked().len() > asked.0 && his.asked().len() == asked.1, "bob's was here already");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_name_that_nobody_knows_is_wrong_usage() {
     let place = Place::new("hf:owner/repo/x.gguf", "");
     for arguments in [&["pull", "nonsense"][..], &["rm", "nonsense"], &["show", "nonsense"], &["pull"]] {

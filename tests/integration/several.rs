@@ -348,8 +348,18 @@ async fn an_echo_tells_how_likely_each_token_of_its_prompt_was() {
         assert!(choice["logprobs"]["top_logprobs"].is_null(), "{choice}");
         assert_eq!(likelihoods(choice).len(), told.len());
     }
-    let stream = streamed(&gateway, echo, None).await;
+    let stream = streamed(&gateway, echo.clone(), None).await;
     assert_eq!(stream.assert_whole(1).texts[&0], joined);
+    // Nothing after it: the prompt alone is scored.
+    let scored = echo.max_tokens(0);
+    let whole = answered(&gateway, &scored).await;
+    let of_prompt = likelihoods(&whole["choices"][0]);
+    assert_eq!((texts(&whole)[0].as_str(), count(&whole, "/usage/completion_tokens")), (prompt.as_str(), 0), "{whole}");
+    assert_eq!(of_prompt.len() as u64, count(&whole, "/usage/prompt_tokens"));
+    assert_eq!(whole["choices"][0]["finish_reason"], "length");
+    assert_eq!(of_prompt.last().unwrap().0, told[of_prompt.len() - 1].0);
+    let stream = streamed(&gateway, scored, None).await;
+    assert_eq!(stream.assert_whole(1).texts[&0], prompt);
     gateway.shutdown().await;
 }
 

@@ -59,9 +59,10 @@ impl StopMatcher {
 
     /// Length of the longest suffix of `held` that is the beginning of a stop string.
     fn possible_prefix_len(&self) -> usize {
+        // What is held is short, whatever the strings are.
         let longest = |(_, stop): (usize, &String)| {
-            let boundaries = stop.char_indices().map(|(at, _)| at).rev();
-            boundaries.into_iter().find(|&len| stop.get(..len).is_some_and(|prefix| self.held.ends_with(prefix)))
+            let mut rests = self.held.char_indices().filter_map(|(at, _)| self.held.get(at..));
+            rests.find(|rest| rest.len() < stop.len() && stop.starts_with(rest)).map(str::len)
         };
         self.strings().filter_map(longest).max().unwrap_or(0)
     }

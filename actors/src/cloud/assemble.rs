@@ -1,7 +1,7 @@
 //! From a stream's deltas to a whole answer. Providers are always asked to stream, because a stream shows within seconds
 //! that nobody is there; a client that wants one piece gets it from here. Pure.
 
-use crate::domain::Delta;
+use crate::domain::{Delta, Imprint};
 use crate::upstream::chunk::{WholeAnswer, WholeChoice};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -70,9 +70,12 @@ impl Assembler {
         }
     }
 
-    pub fn into_answer(self) -> WholeAnswer {
+    /// With what was said of whatever made it, if anything was.
+    pub fn into_answer(self, imprint: Option<&Imprint>) -> WholeAnswer {
         let choices = self.choices.into_iter().map(|(index, choice)| choice.whole(index)).collect();
-        WholeAnswer { choices, raw: Map::new(), usage: None }
+        let fields = imprint.into_iter().flat_map(Imprint::fields);
+        let raw = fields.map(|(name, said)| (name.to_owned(), said.into())).collect();
+        WholeAnswer { choices, raw, usage: None }
     }
 }
 
@@ -177,7 +180,7 @@ mod tests {
             {"index": 1, "id": "b", "type": "function", "function": {"name": "g", "arguments": "{}"}}]})))
             .unwrap();
         assembler.finish(0, "tool_calls".into());
-        let answer = assembler.into_answer();
+        let answer = assembler.into_answer(None);
         assert_eq!(
             Value::Object(answer.choices[0].message.clone()),
             json!({"role": "assistant", "content": "Hello", "reasoning_content": "because", "tool_calls": [
@@ -185,6 +188,14 @@ mod tests {
                 {"id": "b", "type": "function", "function": {"name": "g", "arguments": "{}"}}]})
         );
         assert_eq!(answer.choices[0].finish_reason, "tool_calls");
+        assert!(answer.raw.is_empty());
+    }
+
+    #[test]
+    fn who_made_a_stream_is_told_of_the_whole() {
+        let imprint = Imprint { system_fingerprint: Some("fp_1".into()), service_tier: None };
+        let answer = Assembler::default().into_answer(Some(&imprint));
+        assert_eq!(Value::Object(answer.raw), json!({"system_fingerprint": "fp_1"}));
     }
 
     #[test]
@@ -214,7 +225,7 @@ mod tests {
             let logprobs = Some(json!({"content": [{"token": text}]}));
             assembler.delta(Delta { choice, content: Some(text.into()), logprobs, ..Delta::default() }).unwrap();
         }
-        let answer = assembler.into_answer();
+        let answer = assembler.into_answer(None);
         let text = |at: usize| answer.choices[at].message["content"].clone();
         assert_eq!((text(0), text(1)), (json!("a"), json!("bc")));
         assert_eq!(answer.choices[1].logprobs, Some(json!({"content": [{"token": "b"}, {"token": "c"}]})));

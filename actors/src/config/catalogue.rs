@@ -35,7 +35,7 @@ pub struct Catalogue(BTreeMap<String, CatalogueModel>);
 #[serde(deny_unknown_fields)]
 pub struct CatalogueModel {
     pub title: String,
-    /// File name under the cache directory's `models/`.
+    /// File name under the cache directory's `models/`: its source's own place, unless the entry names another.
     pub file: String,
     /// Where it can be had, tried in order.
     pub sources: Vec<Source>,
@@ -99,6 +99,20 @@ impl CatalogueModel {
 
     pub fn path(&self, cache_dir: &Path) -> PathBuf {
         cache_dir.join("models").join(&self.file)
+    }
+
+    /// Where an earlier version kept it, if elsewhere. Whatever lies there may be another model of the same name.
+    pub fn former_path(&self, cache_dir: &Path) -> Option<PathBuf> {
+        let source = self.sources.first().filter(|source| source.file() == self.file)?;
+        Some(cache_dir.join("models").join(source.former_file()?))
+    }
+
+    /// Whether the file of one may stand for the other.
+    pub(super) fn is_same_file(&self, other: &Self) -> bool {
+        match (&self.sha256, &other.sha256) {
+            (Some(one), Some(two)) => one == two,
+            _ => self.sources.first() == other.sources.first(),
+        }
     }
 }
 

@@ -11,6 +11,8 @@ pub struct CloudConfig {
     /// Without a trailing slash, e.g. `https://api.holysheep.ai/v1`.
     pub base_url: String,
     pub wire: Wire,
+    /// How it is told the longest answer, where the client has not named the field itself.
+    pub limit_field: LimitField,
     pub keys: Vec<SecretString>,
     /// Names of the environment variables looked at, for messages.
     pub key_sources: Vec<String>,
@@ -98,6 +100,24 @@ pub enum Wire {
     Anthropic,
     /// `POST /completions`, OpenAI's older endpoint: that of single models, never of a whole provider.
     Text,
+}
+
+/// The name of the field that bounds an answer. The old one is understood nearly everywhere, but OpenAI's models that think
+/// refuse it, and other servers do not know the new one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LimitField {
+    #[default]
+    MaxTokens,
+    MaxCompletionTokens,
+}
+
+impl LimitField {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::MaxTokens => "max_tokens",
+            Self::MaxCompletionTokens => "max_completion_tokens",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -100,16 +100,30 @@ fn hf(rest: &str) -> Option<Source> {
 }
 
 impl Source {
-    /// The file's place under the cache directory's `models/`.
+    /// The file's place under the cache directory's `models/`, of this source alone: files of one name are many.
     pub fn file(&self) -> String {
-        let last = |text: &str| text.rsplit('/').next().unwrap_or_default().to_owned();
+        // An address may hold what no path can.
+        let folder = |of: &str| blake3::hash(of.as_bytes()).to_hex().chars().take(16).collect::<String>();
         match self {
-            Self::Pip { member, .. } => last(member),
+            Self::Pip { package, version, member } => format!("pip/{package}=={version}/{member}"),
             Self::Hf { owner, repo, revision, file } if revision == MAIN => format!("hf/{owner}/{repo}/{file}"),
             Self::Hf { owner, repo, revision, file } => format!("hf/{owner}/{repo}@{revision}/{file}"),
+            Self::Https(address) => format!("https/{}/{}", folder(address), self.last_name()),
+            Self::File(path) => format!("file/{}/{}", folder(&path.to_string_lossy()), self.last_name()),
+        }
+    }
+
+    /// Where it was kept before: under the last part of its name, whatever source had one of that name first.
+    pub fn former_file(&self) -> Option<String> {
+        (!matches!(self, Self::Hf { .. })).then(|| self.last_name())
+    }
+
+    fn last_name(&self) -> String {
+        let last = |text: &str| text.rsplit('/').next().unwrap_or_default().to_owned();
+        match self {
+            Self::Pip { member: file, .. } | Self::Hf { file, .. } => last(file),
             Self::Https(address) => {
-                let path = address.split(['?', '#']).next().unwrap_or_default();
-                let name = last(path);
+                let name = last(address.split(['?', '#']).next().unwrap_or_default());
                 if is_plain(&name) { name } else { "model.gguf".to_owned() }
             }
             Self::File(path) => path.file_name().unwrap_or_default().to_string_lossy().into_owned(),
@@ -181,11 +195,36 @@ mod tests {
     }
 
     #[test]
-    fn files_of_different_repositories_do_not_collide() {
+    fn files_of_different_sources_do_not_collide() {
         let file = |text: &str| text.parse::<Source>().unwrap().file();
         assert_eq!(file("hf:a/b/c.gguf"), "hf/a/b/c.gguf");
-        assert_ne!(file("hf:a/b@v2/c.gguf"), file("hf:a/b/c.gguf"));
-        assert_eq!(file("https://example.org/x/y.gguf?z=1"), "y.gguf");
+        assert_eq!(file("pip:p==1/a/c.gguf"), "pip/p==1/a/c.gguf");
+        assert!(file("https://example.org/x/y.gguf?z=1").starts_with("https/"));
+        assert!(file("https://example.org/x/y.gguf?z=1").ends_with("/y.gguf"));
+        let all = [
+            "hf:a/b/c.gguf",
+            "hf:a/b@v2/c.gguf",
+            "hf:a/b/d/c.gguf",
+            "pip:p==1/a/c.gguf",
+            "pip:p==1/b/c.gguf",
+            "pip:p==2/a/c.gguf",
+            "https://example.org/a/c.gguf",
+            "https://example.org/b/c.gguf",
+            "https://example.org/a/c.gguf?v=2",
+            "https://example.com/a/c.gguf",
+            "a/c.gguf",
+            "b/c.gguf",
+        ];
+        let files: std::collections::BTreeSet<String> = all.iter().map(|text| file(text)).collect();
+        assert_eq!(files.len(), all.len(), "{files:?}");
+    }
+
+    #[test]
+    fn what_was_kept_by_its_last_name_is_still_found() {
+        let former = |text: &str| text.parse::<Source>().unwrap().former_file();
+        assert_eq!(former("https://example.org/x/y.gguf?z=1").as_deref(), Some("y.gguf"));
+        assert_eq!(former("pip:p==1/a/c.gguf").as_deref(), Some("c.gguf"));
+        assert_eq!(former("hf:a/b/c.gguf"), None, "its place was its own");
     }
 
     proptest! {

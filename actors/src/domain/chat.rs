@@ -249,7 +249,7 @@ pub struct ChatRequest {
     pub sampling: SamplingWish,
     /// What the answer must be, for local targets.
     pub output: OutputWish,
-    /// Explicit `max_completion_tokens` or `max_tokens`; at least 1.
+    /// Explicit `max_completion_tokens` or `max_tokens`; at least 1, or 0 with [`Choices::echo`].
     pub max_tokens: Option<u32>,
     /// At most 16 non-empty strings; `None` when the client gave no `stop`.
     pub stop: Option<Vec<String>>,
@@ -270,12 +270,24 @@ pub struct ChatRequest {
     pub client_id: Option<Arc<str>>,
     /// The client's body without our own fields, for the cloud.
     pub body: Map<String, Value>,
+    /// What it said in words of Anthropic's API alone: for targets that speak it, and for no others, which would refuse them.
+    pub anthropic: Map<String, Value>,
 }
 
 impl ChatRequest {
     /// Whether it must stay on this machine: it says so itself, or its key does.
     pub fn is_local_only(&self) -> bool {
         self.local_only || self.caller.as_ref().is_some_and(|caller| caller.local_only)
+    }
+
+    /// Whether it wants its prompt back and nothing after it.
+    pub fn wants_prompt_only(&self) -> bool {
+        self.max_tokens == Some(0)
+    }
+
+    /// What a target is asked for of the `most` it may make: something, unless nothing is wanted.
+    pub fn output_cap(&self, most: u32) -> u32 {
+        if self.wants_prompt_only() { 0 } else { most.max(1) }
     }
 
     /// Whom a line of the log is about.
@@ -373,6 +385,7 @@ impl ChatRequest {
             trace: None,
             client_id: None,
             body: Map::new(),
+            anthropic: Map::new(),
         }
     }
 }

@@ -37,6 +37,25 @@ impl Delta {
     }
 }
 
+/// What a provider says of the software and the tier that made its answer: the same in all of a stream.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Imprint {
+    pub system_fingerprint: Option<Box<str>>,
+    pub service_tier: Option<Box<str>>,
+}
+
+impl Imprint {
+    pub fn is_empty(&self) -> bool {
+        self.system_fingerprint.is_none() && self.service_tier.is_none()
+    }
+
+    /// By their names in an answer.
+    pub fn fields(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let named = [("service_tier", &self.service_tier), ("system_fingerprint", &self.system_fingerprint)];
+        named.into_iter().filter_map(|(name, said)| said.as_deref().map(|said| (name, said)))
+    }
+}
+
 /// Token counts of one attempt.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenUsage {
@@ -48,6 +67,9 @@ pub struct TokenUsage {
     /// kept beyond it.
     #[serde(skip)]
     pub written_tokens: u64,
+    /// Part of `completion_tokens` that was thought, not said. Told to the client and not kept.
+    #[serde(skip)]
+    pub reasoning_tokens: u64,
     /// Counted by us because the provider sent none.
     pub estimated: bool,
 }

@@ -10,7 +10,7 @@ use super::{
 use crate::{
     cloud::{assemble::Assembler, client::WholeAnswer},
     config::CascadeConfig,
-    domain::{ChatRequest, Complexity, ModelChoice, TokenUsage},
+    domain::{ChatRequest, Complexity, Imprint, ModelChoice, TokenUsage},
     jobs::TargetKey,
     observe,
     route::{Decision, policy::Standing},
@@ -29,6 +29,7 @@ pub(super) struct Kept {
     shown: Shown,
     reason: &'static str,
     usage: TokenUsage,
+    imprint: Option<Imprint>,
 }
 
 /// A local answer that has ended, as its client will get it.
@@ -46,7 +47,7 @@ impl Shown {
 
     /// Of an answer whose every choice has its end.
     pub(super) fn all(parts: Assembler) -> Self {
-        let mut answer = parts.into_answer();
+        let mut answer = parts.into_answer(None);
         for choice in &mut answer.choices {
             // Nothing but a call stands for text.
             if !calls(&choice.message) && choice.message.get("content").is_none_or(Value::is_null) {
@@ -119,7 +120,8 @@ impl Flight {
             observe::cascade(poor.label(), "kept");
             return Some(shown);
         };
-        self.kept = Some(Kept { decision: decision.clone(), poor, shown, reason, usage: self.usage });
+        let imprint = self.imprint.take();
+        self.kept = Some(Kept { decision: decision.clone(), poor, shown, reason, usage: self.usage, imprint });
         self.give_up_on(decision);
         self.job.escalate(complexity);
         None
@@ -164,8 +166,8 @@ impl Flight {
     }
 
     async fn show_kept(&mut self, kept: Kept) {
-        let Kept { decision, shown, reason, usage, .. } = kept;
-        (self.usage, self.finished) = (usage, true);
+        let Kept { decision, shown, reason, usage, imprint, .. } = kept;
+        (self.usage, self.finished, self.imprint) = (usage, true, imprint);
         self.decision = Some(decision.clone());
         self.show_all(shown, reason, &decision).await;
     }

@@ -16,6 +16,7 @@ use crate::{
     ledger::{AttemptRow, Reservation, unix_now},
     observe,
     route::Decision,
+    upstream::OutputCap,
 };
 use bytes::Bytes;
 use ractor::RpcReplyPort;
@@ -179,7 +180,8 @@ impl Flight {
         model: &CloudModel,
         decision: &Decision,
     ) -> Result<(Bytes, PrefillStyle), GatewayError> {
-        let (wire, cap) = (model.wire(provider.config().wire), decision.candidate.output_cap.max(1));
+        let (wire, field) = (model.wire(provider.config().wire), provider.config().limit_field);
+        let cap = OutputCap { tokens: self.request().output_cap(decision.candidate.output_cap), field };
         if !self.started {
             return Ok((wire.body(bound, &model.upstream, cap, true)?, PrefillStyle::None));
         }
@@ -202,6 +204,7 @@ impl Flight {
         progress: &mut Progress,
     ) -> Result<(), Failure> {
         self.note_usage(progress, whole.usage);
+        self.imprint = Some(whole.imprint());
         for choice in &whole.choices {
             let mut other = choice.message.clone();
             other.shift_remove("role");
@@ -232,6 +235,7 @@ impl Flight {
     ) -> Result<(), Failure> {
         let mut whole = (!self.request().stream).then(Assembler::default);
         progress.left_open = true;
+        self.imprint = None;
         loop {
             let event = match events.next().await {
                 Ok(event) => event,
@@ -240,6 +244,9 @@ impl Flight {
                     return Err(error.into());
                 }
             };
+            if whole.is_none() && !self.started && self.imprint.is_none() {
+                self.imprint = events.imprint().cloned();
+            }
             match (event, &mut whole) {
                 (Some(GenerationEvent::Delta(delta)), whole) => {
                     progress.told = events.usage_so_far().filter(is_plausible);
@@ -256,7 +263,7 @@ impl Flight {
         self.usage = self.usage_of_all(self.counted(progress, decision));
         self.finished = true;
         if let Some(whole) = whole {
-            self.emit(FlightEvent::Whole(Box::new(whole.into_answer()))).await;
+            self.emit(FlightEvent::Whole(Box::new(whole.into_answer(events.imprint())))).await;
         }
         Ok(())
     }

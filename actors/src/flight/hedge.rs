@@ -21,6 +21,7 @@ use crate::{
     ledger::{AttemptRow, Refused, Reservation},
     observe,
     route::{Candidate, Decision, plan::Plan, policy::Standing},
+    upstream::OutputCap,
 };
 use budget::Stake;
 use parking_lot::Mutex;
@@ -203,7 +204,11 @@ async fn call(order: Order, sent: Arc<Mutex<Option<Sending>>>) -> Result<Called,
     let bound = CloudBound::new(&job.request).ok_or_else(|| internal("a local-only request"))?;
     let model = provider.model(model).ok_or_else(|| internal("no such model"))?;
     let wire = model.wire(provider.config().wire);
-    let body = wire.body(bound, &model.upstream, decision.candidate.output_cap.max(1), true)?;
+    let cap = OutputCap {
+        tokens: job.request.output_cap(decision.candidate.output_cap),
+        field: provider.config().limit_field,
+    };
+    let body = wire.body(bound, &model.upstream, cap, true)?;
     let key = grant.key().ok_or_else(|| internal("no such key"))?;
     let most = row.usage;
     let reservation = services.ledger.reserve(row, limits(&job), deadline(&job)).await.map_err(Refused::told)?;

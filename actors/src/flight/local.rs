@@ -156,15 +156,19 @@ impl Flight {
                     self.echo(delta, decision, progress).await;
                 }
             }
+            // An engine makes one token at least.
+            JobEvent::Piece { .. } if self.job.request.wants_prompt_only() => {}
             JobEvent::Piece { text, tokens, logprobs } => {
                 let choice = part.choice;
                 part.usage.completion_tokens += tokens.len() as u64;
                 self.piece(choice, text, tokens, logprobs, decision, progress).await;
             }
             JobEvent::Finished { reason, prompt_tokens, completion_tokens, cached_tokens } => {
+                let is_scored = self.job.request.wants_prompt_only();
+                let reason = if is_scored { StopReason::Length } else { reason };
                 part.usage = TokenUsage {
                     prompt_tokens: u64::from(prompt_tokens),
-                    completion_tokens: u64::from(completion_tokens),
+                    completion_tokens: if is_scored { 0 } else { u64::from(completion_tokens) },
                     cached_tokens: u64::from(cached_tokens),
                     ..TokenUsage::default()
                 };

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     cloud::{assemble::Assembler, count, repetition::RepetitionCutter},
     config::PrefillStyle,
-    domain::{Delta, ErrorKind, GatewayError, GenerationEvent, Outbound, TextCount, TokenUsage},
+    domain::{Delta, ErrorKind, GatewayError, GenerationEvent, Imprint, Outbound, TextCount, TokenUsage},
     gpu::{Lease, server::Server, slot::Answered},
     route::Decision,
     upstream::{Answer, Asked, Continuation, EventStream, WholeAnswer, continued_body, upstream_body},
@@ -47,14 +47,21 @@ struct Said {
 enum Source {
     Stream(Box<EventStream>),
     /// An answer in one piece, taken apart.
-    Pieces(VecDeque<GenerationEvent>),
+    Pieces(VecDeque<GenerationEvent>, Imprint),
 }
 
 impl Source {
+    fn imprint(&self) -> Option<Imprint> {
+        match self {
+            Self::Stream(events) => events.imprint().cloned(),
+            Self::Pieces(_, imprint) => Some(imprint.clone()),
+        }
+    }
+
     async fn next(&mut self) -> Result<Option<GenerationEvent>, GatewayError> {
         match self {
             Self::Stream(events) => events.next().await,
-            Self::Pieces(pieces) => Ok(pieces.pop_front()),
+            Self::Pieces(pieces, _) => Ok(pieces.pop_front()),
         }
     }
 }
@@ -63,7 +70,10 @@ impl From<Answer> for Source {
     fn from(answer: Answer) -> Self {
         match answer {
             Answer::Stream(events) => Self::Stream(events),
-            Answer::Body(whole) => Self::Pieces(pieces(whole)),
+            Answer::Body(whole) => {
+                let imprint = whole.imprint();
+                Self::Pieces(pieces(whole), imprint)
+            }
         }
     }
 }
@@ -149,6 +159,7 @@ impl Flight {
             () = hedge.wins() => return Ok(()),
         };
         self.note_answering();
+        self.imprint = None;
         loop {
             let event = tokio::select! {
                 biased;
@@ -156,6 +167,9 @@ impl Flight {
                 () = hedge.wins() => return Ok(()),
             };
             lease.slot().heard(lease.epoch(), Instant::now());
+            if self.imprint.is_none() && !self.started {
+                self.imprint = source.imprint();
+            }
             match event {
                 Some(GenerationEvent::Delta(delta)) if !delta.is_visible() => {}
                 Some(GenerationEvent::Delta(delta)) => {
@@ -272,7 +286,7 @@ impl Flight {
             _ => None,
         };
         let mut shown = match said.whole.take() {
-            Some(whole) => Shown::Whole(Box::new(whole.into_answer())),
+            Some(whole) => Shown::Whole(Box::new(whole.into_answer(self.imprint.as_ref()))),
             None => Shown::Stream(std::mem::take(&mut progress.held)),
         };
         if let Some(reason) = judged {

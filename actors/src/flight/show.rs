@@ -64,6 +64,7 @@ impl Flight {
             complexity: decision.plan.complexity,
             attempts: self.attempts.len() + usize::from(self.under_way.is_some()),
             simulated,
+            imprint: self.imprint.take(),
         };
         self.emit(FlightEvent::Started(head)).await;
     }

@@ -148,6 +148,7 @@ impl Flight {
             completion_tokens: cut.usage.completion_tokens + usage.completion_tokens,
             cached_tokens: cut.usage.cached_tokens,
             written_tokens: cut.usage.written_tokens,
+            reasoning_tokens: cut.usage.reasoning_tokens + usage.reasoning_tokens,
             estimated: cut.usage.estimated || usage.estimated,
         }
     }

@@ -252,13 +252,15 @@ fn compute(model: &Gguf, tokens: u32, pool_tokens: u32, writes: bool) -> u64 {
 
 /// Whether a line of an engine's log says that memory ran out. llama.cpp tells its reasons nowhere else.
 pub fn tells_of_no_memory(line: &str) -> bool {
-    const SIGNS: [&str; 6] = [
+    const SIGNS: [&str; 7] = [
         "out of memory",
         "failed to allocate",
         "unable to allocate",
         "cannot allocate memory",
         "outofdevicememory",
         "std::bad_alloc",
+        // What Rust says before it aborts.
+        "memory allocation of",
     ];
     let line = line.to_ascii_lowercase();
     // A lock that is refused costs nothing but the lock.
@@ -269,6 +271,17 @@ pub fn tells_of_no_memory(line: &str) -> bool {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn every_way_of_saying_that_memory_ran_out_is_understood() {
+        for line in [
+            "terminate called after throwing an instance of 'std::bad_alloc'",
+            "memory allocation of 4096 bytes failed",
+        ] {
+            assert!(tells_of_no_memory(line), "{line}");
+        }
+        assert!(!tells_of_no_memory("failed to mlock: cannot allocate memory"));
+    }
 
     #[test]
     fn sequences_get_cells_of_their_own_where_no_request_could_use_more() {

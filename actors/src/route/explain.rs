@@ -3,7 +3,7 @@
 
 use super::{
     classifier::grade,
-    facts::{Ask, Budget, CloudFacts, LocalFacts, Surroundings},
+    facts::{Abilities, Ask, Budget, CloudFacts, LocalFacts, Surroundings},
     fleet::Fleet,
     gates::{Gate, is_tokens},
     plan::{ATTEMPTS, Candidate, Steps, plan, steps},
@@ -13,7 +13,7 @@ use crate::{
     classify::Basis,
     cloud::Provider,
     config::Config,
-    domain::{ChatRequest, Complexity, GatewayError, Needs},
+    domain::{ChatRequest, Complexity, GatewayError},
     gpu::{EngineSlot, life::GpuState, poison::Poison},
     jobs::{Progress, TargetKey},
 };
@@ -208,16 +208,14 @@ fn gate_steps(steps: &Steps, ask: Ask<'_>, around: Surroundings<'_>) -> Vec<Gate
     let locals = around.locals.iter().zip(&steps.gated.locals).map(|(local, stopped)| {
         let state = format!("is {}", local.view.state.name());
         let passed = format!("{state}, {} of {} places taken", local.view.leases, local.view.parallel);
-        let why = stopped.map_or(passed, |gate| {
-            why_stopped(gate, ask, local.abilities.missing(ask.request.needs), local.window, &state)
-        });
+        let why = stopped.map_or(passed, |gate| why_stopped(gate, ask, local.abilities, local.window, &state));
         gate_step(local.name.as_str(), local.model.as_str(), true, *stopped, why)
     });
     let clouds = around.clouds.iter().zip(&steps.gated.clouds).map(|(cloud, stopped)| {
         let state = if cloud.view.limited { "limits our rate" } else { "is left alone after failures" };
         let why = stopped.map_or_else(
             || "takes requests".to_owned(),
-            |gate| why_stopped(gate, ask, cloud.abilities.missing(ask.request.needs), cloud.window, state),
+            |gate| why_stopped(gate, ask, cloud.abilities, cloud.window, state),
         );
         gate_step(cloud.provider_name.as_str(), cloud.model.as_str(), false, *stopped, why)
     });
@@ -229,14 +227,12 @@ fn gate_step(target: &str, model: &str, is_local: bool, stopped_by: Option<Gate>
     GateStep { target, model, is_local, passed: stopped_by.is_none(), stopped_by, why }
 }
 
-fn why_stopped(gate: Gate, ask: Ask<'_>, missing: Needs, window: u64, state: &str) -> String {
+fn why_stopped(gate: Gate, ask: Ask<'_>, abilities: Abilities, window: u64, state: &str) -> String {
     match gate {
         Gate::Model => "the request names another model".to_owned(),
         Gate::LocalOnly => "the request may not leave this machine".to_owned(),
         Gate::KeyPolicy => "the request's key may not use it".to_owned(),
-        Gate::Abilities if missing.any() => format!("does not take {}", missing.field_names().join(", ")),
-        Gate::Abilities if is_tokens(ask) => "cannot read token ids".to_owned(),
-        Gate::Abilities => "no grammar stands for the schema asked for".to_owned(),
+        Gate::Abilities => why_unable(abilities, ask),
         Gate::Wire => "its wire format has no words for what the request asks".to_owned(),
         Gate::Context => format!("the prompt is too long for its {window} tokens"),
         Gate::Ledger => "costs money, and the ledger cannot be written".to_owned(),
@@ -248,6 +244,21 @@ fn why_stopped(gate: Gate, ask: Ask<'_>, missing: Needs, window: u64, state: &st
             format!("max_tokens {} does not fit its {window} tokens", ask.request.max_tokens.unwrap_or_default())
         }
     }
+}
+
+fn why_unable(abilities: Abilities, ask: Ask<'_>) -> String {
+    let missing = abilities.missing(ask.request.needs);
+    if !abilities.writes(ask.request) {
+        return "turns texts into vectors and writes none".to_owned();
+    }
+    if !abilities.hears(ask.request) {
+        return "takes text completions only, no chats".to_owned();
+    }
+    if missing.any() {
+        return format!("does not take {}", missing.field_names().join(", "));
+    }
+    let why = if is_tokens(ask) { "cannot read token ids" } else { "no grammar stands for the schema asked for" };
+    why.to_owned()
 }
 
 fn score_step(steps: &Steps, ask: Ask<'_>) -> ScoreStep {

@@ -100,9 +100,18 @@ impl Abilities {
 
     pub fn serves(self, request: &ChatRequest) -> bool {
         let reads = self.token_prompts || request.needs.embeddings || !request.has_token_ids();
-        let writes = self.generates || request.needs.embeddings;
-        let hears = self.chats || request.kind != RequestKind::Chat;
-        reads && writes && hears && !self.missing(request.needs).any() && self.unmet(request).is_none()
+        let whole = reads && !self.missing(request.needs).any() && self.unmet(request).is_none();
+        whole && self.writes(request) && self.hears(request)
+    }
+
+    /// Whether it answers with what is wanted, text or vectors.
+    pub fn writes(self, request: &ChatRequest) -> bool {
+        self.generates || request.needs.embeddings
+    }
+
+    /// Whether it takes requests of this kind.
+    pub fn hears(self, request: &ChatRequest) -> bool {
+        self.chats || request.kind != RequestKind::Chat
     }
 }
 

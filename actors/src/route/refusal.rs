@@ -1,7 +1,7 @@
 //! No target passed the gates: what the client is told, and when to come back. Pure.
 
 use super::{
-    facts::{Ask, CloudFacts, LocalFacts, Size, Surroundings},
+    facts::{Abilities, Ask, CloudFacts, LocalFacts, Size, Surroundings},
     gates::{Gate, Gated, is_tokens, local_is_meant},
 };
 use crate::{
@@ -114,14 +114,22 @@ fn nothing_admissible(gated: &Gated, ask: Ask<'_>, around: Surroundings<'_>) -> 
 
 /// Says what is missing at the target that lacks least.
 fn unable(gated: &Gated, ask: Ask<'_>, around: Surroundings<'_>) -> GatewayError {
-    let needs = ask.request.needs;
+    let request = ask.request;
     let lacks = |stopped: &Option<Gate>| *stopped == Some(Gate::Abilities);
     let locals = gated.locals.iter().zip(around.locals).filter(|(stopped, _)| lacks(stopped));
     let clouds = gated.clouds.iter().zip(around.clouds).filter(|(stopped, _)| lacks(stopped));
-    let missing = locals.map(|(_, local)| local.abilities.missing(needs));
-    let missing = missing.chain(clouds.map(|(_, cloud)| cloud.abilities.missing(needs)));
-    let least = missing.map(|missing| missing.field_names()).min_by_key(Vec::len).unwrap_or_default();
-    let unmet = around.locals.iter().find_map(|local| local.abilities.unmet(ask.request));
+    let locals = locals.map(|(_, local)| local.abilities);
+    let lacking: Vec<Abilities> = locals.chain(clouds.map(|(_, cloud)| cloud.abilities)).collect();
+    if lacking.iter().all(|abilities| !abilities.writes(request)) {
+        return wordless(&request.model);
+    }
+    let able: Vec<Abilities> = lacking.into_iter().filter(|one| one.writes(request) && one.hears(request)).collect();
+    if able.is_empty() {
+        return GatewayError::invalid("model", "the model takes text completions only, no chats");
+    }
+    let missing = able.iter().map(|abilities| abilities.missing(request.needs).field_names());
+    let least = missing.min_by_key(Vec::len).unwrap_or_default();
+    let unmet = able.iter().find_map(|abilities| abilities.unmet(request));
     if let (true, Some(unmet)) = (least.is_empty(), unmet) {
         let mut error = GatewayError::invalid(None, unmet.message.clone());
         error.param = Some(unmet.param.clone());
@@ -130,14 +138,19 @@ fn unable(gated: &Gated, ask: Ask<'_>, around: Surroundings<'_>) -> GatewayError
     if least.is_empty() && is_tokens(ask) {
         return GatewayError::invalid("prompt", "a prompt of token ids can only be served locally");
     }
-    if least.is_empty() && around.clouds.iter().any(|cloud| !cloud.abilities.chats && cloud.abilities.generates) {
-        return GatewayError::invalid("model", "the model takes text completions only, no chats");
-    }
-    if least.is_empty() {
-        return GatewayError::invalid("model", "no target that may serve this request writes text");
-    }
     let message = format!("no target that may serve this request supports {}", least.join(", "));
     GatewayError::invalid(least.first().and_then(|name| field(name)), message)
+}
+
+/// Vectors are all that there is to be had.
+fn wordless(model: &ModelChoice) -> GatewayError {
+    let message = match model {
+        ModelChoice::Named(name) => {
+            format!("'{name}' is an embedding model: it turns texts into vectors, at /v1/embeddings, and writes none")
+        }
+        ModelChoice::Auto | ModelChoice::Local => "no target that may serve this request writes text".to_owned(),
+    };
+    GatewayError::invalid("model", message)
 }
 
 /// The field of the body behind the name of a need.

@@ -65,7 +65,7 @@ impl Counts {
             completion_tokens: self.output?,
             cached_tokens: self.cache_read,
             written_tokens: self.cache_written,
-            estimated: false,
+            ..TokenUsage::default()
         })
     }
 }

@@ -5,6 +5,7 @@
 //! [`text_body`] is for those that do.
 
 use super::Continuation;
+use crate::config::LimitField;
 use crate::domain::{Choices, GatewayError, Input, Outbound, RequestKind};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
@@ -45,7 +46,21 @@ const REPRICING: [&str; 11] = [
 /// More is refused by chat endpoints.
 const MAX_TOP_LOGPROBS: u64 = 20;
 
-/// The body for `upstream_model`. `output_cap` is sent as the client's own field name for it, else as `max_tokens`.
+/// The longest answer, and how a server is told of it unless the client has named the field itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutputCap {
+    pub tokens: u32,
+    pub field: LimitField,
+}
+
+/// By the name that most servers know.
+impl From<u32> for OutputCap {
+    fn from(tokens: u32) -> Self {
+        Self { tokens, field: LimitField::MaxTokens }
+    }
+}
+
+/// The body for `upstream_model`. `output_cap` is sent as the client's own field name for it, else as the server's.
 /// `stream` is how the provider shall answer, whatever the client asked for.
 ///
 /// # Errors
@@ -53,10 +68,10 @@ const MAX_TOP_LOGPROBS: u64 = 20;
 pub fn upstream_body<'a>(
     request: impl Into<Outbound<'a>>,
     upstream_model: &str,
-    output_cap: u32,
+    output_cap: impl Into<OutputCap>,
     stream: bool,
 ) -> Result<Bytes, GatewayError> {
-    encode(&upstream(request.into(), upstream_model, output_cap, stream)?)
+    encode(&upstream(request.into(), upstream_model, output_cap.into(), stream)?)
 }
 
 /// The body for a provider's own `/completions`: the client's, but for the fields that the gateway decides.
@@ -96,10 +111,10 @@ pub fn text_body<'a>(
 pub fn continued_body<'a>(
     request: impl Into<Outbound<'a>>,
     upstream_model: &str,
-    output_cap: u32,
+    output_cap: impl Into<OutputCap>,
     continuation: Continuation<'_>,
 ) -> Result<Bytes, GatewayError> {
-    let mut body = upstream(request.into(), upstream_model, output_cap, true)?;
+    let mut body = upstream(request.into(), upstream_model, output_cap.into(), true)?;
     match body.get_mut("messages").and_then(Value::as_array_mut) {
         Some(messages) => messages.push(continuation.message()),
         None => return Err(GatewayError::invalid("messages", "there is no conversation to go on with")),
@@ -110,7 +125,7 @@ pub fn continued_body<'a>(
 fn upstream(
     request: Outbound<'_>,
     upstream_model: &str,
-    output_cap: u32,
+    output_cap: OutputCap,
     stream: bool,
 ) -> Result<Map<String, Value>, GatewayError> {
     let request = request.request();
@@ -155,6 +170,8 @@ fn completion_to_chat(body: &mut Map<String, Value>, input: &Input) -> Result<()
     for field in COMPLETION_ONLY {
         body.shift_remove(field);
     }
+    // It is the only name there: no choice of the client's.
+    body.shift_remove(LimitField::MaxTokens.name());
     body.insert("messages".into(), json!([{"role": "user", "content": text}]));
     // The old field is the number of alternatives, the new ones a switch and that number.
     if let Some(alternatives) = body.get("logprobs").and_then(Value::as_u64) {
@@ -182,16 +199,13 @@ fn set_usage_wish(body: &mut Map<String, Value>, stream: bool) {
     }
 }
 
-fn set_output_cap(body: &mut Map<String, Value>, output_cap: u32) {
-    const NEW: &str = "max_completion_tokens";
-    const OLD: &str = "max_tokens";
-    // Newer models refuse the old name, and both together are refused everywhere.
-    let (keep, other) = match body.get(NEW) {
-        Some(value) if !value.is_null() => (NEW, OLD),
-        _ => (OLD, NEW),
-    };
-    body.shift_remove(other);
-    body.insert(keep.into(), output_cap.into());
+fn set_output_cap(body: &mut Map<String, Value>, cap: OutputCap) {
+    let (new, old) = (LimitField::MaxCompletionTokens.name(), LimitField::MaxTokens.name());
+    let named = [new, old].into_iter().find(|name| body.get(*name).is_some_and(|value| !value.is_null()));
+    // Both together are refused everywhere.
+    body.shift_remove(new);
+    body.shift_remove(old);
+    body.insert(named.unwrap_or(cap.field.name()).into(), cap.tokens.into());
 }
 
 #[cfg(test)]
@@ -289,6 +303,24 @@ mod tests {
         assert_eq!((sent.get("max_tokens"), &sent["max_completion_tokens"]), (None, &json!(256)));
         let sent = chat(json!({"max_completion_tokens": null}), false);
         assert_eq!((sent.get("max_completion_tokens"), &sent["max_tokens"]), (None, &json!(256)));
+    }
+
+    #[test]
+    fn a_limit_nobody_has_named_goes_by_the_providers_name_for_it() {
+        let cap = OutputCap { tokens: 7, field: LimitField::MaxCompletionTokens };
+        let sent = |kind, input, body| {
+            let bytes =
+                upstream_body(CloudBound::new(&request(kind, input, body)).unwrap(), "up-1", cap, false).unwrap();
+            let sent: Value = serde_json::from_slice(&bytes).unwrap();
+            (sent.get("max_tokens").cloned(), sent.get("max_completion_tokens").cloned())
+        };
+        let chat = |body| sent(RequestKind::Chat, Input::Messages(vec![]), body);
+        assert_eq!(chat(json!({})), (None, Some(json!(7))));
+        assert_eq!(chat(json!({"max_tokens": null})), (None, Some(json!(7))));
+        assert_eq!(chat(json!({"max_tokens": 9})), (Some(json!(7)), None), "the client's own word");
+        let text =
+            sent(RequestKind::Completion, Input::Text("once".into()), json!({"prompt": "once", "max_tokens": 9}));
+        assert_eq!(text, (None, Some(json!(7))), "a text completion knows no other word");
     }
 
     #[test]

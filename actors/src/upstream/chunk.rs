@@ -3,13 +3,18 @@
 //! Strict about what decides completeness (choices, `finish_reason`), lenient about everything else: providers add
 //! fields, send nulls, and repeat usage.
 
-use crate::domain::{Delta, ErrorKind, GenerationEvent, TokenUsage};
-use serde::Deserialize;
+use crate::domain::{Delta, ErrorKind, GenerationEvent, Imprint, TokenUsage};
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
 use serde_json::{Map, Value, json};
-use std::collections::VecDeque;
+use std::{collections::VecDeque, fmt};
 
 /// More choices than any API allows: an index beyond is malformed, so that what is kept per choice stays bounded.
 const MAX_CHOICES: u32 = 128;
+/// A longer fingerprint or tier is not repeated in every chunk of an answer.
+const MAX_IMPRINT: usize = 256;
 
 /// Why a chunk or an answer is a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,19 +28,42 @@ pub enum Malformed {
 }
 
 #[derive(Deserialize)]
-struct Chunk {
+struct Chunk<'a> {
     choices: Option<Vec<Choice>>,
     #[serde(default)]
     usage: Value,
     #[serde(default)]
     error: Value,
+    #[serde(borrow)]
+    system_fingerprint: Option<Word<'a>>,
+    #[serde(borrow)]
+    service_tier: Option<Word<'a>>,
+}
+
+/// What comes with every chunk and is wanted once: read where it lies. Anything but a plain string is nobody's loss.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Word<'a> {
+    Text(&'a str),
+    Other(IgnoredAny),
+}
+
+impl Word<'_> {
+    fn note(this: Option<Self>, into: &mut Option<Box<str>>) {
+        if let (None, Some(Word::Text(text))) = (&into, this)
+            && !text.is_empty()
+            && text.len() <= MAX_IMPRINT
+        {
+            *into = Some(text.into());
+        }
+    }
 }
 
 #[derive(Deserialize)]
 struct Choice {
     #[serde(default)]
     index: u32,
-    delta: Option<Map<String, Value>>,
+    delta: Option<Fields>,
     /// Of a text completion, in place of a delta.
     text: Option<String>,
     logprobs: Option<Value>,
@@ -51,6 +79,7 @@ pub struct ChunkReader {
     begun: u128,
     finished: u128,
     usage: Option<TokenUsage>,
+    imprint: Imprint,
 }
 
 impl ChunkReader {
@@ -64,7 +93,7 @@ impl ChunkReader {
     /// # Errors
     /// The chunk is no chunk, or an error object.
     pub fn read(&mut self, data: &str, out: &mut VecDeque<GenerationEvent>) -> Result<(), Malformed> {
-        let chunk: Chunk = serde_json::from_str(data).map_err(|_| Malformed::Shape)?;
+        let chunk: Chunk<'_> = serde_json::from_str(data).map_err(|_| Malformed::Shape)?;
         if !chunk.error.is_null() {
             return Err(Malformed::InBandError);
         }
@@ -73,6 +102,8 @@ impl ChunkReader {
             return Err(Malformed::Shape);
         }
         self.usage = usage.or(self.usage);
+        Word::note(chunk.system_fingerprint, &mut self.imprint.system_fingerprint);
+        Word::note(chunk.service_tier, &mut self.imprint.service_tier);
         for choice in chunk.choices.unwrap_or_default() {
             self.choice(choice, out)?;
         }
@@ -94,6 +125,10 @@ impl ChunkReader {
         self.usage
     }
 
+    pub fn imprint(&self) -> &Imprint {
+        &self.imprint
+    }
+
     fn choice(&mut self, choice: Choice, out: &mut VecDeque<GenerationEvent>) -> Result<(), Malformed> {
         if choice.index >= MAX_CHOICES {
             return Err(Malformed::Shape);
@@ -104,8 +139,9 @@ impl ChunkReader {
             return Ok(());
         }
         self.begun |= bit;
-        let mut delta = delta_of(choice.index, choice.delta.unwrap_or_default(), choice.logprobs.map(as_of_chats));
-        delta.content = delta.content.or(choice.text);
+        let Fields { content, other } = choice.delta.unwrap_or_default();
+        let (content, logprobs) = (content.or(choice.text), choice.logprobs.map(as_of_chats));
+        let delta = Delta { choice: choice.index, content, other, logprobs, tokens: Vec::new() };
         if delta.is_visible() {
             out.push_back(GenerationEvent::Delta(delta));
         }
@@ -133,37 +169,97 @@ fn as_of_chats(logprobs: Value) -> Value {
     json!({"content": tokens.iter().enumerate().map(entry).collect::<Vec<_>>(), "refusal": null})
 }
 
-fn delta_of(choice: u32, mut fields: Map<String, Value>, logprobs: Option<Value>) -> Delta {
-    fields.shift_remove("role");
-    let content = match fields.shift_remove("content") {
-        Some(Value::String(text)) => Some(text),
-        Some(Value::Null) | None => None,
-        // Content in parts: not ours to read, the client gets it as it came.
-        Some(parts) => {
-            fields.insert("content".into(), parts);
-            None
+/// A delta's fields. Nearly every one has text and nothing else: nothing is made of the rest until it is there.
+#[derive(Debug, Default)]
+struct Fields {
+    content: Option<String>,
+    /// But for the role, and for what is nothing: `"refusal": null` or `"tool_calls": []` no client would notice.
+    other: Map<String, Value>,
+}
+
+enum Field {
+    Role,
+    Content,
+    Other(String),
+}
+
+impl<'de> Deserialize<'de> for Field {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Name;
+        impl Visitor<'_> for Name {
+            type Value = Field;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a field's name")
+            }
+
+            fn visit_str<E>(self, name: &str) -> Result<Field, E> {
+                Ok(match name {
+                    "role" => Field::Role,
+                    "content" => Field::Content,
+                    other => Field::Other(other.to_owned()),
+                })
+            }
         }
-    };
-    // `"refusal": null` or `"tool_calls": []` is nothing a client would notice.
-    fields.retain(|_, value| !value.is_null() && value.as_array().is_none_or(|array| !array.is_empty()));
-    // An empty map that was full keeps its memory, which many events that wait for a slow reader would hold.
-    let other = if fields.is_empty() { Map::new() } else { fields };
-    Delta { choice, content, other, logprobs, tokens: Vec::new() }
+        deserializer.deserialize_identifier(Name)
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct All;
+        impl<'de> Visitor<'de> for All {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields = Fields::default();
+                while let Some(name) = map.next_key()? {
+                    match name {
+                        Field::Role => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
+                        Field::Content => match map.next_value()? {
+                            Value::String(text) => fields.content = Some(text),
+                            // Content in parts: not ours to read, the client gets it as it came.
+                            parts => fields.keep("content".to_owned(), parts),
+                        },
+                        Field::Other(name) => fields.keep(name, map.next_value()?),
+                    }
+                }
+                Ok(fields)
+            }
+        }
+        deserializer.deserialize_map(All)
+    }
+}
+
+impl Fields {
+    fn keep(&mut self, name: String, value: Value) {
+        if !value.is_null() && value.as_array().is_none_or(|array| !array.is_empty()) {
+            self.other.insert(name, value);
+        }
+    }
 }
 
 /// Token counts, `None` unless both are there and sane.
 pub fn usage_of(usage: &Value) -> Option<TokenUsage> {
     let prompt_tokens = usage.get("prompt_tokens").and_then(tokens)?;
     let completion_tokens = usage.get("completion_tokens").and_then(tokens)?;
-    let cached = usage
-        .pointer("/prompt_tokens_details/cached_tokens")
+    let detail = |of: &str, name: &str| usage.get(of).and_then(|details| details.get(name));
+    let cached = detail("prompt_tokens_details", "cached_tokens")
         .or_else(|| usage.get("prompt_cache_hit_tokens"))
         .and_then(tokens)
         .unwrap_or(0);
+    let reasoning = detail("completion_tokens_details", "reasoning_tokens").and_then(tokens).unwrap_or(0);
     Some(TokenUsage {
         prompt_tokens,
         completion_tokens,
         cached_tokens: cached.min(prompt_tokens),
+        reasoning_tokens: reasoning.min(completion_tokens),
         estimated: false,
         ..TokenUsage::default()
     })
@@ -193,6 +289,17 @@ pub struct WholeAnswer {
     /// The rest of the provider's object, without `choices`.
     pub raw: Map<String, Value>,
     pub usage: Option<TokenUsage>,
+}
+
+impl WholeAnswer {
+    /// For the client of a stream, of which nothing else in `raw` is told.
+    pub fn imprint(&self) -> Imprint {
+        let said = |name: &str| self.raw.get(name).and_then(Value::as_str).filter(|said| said.len() <= MAX_IMPRINT);
+        Imprint {
+            system_fingerprint: said("system_fingerprint").map(Box::from),
+            service_tier: said("service_tier").map(Box::from),
+        }
+    }
 }
 
 /// Reads a non-streaming answer.
@@ -270,6 +377,31 @@ mod tests {
             ..TokenUsage::default()
         };
         assert_eq!(reader.usage(), Some(usage));
+    }
+
+    #[test]
+    fn what_was_thought_and_who_made_it_is_kept() {
+        let chunk = |fingerprint: Value, usage: Value| json!({"choices": [], "system_fingerprint": fingerprint, "service_tier": "default", "usage": usage});
+        let usage = json!({"prompt_tokens": 3, "completion_tokens": 9,
+            "prompt_tokens_details": {"cached_tokens": 2}, "completion_tokens_details": {"reasoning_tokens": 7}});
+        let (_, reader) = read_all(&[
+            json!({"choices": [], "system_fingerprint": null}),
+            chunk(json!("fp_1"), json!(null)),
+            chunk(json!("fp_2"), usage),
+        ]);
+        let counted = reader.usage().unwrap();
+        assert_eq!((counted.completion_tokens, counted.reasoning_tokens, counted.cached_tokens), (9, 7, 2));
+        let said: Vec<_> = reader.imprint().fields().collect();
+        assert_eq!(said, [("service_tier", "default"), ("system_fingerprint", "fp_1")]);
+        for odd in
+            [json!(null), json!(3), json!({"a": ["b"]}), json!("with \"escapes\""), json!("x".repeat(999)), json!("")]
+        {
+            let (_, reader) = read_all(&[json!({"choices": [], "system_fingerprint": odd})]);
+            assert!(reader.imprint().is_empty(), "{odd}");
+        }
+        let more =
+            json!({"prompt_tokens": 3, "completion_tokens": 1, "completion_tokens_details": {"reasoning_tokens": 7}});
+        assert_eq!(usage_of(&more).unwrap().reasoning_tokens, 1, "never more than the completion");
     }
 
     #[test]

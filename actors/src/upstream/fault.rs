@@ -93,7 +93,8 @@ impl Words {
 
     fn is_context_length(&self) -> bool {
         let message = self.message.to_lowercase();
-        self.code_is(&["context_length_exceeded", "string_above_max_length"])
+        // The last is llama-server's.
+        self.code_is(&["context_length_exceeded", "string_above_max_length", "exceed_context_size_error"])
             || [
                 "maximum context length",
                 "context window",

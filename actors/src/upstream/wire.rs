@@ -1,12 +1,12 @@
 //! The API a provider speaks, in one place: path, headers, what can be said in it, bodies and answers. Pure.
 
 use super::anthropic;
-use super::body::{continued_body, text_body, upstream_body};
+use super::body::{OutputCap, continued_body, text_body, upstream_body};
 use super::chunk::{self, ChunkReader, Malformed, WholeAnswer};
 use super::continuation::Continuation;
 use super::sse::SseEvent;
 use crate::config::Wire;
-use crate::domain::{ChatRequest, GatewayError, GenerationEvent, Outbound, RequestKind, TokenUsage};
+use crate::domain::{ChatRequest, GatewayError, GenerationEvent, Imprint, Outbound, RequestKind, TokenUsage};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use secrecy::{ExposeSecret, SecretString};
@@ -65,13 +65,14 @@ impl Wire {
         self,
         request: impl Into<Outbound<'a>>,
         upstream_model: &str,
-        output_cap: u32,
+        output_cap: impl Into<OutputCap>,
         stream: bool,
     ) -> Result<Bytes, GatewayError> {
+        let cap = output_cap.into();
         match self {
-            Self::OpenAi => upstream_body(request, upstream_model, output_cap, stream),
-            Self::Anthropic => anthropic::body(request.into(), upstream_model, output_cap, stream, None),
-            Self::Text => text_body(request, upstream_model, output_cap, stream),
+            Self::OpenAi => upstream_body(request, upstream_model, cap, stream),
+            Self::Anthropic => anthropic::body(request.into(), upstream_model, cap.tokens, stream, None),
+            Self::Text => text_body(request, upstream_model, cap.tokens, stream),
         }
         .map_err(GatewayError::unworked)
     }
@@ -84,16 +85,16 @@ impl Wire {
         self,
         request: impl Into<Outbound<'a>>,
         upstream_model: &str,
-        output_cap: u32,
+        output_cap: impl Into<OutputCap>,
         continuation: Continuation<'_>,
     ) -> Result<Bytes, GatewayError> {
-        let sent = continuation.sent_text();
+        let (sent, cap) = (continuation.sent_text(), output_cap.into());
         match self {
-            Self::OpenAi => continued_body(request, upstream_model, output_cap, continuation),
+            Self::OpenAi => continued_body(request, upstream_model, cap, continuation),
             Self::Anthropic if !anthropic::is_continuable(sent) => {
                 Err(GatewayError::invalid(None, "an answer that ends in white space cannot be continued"))
             }
-            Self::Anthropic => anthropic::body(request.into(), upstream_model, output_cap, true, Some(sent)),
+            Self::Anthropic => anthropic::body(request.into(), upstream_model, cap.tokens, true, Some(sent)),
             Self::Text => Err(GatewayError::invalid(None, "a model of text completions continues no answer")),
         }
         .map_err(GatewayError::unworked)
@@ -164,6 +165,14 @@ impl StreamReader {
         match self {
             Self::OpenAi(chunks) => chunks.usage(),
             Self::Anthropic(events) => events.usage(),
+        }
+    }
+
+    /// `None`: nothing was said yet, or this wire never does.
+    pub fn imprint(&self) -> Option<&Imprint> {
+        match self {
+            Self::OpenAi(chunks) => Some(chunks.imprint()).filter(|imprint| !imprint.is_empty()),
+            Self::Anthropic(_) => None,
         }
     }
 }

@@ -23,6 +23,21 @@ pub(super) fn shows_thoughts(body: &Map<String, Value>) -> bool {
     thinking.is_some_and(|kind| kind != "disabled")
 }
 
+/// What a chat has no words for, and a target that speaks this API understands: how much it shall think.
+pub(super) fn own(body: &Map<String, Value>) -> Map<String, Value> {
+    let object = |name: &str| body.get(name).and_then(Value::as_object);
+    let mut own = Map::new();
+    own.extend(object("thinking").map(|thinking| ("thinking".to_owned(), Value::Object(thinking.clone()))));
+    if let Some(mut config) = object("output_config").cloned() {
+        // It goes on as the chat's `response_format`.
+        config.shift_remove("format");
+        if !config.is_empty() {
+            own.insert("output_config".into(), config.into());
+        }
+    }
+    own
+}
+
 /// The same request as a chat. What only Anthropic's own service knows (containers, servers of tools, cache marks) is
 /// left out where an answer can go without, and refused where it cannot.
 ///

@@ -45,7 +45,7 @@ fn every_field_has_its_counterpart_and_what_only_anthropic_knows_stays_out() {
         sent,
         json!({
             "messages": [{"role": "system", "content": "be\nbrief"}, {"role": "user", "content": "hi"}],
-            "max_tokens": 9, "temperature": 0.5, "stop": ["END"],
+            "temperature": 0.5, "stop": ["END"],
             "tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}, "description": "d"}}],
             "tool_choice": "required", "parallel_tool_calls": false,
             "response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": {"type": "object"}, "strict": true}},
@@ -54,6 +54,24 @@ fn every_field_has_its_counterpart_and_what_only_anthropic_knows_stays_out() {
     );
     let asked = fixtures::read(Endpoint::Messages, &with(json!({"top_k": 40, "local_only": true}))).unwrap().request;
     assert_eq!((asked.sampling.top_k, asked.local_only, asked.max_tokens), (Some(40), true, Some(9)));
+}
+
+#[test]
+fn how_much_to_think_is_kept_for_targets_that_speak_this_api() {
+    let own = |extra: Value| {
+        let request = fixtures::read(Endpoint::Messages, &with(extra)).unwrap().request;
+        assert!(!["thinking", "output_config"].iter().any(|name| request.body.contains_key(*name)), "{request:?}");
+        Value::Object(request.anthropic)
+    };
+    let thinking = json!({"type": "enabled", "budget_tokens": 1024});
+    assert_eq!(own(json!({"thinking": thinking})), json!({"thinking": thinking}));
+    let format = json!({"type": "json_schema", "schema": {"type": "object"}});
+    assert_eq!(
+        own(json!({"output_config": {"effort": "low", "format": format}})),
+        json!({"output_config": {"effort": "low"}})
+    );
+    assert_eq!(own(json!({"output_config": {"format": format}, "thinking": null})), json!({}));
+    assert!(refusal(json!({"thinking": true})).starts_with("thinking: Invalid type"));
 }
 
 #[test]

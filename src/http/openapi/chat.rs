@@ -179,6 +179,12 @@ pub(super) struct ChatCompletion {
     created: u64,
     /// The model that answered.
     model: String,
+    /// As a provider told it.
+    #[schema(nullable = false)]
+    service_tier: Option<String>,
+    /// As a provider told it.
+    #[schema(nullable = false)]
+    system_fingerprint: Option<String>,
     #[schema(min_items = 1)]
     choices: Vec<ChatChoice>,
     usage: Usage,
@@ -224,6 +230,12 @@ pub(super) struct ChatCompletionChunk {
     object: ChunkObject,
     created: u64,
     model: String,
+    /// As a provider told it.
+    #[schema(nullable = false)]
+    service_tier: Option<String>,
+    /// As a provider told it.
+    #[schema(nullable = false)]
+    system_fingerprint: Option<String>,
     choices: Vec<ChunkChoice>,
     usage: Option<Usage>,
     #[schema(nullable = false)]

@@ -26,6 +26,7 @@ pub(super) struct CompletionRequest {
     #[schema(minimum = -2, maximum = 2)]
     frequency_penalty: Option<f64>,
     seed: Option<i64>,
+    /// 0 only with `echo`: then nothing follows the prompt.
     #[schema(minimum = 0, maximum = 9200000000000000000_i64)]
     max_tokens: Option<i64>,
     #[schema(schema_with = stop)]
@@ -112,4 +113,10 @@ pub(super) struct CompletionChunk {
     usage: Option<Usage>,
     #[schema(nullable = false)]
     routing: Option<Routing>,
+    /// Of local targets only, beside the usage.
+    #[schema(nullable = false)]
+    latency_ms: Option<f64>,
+    /// Of local targets only, beside the usage.
+    #[schema(nullable = false)]
+    tokens_generated: Option<u64>,
 }

@@ -9,11 +9,14 @@ use utoipa::{
         path::{Operation, OperationBuilder, ParameterBuilder, ParameterIn, PathItem},
         request_body::RequestBodyBuilder,
         schema::SchemaType,
+        security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme},
     },
 };
 
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";
+/// How a key is shown: OpenAI's way and Anthropic's, at every endpoint.
+pub(super) const KEYS: [&str; 2] = ["bearer", "api_key"];
 /// Refusals that any request may meet, whatever it asks.
 const REFUSALS: [(&str, &str); 9] = [
     ("400", "The request is malformed or out of range."),
@@ -119,7 +122,12 @@ pub(super) fn all() -> (Paths, Components) {
         paths = paths.path(format!("/v1{path}"), PathItem::new(method.clone(), operation));
         paths = paths.path(path, PathItem::new(method, twin));
     }
-    let components = ComponentsBuilder::new().schemas_from_iter(collector.schemas).build();
+    let [bearer, api_key] = KEYS;
+    let components = ComponentsBuilder::new()
+        .schemas_from_iter(collector.schemas)
+        .security_scheme(bearer, SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)))
+        .security_scheme(api_key, SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("x-api-key"))))
+        .build();
     (paths.build(), components)
 }
 

@@ -1,7 +1,7 @@
 //! `POST /v1/responses`.
 
 use super::{
-    chat::{AssistantRole, FunctionType},
+    chat::AssistantRole,
     shared::{Free, Ours, Routing, text_or_array},
 };
 use serde_json::Value;
@@ -62,6 +62,16 @@ pub(super) enum InputItem {
         #[schema(schema_with = parts)]
         output: String,
     },
+    CustomToolCall {
+        call_id: String,
+        name: String,
+        input: String,
+    },
+    CustomToolCallOutput {
+        call_id: String,
+        #[schema(schema_with = parts)]
+        output: String,
+    },
 }
 
 fn parts() -> Schema {
@@ -88,14 +98,18 @@ pub(super) enum InputPart {
 }
 
 #[derive(ToSchema)]
-pub(super) struct ResponsesTool {
-    r#type: FunctionType,
-    #[schema(pattern = "^[a-zA-Z0-9_-]{1,64}$")]
-    name: String,
-    description: Option<String>,
-    /// A JSON schema.
-    parameters: Option<Free>,
-    strict: Option<bool>,
+#[serde(tag = "type", rename_all = "snake_case")]
+pub(super) enum ResponsesTool {
+    Function {
+        #[schema(pattern = "^[a-zA-Z0-9_-]{1,64}$")]
+        name: String,
+        description: Option<String>,
+        /// A JSON schema.
+        parameters: Option<Free>,
+        strict: Option<bool>,
+    },
+    /// Takes text; for cloud models that know such tools.
+    Custom { name: String, description: Option<String>, format: Option<Free> },
 }
 
 #[derive(ToSchema)]
@@ -185,6 +199,7 @@ pub(super) struct IncompleteDetails {
 pub(super) enum OutputItem {
     Message { id: String, status: ResponseStatus, role: AssistantRole, content: Vec<OutputPart> },
     FunctionCall { id: String, status: ResponseStatus, call_id: String, name: String, arguments: String },
+    CustomToolCall { id: String, status: ResponseStatus, call_id: String, name: String, input: String },
     Reasoning { id: String, summary: Vec<Free>, content: Vec<Free> },
 }
 

@@ -71,6 +71,14 @@ pub(super) struct Usage {
     completion_tokens: u64,
     total_tokens: u64,
     prompt_tokens_details: CachedTokens,
+    /// Where the target counted the tokens that it thought.
+    #[schema(nullable = false)]
+    completion_tokens_details: Option<ReasoningTokens>,
+}
+
+#[derive(ToSchema)]
+pub(super) struct ReasoningTokens {
+    reasoning_tokens: u64,
 }
 
 #[derive(ToSchema)]
@@ -112,7 +120,7 @@ pub(super) fn string() -> Object {
 
 /// One or more stop strings.
 pub(super) fn stop() -> Schema {
-    let some = || ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).build();
+    let some = || ObjectBuilder::new().schema_type(Type::String).min_length(Some(1)).max_length(Some(1024)).build();
     let null = ObjectBuilder::new().schema_type(Type::Null).build();
     let several = ArrayBuilder::new().items(some()).max_items(Some(16)).build();
     Schema::OneOf(OneOfBuilder::new().item(some()).item(several).item(null).build())

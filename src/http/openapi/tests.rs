@@ -46,6 +46,15 @@ fn it_is_openapi_3_1_and_every_reference_leads_somewhere() {
     }
 }
 
+#[test]
+fn it_says_how_a_key_is_shown_and_that_none_may_be_needed() {
+    let document = document();
+    assert_eq!(document["security"], json!([{"bearer": []}, {"api_key": []}, {}]));
+    let schemes = &document["components"]["securitySchemes"];
+    assert_eq!((&schemes["bearer"]["type"], &schemes["bearer"]["scheme"]), (&json!("http"), &json!("bearer")));
+    assert_eq!((&schemes["api_key"]["in"], &schemes["api_key"]["name"]), (&json!("header"), &json!("x-api-key")));
+}
+
 #[tokio::test]
 async fn its_paths_and_methods_are_the_routers() {
     let routed: BTreeSet<String> =

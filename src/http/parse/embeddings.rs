@@ -9,7 +9,7 @@ use super::{
     json, model, wishes,
 };
 use http::HeaderMap;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use spillway_actors::{
     config::{CloudConfig, Config, ModelKind},
     domain::{
@@ -69,6 +69,7 @@ pub fn embeddings(
         trace: None,
         client_id: None,
         body,
+        anthropic: Map::new(),
     })
 }
 

@@ -182,6 +182,7 @@ fn nested_faults_name_their_place() {
     for (extra, param) in [
         (json!({"stop": ["a", 1]}), "stop[1]"),
         (json!({"stop": vec!["a"; 17]}), "stop"),
+        (json!({"stop": "a".repeat(1025)}), "stop"),
         (json!({"stream_options": {"include_usage": 1}}), "stream_options.include_usage"),
         (json!({"tools": [1]}), "tools[0]"),
         (json!({"tools": [], "tool_choice": 1}), "tool_choice"),
@@ -272,6 +273,10 @@ fn output_limits_and_seeds_are_folded_into_range() {
     assert_eq!(tokens(json!({"max_tokens": 8, "max_completion_tokens": null})), Some(8));
     assert_eq!(tokens(json!({"max_tokens": 8, "max_completion_tokens": 0})), Some(8));
     assert_eq!(tokens(json!({"max_tokens": 0})), None);
+    let scored = completion_with(json!({"prompt": "a", "echo": true, "max_tokens": 0})).unwrap();
+    assert!(scored.wants_prompt_only() && scored.output_cap(9) == 0);
+    assert_eq!(completion_with(json!({"prompt": "a", "max_tokens": 0})).unwrap().max_tokens, None);
+    assert_eq!((accepted(json!({})).output_cap(9), accepted(json!({})).output_cap(0)), (9, 1));
     assert_eq!(tokens(json!({"max_tokens": 5.0})), Some(5));
     assert_eq!(tokens(json!({"max_tokens": 1_u64 << 40})), Some(u32::MAX));
     let seed = |seed: Value| accepted(json!({"seed": seed})).sampling.seed;
@@ -279,6 +284,7 @@ fn output_limits_and_seeds_are_folded_into_range() {
     assert!(seed(json!(-5)).is_some() && seed(json!(i64::MIN)).is_some() && seed(json!(u64::MAX)).is_some());
     assert_eq!(accepted(json!({"repetition_penalty": 1.2})).sampling.repeat_penalty, Some(1.2));
     assert_eq!(accepted(json!({"top_k": -1})).sampling.top_k, Some(0));
+    assert_eq!(accepted(json!({"stop": "é".repeat(1024)})).stop, Some(vec!["é".repeat(1024)]));
     assert_eq!(accepted(json!({"stop": "x"})).stop, Some(vec!["x".to_owned()]));
     assert_eq!(accepted(json!({"stop": []})).stop, Some(vec![]), "stops nothing, not even by default");
     assert!(!accepted(json!({"stream_options": {"include_usage": true}})).include_usage, "no stream, no chunk");
@@ -446,7 +452,7 @@ proptest! {
             match parsed {
                 Ok(request) => {
                     prop_assert!((1..=MAX_CHOICES).contains(&request.choices.n));
-                    prop_assert!(request.max_tokens != Some(0));
+                    prop_assert!(request.max_tokens != Some(0) || request.choices.echo);
                     prop_assert!(request.sampling.temperature.is_none_or(|t| (0.0..=2.0).contains(&t)));
                     prop_assert!(request.stop.is_none_or(|stop| stop.len() <= 16 && stop.iter().all(|s| !s.is_empty())));
                 }

@@ -7,6 +7,8 @@ use spillway_actors::domain::{Format, GatewayError, Needs, OutputWish, RequestKi
 use std::time::Duration;
 
 const MAX_STOPS: usize = 16;
+/// The engine looks for each after every token.
+const MAX_STOP_CHARS: usize = 1024;
 const MAX_INTEGER: f64 = 9.2e18;
 /// Longer than any deadline, and far from overflowing a sum of durations.
 const MAX_LATENCY_MS: f64 = 86_400_000.0;
@@ -42,13 +44,14 @@ const fn folded(seed: i64) -> u32 {
     (seed as u64 ^ (seed as u64 >> 32)) as u32
 }
 
-/// `max_completion_tokens`, else its old name. 0 counts as not given, as clients send it that have no way to leave it out.
-pub(super) fn max_tokens(body: Fields<'_>) -> Result<Option<u32>, GatewayError> {
+/// `max_completion_tokens`, else its old name. 0 is for a text completion that wants its prompt back and nothing after it:
+/// how likely each of its tokens is. Elsewhere it counts as not given, as the official clients' own tests send it.
+pub(super) fn max_tokens(body: Fields<'_>, gives_prompt: bool) -> Result<Option<u32>, GatewayError> {
     let bounds = Bounds::new(0.0, MAX_INTEGER);
-    let old = body.integer("max_tokens", bounds)?;
-    let new = body.integer("max_completion_tokens", bounds)?;
-    let given = new.filter(|value| *value > 0).or(old).filter(|value| *value > 0);
-    Ok(given.map(|value| u32::try_from(value).unwrap_or(u32::MAX)))
+    let given = |value: &i64| *value > 0 || gives_prompt;
+    let old = body.integer("max_tokens", bounds)?.filter(given);
+    let new = body.integer("max_completion_tokens", bounds)?.filter(given);
+    Ok(new.or(old).map(|value| u32::try_from(value).unwrap_or(u32::MAX)))
 }
 
 pub(super) fn stop(body: Fields<'_>) -> Result<Option<Vec<String>>, GatewayError> {
@@ -69,6 +72,11 @@ pub(super) fn stop(body: Fields<'_>) -> Result<Option<Vec<String>>, GatewayError
     }
     if stops.iter().any(String::is_empty) {
         return Err(fault("stop", "Invalid 'stop': a stop string must not be empty."));
+    }
+    if stops.iter().any(|stop| stop.chars().nth(MAX_STOP_CHARS).is_some()) {
+        let message =
+            format!("Invalid 'stop': string too long. Expected strings of at most {MAX_STOP_CHARS} characters.");
+        return Err(fault("stop", message));
     }
     Ok(Some(stops))
 }

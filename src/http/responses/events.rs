@@ -3,7 +3,7 @@
 
 use super::{
     object::{Echo, Standing},
-    output,
+    output::{self, Piece},
 };
 use crate::http::{
     dialect::{self, Next, reasoning_of, tool_calls_of},
@@ -40,9 +40,11 @@ enum Content {
     /// A message, or what was thought: the last part is the open one.
     Parts(Vec<Part>),
     Call {
+        is_custom: bool,
         id: String,
         name: String,
-        arguments: String,
+        /// Arguments, or a custom tool's text.
+        said: String,
     },
 }
 
@@ -198,9 +200,16 @@ impl Frames {
     }
 
     fn close(&mut self, at: usize, status: &'static str, out: &mut BytesMut) {
-        if let Content::Call { arguments, name, .. } = &self.items[at].content {
-            let data = json!({"item_id": self.items[at].id, "output_index": at, "name": name, "arguments": arguments});
-            self.event("response.function_call_arguments.done", data, out);
+        if let Content::Call { is_custom, said, name, .. } = &self.items[at].content {
+            let mut data = json!({"item_id": self.items[at].id, "output_index": at});
+            if *is_custom {
+                data["input"] = said.as_str().into();
+                self.event("response.custom_tool_call_input.done", data, out);
+            } else {
+                data["name"] = name.as_str().into();
+                data["arguments"] = said.as_str().into();
+                self.event("response.function_call_arguments.done", data, out);
+            }
         } else {
             self.close_part(at, out);
         }
@@ -212,31 +221,36 @@ impl Frames {
     /// A piece of a call.
     fn call(&mut self, place: u64, piece: &Value, out: &mut BytesMut) {
         let index = piece.get("index").and_then(Value::as_u64).unwrap_or(place);
-        let part = |pointer: &str| piece.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        let (id, name, more) = (part("/id"), part("/function/name"), part("/function/arguments"));
-        self.bytes += id.len() + name.len() + more.len() + 16;
+        let piece = Piece::of(piece);
+        self.bytes += piece.id.len() + piece.name.len() + piece.said.len() + 16;
         let at = match self.calls.get(&index) {
             Some(at) => *at,
-            None => self.open_call(index, id, name, out),
+            None => self.open_call(index, &piece, out),
         };
-        if more.is_empty() {
+        if piece.said.is_empty() {
             return;
         }
-        let data = json!({"item_id": self.items[at].id, "output_index": at, "delta": more});
-        if let Content::Call { arguments, .. } = &mut self.items[at].content {
-            arguments.push_str(more);
+        let data = json!({"item_id": self.items[at].id, "output_index": at, "delta": piece.said});
+        let mut name = "response.function_call_arguments.delta";
+        if let Content::Call { said, is_custom, .. } = &mut self.items[at].content {
+            said.push_str(piece.said);
+            if *is_custom {
+                name = "response.custom_tool_call_input.delta";
+            }
         }
-        self.event("response.function_call_arguments.delta", data, out);
+        self.event(name, data, out);
     }
 
-    fn open_call(&mut self, index: u64, call: &str, name: &str, out: &mut BytesMut) -> usize {
+    fn open_call(&mut self, index: u64, piece: &Piece<'_>, out: &mut BytesMut) -> usize {
         self.close_speech("completed", out);
         let at = self.items.len();
-        let id = self.echo.item_id("fc", at);
-        let item = output::called(&id, "in_progress", call, name, "");
-        self.event("response.output_item.added", json!({"output_index": at, "item": item}), out);
-        let content = Content::Call { id: call.to_owned(), name: name.to_owned(), arguments: String::new() };
-        self.items.push(Item { id, content, ended: None });
+        let id = self.echo.item_id(if piece.is_custom { "ctc" } else { "fc" }, at);
+        let (is_custom, call, name) = (piece.is_custom, piece.id.to_owned(), piece.name.to_owned());
+        let content = Content::Call { is_custom, id: call, name, said: String::new() };
+        let mut item = Item { id, content, ended: Some("in_progress") };
+        self.event("response.output_item.added", json!({"output_index": at, "item": item.json()}), out);
+        item.ended = None;
+        self.items.push(item);
         self.calls.insert(index, at);
         at
     }
@@ -262,7 +276,7 @@ impl Frames {
 
     fn done(&mut self, report: &FlightReport, out: &mut BytesMut) -> Next {
         let Some(reason) = self.reason.take() else { return self.fail(&bug(), out) };
-        self.end(&Standing::Ended { reason: &reason, report, reasoning_tokens: 0 }, out)
+        self.end(&Standing::Ended { reason: &reason, report }, out)
     }
 
     fn fail(&mut self, error: &GatewayError, out: &mut BytesMut) -> Next {
@@ -302,7 +316,10 @@ impl Item {
     fn json(&self) -> Value {
         let status = self.ended.unwrap_or("incomplete");
         match &self.content {
-            Content::Call { id, name, arguments } => output::called(&self.id, status, id, name, arguments),
+            Content::Call { is_custom: true, id, name, said } => {
+                output::called_custom(&self.id, status, id, name, said)
+            }
+            Content::Call { id, name, said, .. } => output::called(&self.id, status, id, name, said),
             Content::Parts(parts) => match parts.first() {
                 Some(Part { kind: Kind::Reasoning, text, .. }) => output::reasoning(&self.id, status, text),
                 _ => output::said(&self.id, status, parts.iter().map(Part::json).collect()),

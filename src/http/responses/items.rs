@@ -29,8 +29,9 @@ fn add(messages: &mut Vec<Value>, place: &str, item: &Map<String, Value>) -> Res
     };
     match kind {
         "message" => messages.push(message(place, item)?),
-        "function_call" => call(messages, place, item)?,
-        "function_call_output" => messages.push(result(place, item)?),
+        "function_call" => call(messages, place, item, "function", "arguments")?,
+        "custom_tool_call" => call(messages, place, item, "custom", "input")?,
+        "function_call_output" | "custom_tool_call_output" => messages.push(result(place, item)?),
         // What a model thought before is between it and its maker; no chat carries it.
         "reasoning" => {}
         "item_reference" => {
@@ -40,7 +41,7 @@ fn add(messages: &mut Vec<Value>, place: &str, item: &Map<String, Value>) -> Res
         _ => {
             let at = format!("{place}.type");
             let message = format!(
-                "Invalid value for '{at}'. Supported values are: 'message', 'function_call', 'function_call_output', and 'reasoning'."
+                "Invalid value for '{at}'. Supported values are: 'message', 'function_call', 'function_call_output', 'custom_tool_call', 'custom_tool_call_output', and 'reasoning'."
             );
             return Err(fault(at, message));
         }
@@ -123,10 +124,15 @@ fn by_value<'a>(place: &str, part: &'a Map<String, Value>, name: &str) -> Result
 }
 
 /// A call belongs to the assistant's turn that stands last, or begins one.
-fn call(messages: &mut Vec<Value>, place: &str, item: &Map<String, Value>) -> Result<(), GatewayError> {
+fn call(
+    messages: &mut Vec<Value>,
+    place: &str,
+    item: &Map<String, Value>,
+    kind: &str,
+    said: &str,
+) -> Result<(), GatewayError> {
     let (id, name) = (text(place, item, "call_id")?, text(place, item, "name")?);
-    let arguments = text(place, item, "arguments")?;
-    let call = json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}});
+    let call = json!({"id": id, "type": kind, kind: {"name": name, said: text(place, item, said)?}});
     if let Some(Value::Object(last)) = messages.last_mut().filter(|last| last["role"] == "assistant")
         && let Value::Array(calls) = last.entry("tool_calls").or_insert_with(|| json!([]))
     {

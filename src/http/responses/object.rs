@@ -23,8 +23,6 @@ pub(super) enum Standing<'a> {
     Ended {
         reason: &'a str,
         report: &'a FlightReport,
-        /// Part of the completion that was thought, not said.
-        reasoning_tokens: u64,
     },
     Failed(&'a GatewayError),
 }
@@ -87,8 +85,8 @@ impl Echo {
         object.insert("output".into(), output.into());
         object.extend(self.request.clone());
         match standing {
-            Standing::Ended { report, reasoning_tokens, .. } => {
-                object.insert("usage".into(), usage(report.usage, *reasoning_tokens));
+            Standing::Ended { report, .. } => {
+                object.insert("usage".into(), usage(report.usage));
                 object.insert("routing".into(), render::routing(report));
             }
             Standing::InProgress | Standing::Failed(_) => drop(object.insert("usage".into(), Value::Null)),
@@ -137,6 +135,9 @@ fn text(given: Option<&Value>) -> Value {
 }
 
 fn tool(given: &Value) -> Value {
+    if given["type"] == "custom" {
+        return given.clone();
+    }
     let part = |name: &str| given.get(name).cloned().unwrap_or(Value::Null);
     json!({
         "type": "function",
@@ -157,12 +158,12 @@ fn error(standing: &Standing<'_>) -> Value {
     json!({"code": code, "message": crate::http::error::ErrorReply::from(*error).message})
 }
 
-fn usage(counted: TokenUsage, reasoning_tokens: u64) -> Value {
+fn usage(counted: TokenUsage) -> Value {
     json!({
         "input_tokens": counted.prompt_tokens,
         "input_tokens_details": {"cached_tokens": counted.cached_tokens, "cache_write_tokens": 0},
         "output_tokens": counted.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": reasoning_tokens},
+        "output_tokens_details": {"reasoning_tokens": render::reasoning_tokens(counted)},
         "total_tokens": counted.prompt_tokens.saturating_add(counted.completion_tokens),
     })
 }

@@ -11,10 +11,6 @@ use spillway_actors::{cloud::WholeAnswer, flight::FlightReport};
 /// The response in one piece.
 pub(super) fn whole(echo: &Echo, answer: WholeAnswer, report: &FlightReport) -> Value {
     let model = report.model.as_str().into();
-    let reasoning_tokens = answer
-        .raw
-        .get("usage")
-        .and_then(|usage| usage.pointer("/completion_tokens_details/reasoning_tokens").and_then(Value::as_u64));
     // This API knows one choice.
     let Some(choice) = answer.choices.into_iter().next() else {
         return echo.object(&model, Vec::new(), &Standing::Failed(&bug()));
@@ -25,8 +21,7 @@ pub(super) fn whole(echo: &Echo, answer: WholeAnswer, report: &FlightReport) -> 
     if let Some(last) = output.last_mut() {
         last["status"] = status.into();
     }
-    let reasoning_tokens = reasoning_tokens.unwrap_or(0);
-    echo.object(&model, output, &Standing::Ended { reason: &choice.finish_reason, report, reasoning_tokens })
+    echo.object(&model, output, &Standing::Ended { reason: &choice.finish_reason, report })
 }
 
 fn items(echo: &Echo, message: &Map<String, Value>, logprobs: Option<&Value>, status: &'static str) -> Vec<Value> {
@@ -50,9 +45,13 @@ fn items(echo: &Echo, message: &Map<String, Value>, logprobs: Option<&Value>, st
         items.push(said(&echo.item_id("msg", items.len()), status, parts));
     }
     for call in calls {
-        let part = |pointer: &str| call.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
-        let (id, name, arguments) = (part("/id"), part("/function/name"), part("/function/arguments"));
-        items.push(called(&echo.item_id("fc", items.len()), status, id, name, arguments));
+        let Piece { is_custom, id, name, said } = Piece::of(call);
+        let item = echo.item_id(if is_custom { "ctc" } else { "fc" }, items.len());
+        items.push(if is_custom {
+            called_custom(&item, status, id, name, said)
+        } else {
+            called(&item, status, id, name, said)
+        });
     }
     items
 }
@@ -63,6 +62,30 @@ pub(super) fn said(id: &str, status: &str, parts: Vec<Value>) -> Value {
 
 pub(super) fn called(id: &str, status: &str, call: &str, name: &str, arguments: &str) -> Value {
     json!({"id": id, "type": "function_call", "status": status, "call_id": call, "name": name, "arguments": arguments})
+}
+
+/// The call of a tool that takes text instead of arguments.
+pub(super) fn called_custom(id: &str, status: &str, call: &str, name: &str, input: &str) -> Value {
+    json!({"id": id, "type": "custom_tool_call", "status": status, "call_id": call, "name": name, "input": input})
+}
+
+/// A call in a chat's words, or a piece of one.
+pub(super) struct Piece<'a> {
+    pub(super) is_custom: bool,
+    pub(super) id: &'a str,
+    pub(super) name: &'a str,
+    /// Arguments, or text.
+    pub(super) said: &'a str,
+}
+
+impl<'a> Piece<'a> {
+    pub(super) fn of(call: &'a Value) -> Self {
+        let is_custom = call.get("custom").is_some();
+        let (kind, words) = if is_custom { ("custom", "input") } else { ("function", "arguments") };
+        let text = |of: Option<&'a Value>| of.and_then(Value::as_str).unwrap_or_default();
+        let part = |name: &str| text(call.get(kind).and_then(|call| call.get(name)));
+        Self { is_custom, id: text(call.get("id")), name: part("name"), said: part(words) }
+    }
 }
 
 pub(super) fn reasoning(id: &str, status: &str, thoughts: &str) -> Value {

@@ -131,12 +131,11 @@ fn set_tools(chat: &mut Map<String, Value>, body: Fields<'_>) -> Result<(), Gate
 fn tool_of(place: &str, tool: &Value) -> Result<Value, GatewayError> {
     let Value::Object(raw) = tool else { return Err(wrong_type(place, "an object", tool)) };
     match raw.get("type") {
-        Some(Value::String(kind)) if kind == "function" => {}
+        Some(Value::String(kind)) if kind == "function" || kind == "custom" => {}
         Some(Value::String(_)) => {
             let at = format!("{place}.type");
-            let message =
-                format!("Unsupported value for '{at}': this gateway runs no tools of its own; offer a 'function'.");
-            return Err(fault(at, message));
+            let why = "this gateway runs no tools of its own; offer a 'function' or a 'custom' one";
+            return Err(fault(&at, format!("Unsupported value for '{at}': {why}.")));
         }
         Some(other) => return Err(wrong_type(format!("{place}.type"), "a string", other)),
         None => return Err(missing(format!("{place}.type"))),
@@ -145,6 +144,12 @@ fn tool_of(place: &str, tool: &Value) -> Result<Value, GatewayError> {
         Some(Value::String(_)) => {}
         Some(other) => return Err(wrong_type(format!("{place}.name"), "a string", other)),
         None => return Err(missing(format!("{place}.name"))),
+    }
+    if raw["type"] == "custom" {
+        if let Some(other) = Fields(raw).get("format").filter(|format| !format.is_object()) {
+            return Err(wrong_type(format!("{place}.format"), "an object", other));
+        }
+        return Ok(nested_custom(raw));
     }
     if let Some(other) = Fields(raw).get("parameters").filter(|parameters| !parameters.is_object()) {
         return Err(wrong_type(format!("{place}.parameters"), "an object", other));
@@ -157,6 +162,19 @@ fn nested(tool: &Map<String, Value>) -> Value {
     let known = ["name", "description", "parameters", "strict"];
     let given = known.iter().filter_map(|name| Fields(tool).get(name).map(|value| ((*name).to_owned(), value.clone())));
     json!({"type": "function", "function": given.collect::<Map<String, Value>>()})
+}
+
+/// A tool that is called with text of its own kind, which chats of some providers know, too.
+fn nested_custom(tool: &Map<String, Value>) -> Value {
+    let given = |name: &str| Fields(tool).get(name).map(|value| (name.to_owned(), value.clone()));
+    let mut custom: Map<String, Value> = ["name", "description"].into_iter().filter_map(given).collect();
+    if let Some(format) = Fields(tool).get("format") {
+        let is_flat_grammar = format["type"] == "grammar" && format.get("grammar").is_none();
+        let grammar = || json!({"syntax": format["syntax"], "definition": format["definition"]});
+        let format = if is_flat_grammar { json!({"type": "grammar", "grammar": grammar()}) } else { format.clone() };
+        custom.insert("format".into(), format);
+    }
+    json!({"type": "custom", "custom": custom})
 }
 
 /// A wish for some of the tools becomes those tools and a plain wish.
@@ -176,15 +194,14 @@ fn choice_of(choice: &Value, tools: &mut Vec<Value>) -> Result<Value, GatewayErr
     };
     let name = |of: &Value| of.get("name").and_then(Value::as_str).map(str::to_owned);
     match raw.get("type").and_then(Value::as_str) {
-        Some("function") => {
+        Some(kind @ ("function" | "custom")) => {
             let name = name(choice).ok_or_else(|| missing("tool_choice.name"))?;
-            Ok(json!({"type": "function", "function": {"name": name}}))
+            Ok(json!({"type": kind, kind: {"name": name}}))
         }
         Some("allowed_tools") => {
             let allowed = raw.get("tools").and_then(Value::as_array).ok_or_else(|| missing("tool_choice.tools"))?;
             let names: Vec<String> = allowed.iter().filter_map(name).collect();
-            let is_allowed =
-                |tool: &Value| tool["function"]["name"].as_str().is_some_and(|n| names.iter().any(|a| a == n));
+            let is_allowed = |tool: &Value| name_of(tool).is_some_and(|n| names.iter().any(|a| a == n));
             tools.retain(is_allowed);
             match raw.get("mode").and_then(Value::as_str) {
                 Some(mode @ ("auto" | "required")) => Ok(mode.into()),
@@ -193,6 +210,11 @@ fn choice_of(choice: &Value, tools: &mut Vec<Value>) -> Result<Value, GatewayErr
         }
         _ => Err(invalid()),
     }
+}
+
+/// Of a chat's tool.
+fn name_of(tool: &Value) -> Option<&str> {
+    ["function", "custom"].iter().find_map(|kind| tool.get(*kind)?.get("name")?.as_str())
 }
 
 /// `text.format` and `text.verbosity`.
@@ -263,16 +285,22 @@ fn set_logprobs(chat: &mut Map<String, Value>, body: Fields<'_>) -> Result<(), G
 
 /// Tools in this API's flat form inside a chat's body, as some clients mix them, become a chat's.
 pub(in crate::http) fn normalise_tools(chat: &mut Map<String, Value>) {
-    let is_flat =
-        |tool: &Value| tool["type"] == "function" && tool["name"].is_string() && tool.get("function").is_none();
+    let flat = |tool: &Value| {
+        let kind = ["function", "custom"].into_iter().find(|kind| tool["type"] == *kind)?;
+        (tool["name"].is_string() && tool.get(kind).is_none()).then_some(kind)
+    };
     if let Some(Value::Array(tools)) = chat.get_mut("tools") {
-        for tool in tools.iter_mut().filter(|tool| is_flat(tool)) {
-            if let Value::Object(flat) = tool {
-                *tool = nested(flat);
+        for tool in tools {
+            match (flat(tool), &*tool) {
+                (Some("custom"), Value::Object(custom)) => *tool = nested_custom(custom),
+                (Some(_), Value::Object(function)) => *tool = nested(function),
+                _ => {}
             }
         }
     }
-    if let Some(choice) = chat.get_mut("tool_choice").filter(|choice| is_flat(choice)) {
-        *choice = json!({"type": "function", "function": {"name": choice["name"]}});
+    if let Some(choice) = chat.get_mut("tool_choice")
+        && let Some(kind) = flat(choice)
+    {
+        *choice = json!({"type": kind, kind: {"name": choice["name"]}});
     }
 }

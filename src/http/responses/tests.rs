@@ -68,7 +68,7 @@ fn every_field_has_its_counterpart() {
             "tool_choice": {"type": "function", "function": {"name": "f"}},
             "verbosity": "low",
             "response_format": {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object"}, "strict": true}},
-            "reasoning_effort": "low", "logprobs": true, "top_logprobs": 2, "max_tokens": 9,
+            "reasoning_effort": "low", "logprobs": true, "top_logprobs": 2,
             "model": "gpt-4.1", "temperature": 0.5, "top_p": 0.9, "parallel_tool_calls": false,
             "metadata": {"a": "b"}, "store": true, "user": "u", "stream": true, "x_unknown": 1
         })
@@ -104,7 +104,11 @@ fn what_needs_a_store_or_is_malformed_is_refused_with_its_place() {
         ),
         (
             json!({"input": "a", "tools": [{"type": "web_search"}]}),
-            "tools[0].type: Unsupported value for 'tools[0].type': this gateway runs no tools of its own; offer a 'function'.",
+            "tools[0].type: Unsupported value for 'tools[0].type': this gateway runs no tools of its own; offer a 'function' or a 'custom' one.",
+        ),
+        (
+            json!({"input": "a", "tools": [{"type": "custom", "name": "patch", "format": "text"}]}),
+            "tools[0].format: Invalid type for 'tools[0].format': expected an object, but got a string instead.",
         ),
         (
             json!({"input": "a", "tool_choice": "required"}),
@@ -171,9 +175,11 @@ fn thoughts_calls_and_a_cut_have_their_items() {
     let voice = fixtures::read(Endpoint::Responses, &json!({"input": "hi"})).unwrap().voice;
     let message = json!({"content": "so", "reasoning_content": "hm", "tool_calls": [
         {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{\"a\":"}}]});
-    let mut cut = answer(message, json!({"usage": {"completion_tokens_details": {"reasoning_tokens": 4}}}));
+    let mut cut = answer(message, json!({}));
     cut.choices[0].finish_reason = "length".into();
-    let whole = voice.whole(cut, &report());
+    let mut report = report();
+    report.usage.reasoning_tokens = 4;
+    let whole = voice.whole(cut, &report);
     let items: Vec<String> =
         whole["output"].as_array().unwrap().iter().map(|i| format!("{} {}", i["type"], i["status"])).collect();
     assert_eq!(items, [r#""reasoning" "completed""#, r#""message" "completed""#, r#""function_call" "incomplete""#]);
@@ -220,6 +226,62 @@ fn a_stream_of_text_is_exactly_this() {
     );
     assert_eq!(last["response"]["output"][0]["content"][0]["text"], "a\"b");
     assert!(events.starts_with("event: response.created\ndata: {"));
+}
+
+#[test]
+fn custom_tools_go_to_those_who_know_them_and_come_back_as_calls() {
+    let grammar = json!({"type": "grammar", "syntax": "lark", "definition": "start: \"a\""});
+    let tools = json!([{"type": "custom", "name": "patch", "description": "d", "format": grammar},
+        {"type": "function", "name": "f"}]);
+    let request = json!({"stream": true, "tools": tools, "tool_choice": {"type": "custom", "name": "patch"}, "input": [
+        {"role": "user", "content": "a"},
+        {"type": "custom_tool_call", "call_id": "c1", "name": "patch", "input": "*** a"},
+        {"type": "custom_tool_call_output", "call_id": "c1", "output": "done"}]});
+    let sent = chat(request.clone());
+    let nested = json!({"type": "grammar", "grammar": {"syntax": "lark", "definition": "start: \"a\""}});
+    assert_eq!(
+        sent["tools"][0],
+        json!({"type": "custom", "custom": {"name": "patch", "description": "d", "format": nested}})
+    );
+    assert_eq!(sent["tool_choice"], json!({"type": "custom", "custom": {"name": "patch"}}));
+    let call = json!({"id": "c1", "type": "custom", "custom": {"name": "patch", "input": "*** a"}});
+    assert_eq!(sent["messages"][1], json!({"role": "assistant", "content": null, "tool_calls": [call]}));
+    assert_eq!(sent["messages"][2], json!({"role": "tool", "tool_call_id": "c1", "content": "done"}));
+    let asked = fixtures::read(Endpoint::Responses, &request).unwrap();
+    assert!(asked.request.output.unmet.is_some(), "no local model takes it");
+    let whole = asked.voice.whole(answer(json!({"content": null, "tool_calls": [call]}), json!({})), &report());
+    let id = "ctc_000000000000000000000000000000ab_0";
+    let item = json!({"id": id, "type": "custom_tool_call", "status": "completed", "call_id": "c1", "name": "patch", "input": "*** a"});
+    assert_eq!((&whole["output"], &whole["tools"][0]), (&json!([item]), &tools[0]));
+    let piece =
+        |custom: Value| other(json!({"tool_calls": [{"index": 0, "id": "c1", "type": "custom", "custom": custom}]}));
+    let pieces =
+        [piece(json!({"name": "patch", "input": "*** "})), piece(json!({"input": "a"})), finish("tool_calls"), done()];
+    let events = stream(request, pieces);
+    assert_eq!(
+        told(&events)[2..7],
+        [
+            "output_item.added 0",
+            "custom_tool_call_input.delta 0 *** ",
+            "custom_tool_call_input.delta 0 a",
+            "custom_tool_call_input.done 0",
+            "output_item.done 0"
+        ]
+    );
+    assert!(
+        events.contains(&item.to_string())
+            && events.contains(r#""input":"*** a","type":"response.custom_tool_call_input.done""#),
+        "{events}"
+    );
+}
+
+#[test]
+fn a_stream_counts_what_was_thought() {
+    let mut report = report();
+    report.usage.reasoning_tokens = 3;
+    let body = json!({"input": "hi", "stream": true});
+    let events = stream(body, [text("a"), finish("stop"), FlightEvent::Done(Box::new(report))]);
+    assert!(events.contains(r#""output_tokens_details":{"reasoning_tokens":3}"#), "{events}");
 }
 
 /// Names of the events, and their deltas.

@@ -1,23 +1,27 @@
 //! Streams from hand-fed channels: exact bytes, coalescing, silence, broken promises.
 
 use super::*;
-use crate::http::render::{Stamp, tests::report};
+use crate::http::{
+    fixtures::head,
+    render::{Stamp, tests::report},
+};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use spillway_actors::{
-    domain::{Delta, ErrorKind, GatewayError, RequestId, RequestKind},
-    flight::FlightEvent,
+    domain::{Delta, ErrorKind, GatewayError, Imprint, RequestId, RequestKind},
+    flight::{FlightEvent, Head},
 };
 
 const CHAT: &str = r#"data: {"id":"chatcmpl-00000000000000000000000000000001","object":"chat.completion.chunk","created":5,"model":"m","choices":["#;
 const TEXT: &str = r#"data: {"id":"cmpl-00000000000000000000000000000001","object":"text_completion","created":5,"model":"m","choices":["#;
 
 fn frames(kind: RequestKind, include_usage: bool) -> Box<dyn Frames> {
-    Box::new(crate::http::frames::Frames::new(
-        &Stamp::new(kind, RequestId::from_bits(1), 5),
-        &"m".into(),
-        include_usage,
-    ))
+    headed(kind, include_usage, None)
+}
+
+fn headed(kind: RequestKind, include_usage: bool, imprint: Option<Imprint>) -> Box<dyn Frames> {
+    let head = Head { imprint, ..head() };
+    Box::new(crate::http::frames::Frames::new(&Stamp::new(kind, RequestId::from_bits(1), 5), &head, include_usage))
 }
 
 fn delta(text: &str) -> FlightEvent {
@@ -56,6 +60,15 @@ async fn a_chat_stream_is_exactly_this() {
 }
 
 #[tokio::test]
+async fn what_a_provider_says_of_itself_is_in_every_chunk() {
+    let imprint = Imprint { system_fingerprint: Some("fp\"1".into()), service_tier: Some("default".into()) };
+    let frames = headed(RequestKind::Chat, true, Some(imprint));
+    let text = all(frames, [delta("a"), finish("stop"), done()]).await;
+    let said = r#""model":"m","service_tier":"default","system_fingerprint":"fp\"1","choices":["#;
+    assert_eq!((text.matches("data: {").count(), text.matches(said).count()), (3, 3), "{text}");
+}
+
+#[tokio::test]
 async fn with_usage_every_chunk_says_null_and_the_last_one_carries_counts_and_routing() {
     let text = all(frames(RequestKind::Chat, true), [delta("a"), finish("length"), done()]).await;
     let chunks: Vec<&str> = text.split("\n\n").collect();
@@ -71,6 +84,18 @@ async fn with_usage_every_chunk_says_null_and_the_last_one_carries_counts_and_ro
     assert_eq!(tail["usage"]["total_tokens"], 29);
     assert_eq!(tail["routing"]["attempts"].as_array().unwrap().len(), 2);
     assert_eq!(tail["id"], "chatcmpl-00000000000000000000000000000001");
+}
+
+#[tokio::test]
+async fn the_tail_of_a_local_text_stream_tells_latency_and_tokens() {
+    let tail = |kind| async move {
+        let text = all(frames(kind, true), [delta("a"), finish("stop"), done()]).await;
+        let tail = text.split("\n\n").nth(2).and_then(|chunk| chunk.strip_prefix("data: ")).unwrap().to_owned();
+        serde_json::from_str::<Value>(&tail).unwrap()
+    };
+    let text = tail(RequestKind::Completion).await;
+    assert_eq!((&text["latency_ms"], &text["tokens_generated"]), (&json!(28.4), &json!(8)));
+    assert_eq!(tail(RequestKind::Chat).await.get("latency_ms"), None);
 }
 
 #[tokio::test]

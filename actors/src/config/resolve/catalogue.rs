@@ -12,19 +12,35 @@ use std::path::Path;
 pub(super) fn catalogue(top: &Section<'_>, context: &Context<'_>) -> Catalogue {
     let mut catalogue = Catalogue::built_in();
     let Some(models) = top.section("models") else { return catalogue };
-    let mut smaller = Vec::new();
+    let (mut smaller, mut own) = (Vec::new(), Vec::new());
     for (name, section) in models.into_named() {
+        let origin = name.origin.clone();
         let Some(name) = name_of(name, context.report) else { continue };
         if let Some((model, named)) = model(section) {
             smaller.extend(named);
+            own.push(Placed { value: name.clone(), origin });
             catalogue.insert(name, model);
         }
     }
+    own.iter().for_each(|name| judge_file(name, &catalogue, context.report));
     for name in smaller.iter().filter(|name| catalogue.get(&name.value).is_none()) {
         let hint = did_you_mean(&name.value, catalogue.names());
         context.report.fault(&name.origin, format!("`smaller` names `{}`, which is no model here{hint}", name.value));
     }
     catalogue
+}
+
+/// Two models in one file: whichever is fetched last would be served for both.
+fn judge_file(name: &Placed<String>, catalogue: &Catalogue, report: &Report<'_>) {
+    let Some(model) = catalogue.get(&name.value) else { return };
+    let is_rival = |(other, theirs): &(&str, &CatalogueModel)| {
+        *other != name.value && theirs.file == model.file && !theirs.is_same_file(model)
+    };
+    if let Some((other, _)) = catalogue.iter().find(is_rival) {
+        let message =
+            format!("the file of `{}` is that of `{other}`, another model: give it a `file` of its own", name.value);
+        report.fault(&name.origin, message);
+    }
 }
 
 fn name_of(name: Placed<String>, report: &Report<'_>) -> Option<String> {

@@ -4,7 +4,7 @@
 use super::{Context, Names, models, names::RESERVED};
 use crate::{
     config::{
-        CloudConfig, CloudTimeouts, DemoCloud, LocalConfig, ModelKind, Wire,
+        CloudConfig, CloudTimeouts, DemoCloud, LimitField, LocalConfig, ModelKind, Wire,
         section::{Placed, Report, Section},
     },
     domain::TargetName,
@@ -44,6 +44,7 @@ fn simulated(demo: &DemoCloud, clouds: Vec<CloudConfig>) -> CloudConfig {
         name: TargetName::from(SIMULATED),
         base_url: demo.base_url.trim_end_matches('/').to_owned(),
         wire: Wire::OpenAi,
+        limit_field: LimitField::MaxTokens,
         keys: vec![SecretString::from(SIMULATED_KEY)],
         key_sources: Vec::new(),
         actors: 4,
@@ -63,6 +64,7 @@ fn cloud(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Opti
     let simulated = section.flag("simulated");
     let base_url = base_url(&section, context.report);
     let wire = section.choice("wire", &[("openai", Wire::OpenAi), ("anthropic", Wire::Anthropic)]);
+    let limit_field = limit_field(&section);
     let keys = keys(&section, context, simulated == Some(true));
     let actors = section.size("actors", 1..=64);
     let max_concurrency = section.size("max_concurrency", 1..=10_000);
@@ -80,9 +82,11 @@ fn cloud(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Opti
     let (warm_up, discover_models) = (section.flag("warm_up"), section.flag("discover_models"));
     section.finish();
     let (keys, key_sources) = keys?;
+    let base_url = base_url?;
     Some(CloudConfig {
         name: TargetName::from(name?.value.as_str()),
-        base_url: base_url?,
+        limit_field: limit_field?.unwrap_or_else(|| usual_limit_field(&base_url)),
+        base_url,
         wire: wire?.value,
         keys,
         key_sources,
@@ -94,6 +98,22 @@ fn cloud(section: Section<'_>, context: &Context<'_>, names: &mut Names) -> Opti
         discover_models: discover_models?,
         simulated: simulated?,
     })
+}
+
+/// `None`: whatever is usual there.
+fn limit_field(section: &Section<'_>) -> Option<Option<LimitField>> {
+    let named = |field: LimitField| (field.name(), Some(field));
+    let words = [("auto", None), named(LimitField::MaxTokens), named(LimitField::MaxCompletionTokens)];
+    section.choice("output_limit_field", &words).map(|choice| choice.value)
+}
+
+/// OpenAI's own hosts, those of a region among them, want the new name.
+fn usual_limit_field(base_url: &str) -> LimitField {
+    const OPENAI: &str = "api.openai.com";
+    let url = Url::parse(base_url).ok();
+    let host = url.as_ref().and_then(Url::host_str).unwrap_or_default();
+    let is_openai = host == OPENAI || host.strip_suffix(OPENAI).is_some_and(|region| region.ends_with('.'));
+    if is_openai { LimitField::MaxCompletionTokens } else { LimitField::MaxTokens }
 }
 
 fn may_be_called(name: &Placed<String>, report: &Report<'_>) -> bool {
@@ -218,5 +238,24 @@ pub(super) fn judge(locals: &[LocalConfig], clouds: &[CloudConfig], report: &Rep
         let then =
             if any_usable { format!("`{}` takes no traffic", cloud.name) } else { "serving every tier locally".into() };
         report.warn(format!("{missing}: {then}"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn openai_is_told_the_limit_by_its_new_name() {
+        for (address, field) in [
+            ("https://api.openai.com/v1", LimitField::MaxCompletionTokens),
+            ("https://eu.api.openai.com/v1", LimitField::MaxCompletionTokens),
+            ("https://notapi.openai.com/v1", LimitField::MaxTokens),
+            ("https://api.openai.com.example.org/v1", LimitField::MaxTokens),
+            ("https://example.org/api.openai.com", LimitField::MaxTokens),
+            ("https://api.holysheep.ai/v1", LimitField::MaxTokens),
+        ] {
+            assert_eq!(usual_limit_field(address), field, "{address}");
+        }
     }
 }

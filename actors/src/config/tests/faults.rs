@@ -331,3 +331,19 @@ fn certificates_that_cannot_be_served_and_pages_that_are_none_are_told() {
     assert_eq!(found.len(), 2, "{found:?}");
     assert!(found[0].contains("only with require_keys") && found[1].contains("must hold origins"), "{found:?}");
 }
+
+#[test]
+fn two_models_are_not_kept_in_one_file() {
+    let model = |name: &str, source: &str, more: &str| {
+        format!("[models.{name}]\nsources = [\"https://example.org/{source}/model.gguf\"]\n{more}\n")
+    };
+    let faults = |text: String| load(&sources(&text), &no_files).err().map(|faults| faults.to_string());
+    let same = "file = \"model.gguf\"";
+    assert_eq!(faults(model("alice", "alice", "") + &model("bob", "bob", "")), None, "each has its own place");
+    assert_eq!(faults(model("alice", "alice", same) + &model("again", "alice", same)), None, "two names of one model");
+    let shown = faults(model("alice", "alice", same) + &model("bob", "bob", same)).unwrap();
+    assert!(shown.contains("the file of `alice` is that of `bob`, another model"), "{shown}");
+    let built_in = "file = \"SmolLM2-135M-Instruct.Q4_1.gguf\"";
+    let shown = faults(model("mine", "mine", built_in)).unwrap();
+    assert!(shown.contains("the file of `mine` is that of `smollm2-135m`"), "{shown}");
+}

@@ -6,7 +6,8 @@ use crate::{
     config::{DemoCloud, Sources, load},
     domain::ModelChoice,
     route::{
-        fixtures::{clouds, local, request, router},
+        facts::Abilities,
+        fixtures::{cloud, clouds, local, request, router},
         plan::plan,
     },
 };
@@ -57,6 +58,34 @@ fn a_request_that_nobody_may_serve_is_explained_too() {
     let stopped: Vec<&Value> = shown["gates"].as_array().unwrap().iter().map(|gate| &gate["stopped_by"]).collect();
     assert_eq!(stopped, ["model", "model", "local_only", "model"]);
     assert_eq!(shown["gates"][2]["why"], "the request may not leave this machine");
+}
+
+#[test]
+fn a_chat_with_a_model_of_another_kind_is_told_what_kind_it_is() {
+    let (router, progress) = (router(), Progress::default());
+    let clouds = [
+        (0, "chats", Abilities::CLOUD),
+        (1, "texts", Abilities::CLOUD_COMPLETION),
+        (2, "vectors", Abilities::CLOUD_EMBEDDING),
+    ];
+    let clouds = clouds.map(|(at, name, abilities)| CloudFacts { abilities, ..cloud(at, name, 1, true) });
+    let told = |name: &str| {
+        let request = ChatRequest { model: ModelChoice::Named(name.into()), ..request() };
+        let grade = by_keywords(&request);
+        let budget = Budget::default();
+        let around = Surroundings { locals: &[], clouds: &clouds, router: &router, default_output: 4096, budget };
+        let shown = laid_open(Ask::new(&request, &grade, &progress), around);
+        let gate = shown.gates.into_iter().find(|gate| gate.model == name).unwrap();
+        (gate.why, shown.refusal.unwrap().message)
+    };
+    let (why, refusal) = told("texts");
+    assert_eq!(
+        (why.as_str(), refusal.as_str()),
+        ("takes text completions only, no chats", "the model takes text completions only, no chats")
+    );
+    let (why, refusal) = told("vectors");
+    assert_eq!(why, "turns texts into vectors and writes none");
+    assert!(refusal.contains("'vectors' is an embedding model") && refusal.contains("/v1/embeddings"), "{refusal}");
 }
 
 #[test]

@@ -57,7 +57,7 @@ pub fn body(
     if !conversation.system.is_empty() {
         body.insert("system".into(), conversation.system.into());
     }
-    set_own(&mut body, &request.body, conversation.answers_tools);
+    set_own(&mut body, request, conversation.answers_tools || sent.is_some());
     body.insert("messages".into(), conversation.turns.into());
     tools::set(&mut body, &request.body)?;
     set_sampling(&mut body, request);
@@ -76,12 +76,12 @@ pub(super) fn unsayable(place: impl Into<String>, why: &str) -> GatewayError {
     error
 }
 
-/// A turn of tool results must follow the thinking that called the tools; OpenAI's messages do not carry it, so such a
-/// turn is answered without.
-fn set_own(body: &mut Map<String, Value>, asked: &Map<String, Value>, answers_tools: bool) {
+/// From clients of either API. A turn of tool results must follow the thinking that called the tools; OpenAI's messages do
+/// not carry it, so such a turn is answered without, and so is one whose beginning is given (`thoughtless`).
+fn set_own(body: &mut Map<String, Value>, request: &ChatRequest, thoughtless: bool) {
     for name in OWN {
-        match asked.get(name) {
-            Some(value) if value.is_object() && !(name == "thinking" && answers_tools) => {
+        match request.anthropic.get(name).or_else(|| request.body.get(name)) {
+            Some(value) if value.is_object() && !(name == "thinking" && thoughtless) => {
                 body.insert(name.into(), value.clone());
             }
             _ => {}

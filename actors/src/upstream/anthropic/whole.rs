@@ -90,7 +90,7 @@ mod tests {
             completion_tokens: 5,
             cached_tokens: 90,
             written_tokens: 1,
-            estimated: false,
+            ..TokenUsage::default()
         };
         assert_eq!(answer.usage, Some(usage));
     }

@@ -5,7 +5,7 @@
 
 use super::{Patience, Timeouts, connections::Response, suffering};
 use crate::chaos::faults::Mishap;
-use crate::domain::{GatewayError, GenerationEvent, TokenUsage};
+use crate::domain::{GatewayError, GenerationEvent, Imprint, TokenUsage};
 use crate::upstream::chunk::Malformed;
 use crate::upstream::sse::{SseEvent, SseParser};
 use crate::upstream::wire::{Heard, StreamReader};
@@ -164,6 +164,11 @@ impl EventStream {
     /// What the provider has counted so far: for billing an answer that broke.
     pub fn usage_so_far(&self) -> Option<TokenUsage> {
         self.reader.usage()
+    }
+
+    /// What the provider has said of whatever makes its answer.
+    pub fn imprint(&self) -> Option<&Imprint> {
+        self.reader.imprint()
     }
 
     /// Whether the provider may be generating still: it has neither ended its stream nor told an error.

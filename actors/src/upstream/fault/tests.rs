@@ -26,6 +26,12 @@ fn every_status_has_its_kind() {
             ContextLengthExceeded,
         ),
         (400, r#"{"object": "error", "message": "maximum context length is 9"}"#, ContextLengthExceeded),
+        (
+            400,
+            r#"{"error": {"code": 400, "message": "the request exceeds the available context size, try increasing it",
+                "type": "exceed_context_size_error", "n_prompt_tokens": 9, "n_ctx": 8}}"#,
+            ContextLengthExceeded,
+        ),
         (400, r#"{"error": {"code": "content_filter"}}"#, ContentFilter),
         (400, r#"{"error": {"type": "content_filter", "code": null}}"#, ContentFilter),
         (400, r#"{"error": {"code": "model_not_found"}}"#, ModelNotFound),

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::domain::{CloudBound, Message, RequestKind, SamplingWish};
+use crate::upstream::upstream_body;
 use proptest::prelude::*;
 
 /// A chat as the edge would have read it.
@@ -250,6 +251,26 @@ fn thinking_is_left_out_of_a_turn_that_answers_tools() {
         {"role": "tool", "tool_call_id": "c", "content": "one"}
     ]}));
     assert_eq!((body.get("thinking"), &body["temperature"]), (None, &json!(0.5)));
+}
+
+#[test]
+fn what_anthropics_clients_ask_for_reaches_it_and_no_other_provider() {
+    let Value::Object(anthropic) = json!({
+        "thinking": {"type": "enabled", "budget_tokens": 1024}, "output_config": {"effort": "low"}
+    }) else {
+        panic!("an object")
+    };
+    let schema = json!({"type": "object"});
+    let format = json!({"type": "json_schema", "json_schema": {"name": "a", "schema": schema}});
+    let asked = ChatRequest { anthropic, ..request(with(json!({"response_format": format}))) };
+    let body = send(&asked, None).unwrap();
+    assert_eq!(body["thinking"], json!({"type": "enabled", "budget_tokens": 1024}));
+    assert_eq!(body["output_config"], json!({"effort": "low", "format": {"type": "json_schema", "schema": schema}}));
+    let begun = send(&asked, Some("Once")).unwrap();
+    assert_eq!((begun.get("thinking"), &begun["output_config"]["effort"]), (None, &json!("low")));
+    let elsewhere = upstream_body(CloudBound::new(&asked).unwrap(), "m", 256, true).unwrap();
+    let elsewhere: Value = serde_json::from_slice(&elsewhere).unwrap();
+    assert_eq!((elsewhere.get("thinking"), elsewhere.get("output_config")), (None, None));
 }
 
 #[test]

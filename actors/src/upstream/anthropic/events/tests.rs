@@ -141,8 +141,13 @@ fn text_thinking_and_tools_are_read_in_order_and_usage_is_added_up() {
         told(&read.events),
         ("Let me 🦀 look.".to_owned(), "Hm, 日本".to_owned(), calls, Some("tool_calls".to_owned()))
     );
-    let usage =
-        TokenUsage { prompt_tokens: 20, completion_tokens: 42, cached_tokens: 11, written_tokens: 2, estimated: false };
+    let usage = TokenUsage {
+        prompt_tokens: 20,
+        completion_tokens: 42,
+        cached_tokens: 11,
+        written_tokens: 2,
+        ..TokenUsage::default()
+    };
     assert_eq!(read.reader.usage(), Some(usage));
     assert!(read.reader.is_complete());
 }
