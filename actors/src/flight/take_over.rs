@@ -4,7 +4,7 @@
 //! At most one take-over a request: it begins with the first thing shown by another target. An attempt that fails before
 //! that (a refused prefix, an answer begun anew) leaves the next way open, and the client reads why the stream was cut.
 
-use super::{Failure, Flight};
+use super::{Failure, Flight, Lost};
 use crate::{
     cloud::continuation::is_continuable,
     domain::{GatewayError, Origin, TokenUsage},
@@ -54,7 +54,7 @@ impl Resumed {
 impl Flight {
     /// The client has text and the attempt failed. Returns if another target may go on; else the error the client reads.
     pub(super) fn take_over(&mut self, failure: Failure, decision: &Decision) -> Result<(), GatewayError> {
-        let Failure { error, death, .. } = failure;
+        let Failure { error, at, death, .. } = failure;
         if self.resumed.is_some() {
             return Err(error);
         }
@@ -80,6 +80,7 @@ impl Flight {
         if cut.faults >= FAULTS || cut.deaths >= DEATHS {
             return Err(cut.cause.clone());
         }
+        self.lost = Some(Lost::noticed(at));
         self.ask_for_take_over(death, decision);
         Ok(())
     }
