@@ -100,6 +100,5 @@ pub enum BenchError {
 
 /// A line for the person who waits.
 fn progress(line: &str) {
-    use io::Write;
-    let _ = writeln!(io::stderr(), "{line}");
+    crate::cli::note(&line);
 }

@@ -19,10 +19,9 @@ pub mod run;
 pub mod scenario;
 pub mod schedule;
 
-use crate::cli::{self, UNHEALTHY, say};
+use crate::cli::{self, TokenArgs, UNHEALTHY, say, show};
 use admin::{Admin, AdminError};
 use clap::{Args, Subcommand};
-use secrecy::SecretString;
 use spillway_actors::{
     chaos::faults::{FaultKind, FaultWish},
     runtime::KillWay,
@@ -37,11 +36,16 @@ SCENARIO is a file, or one of those that come with spillway: gpu-flap, provider-
 
 Rules that always hold: every request ends in one way that its client is told; no token is missing or comes twice; no cut
 answer is shown as complete; the gateway's process goes on; afterwards everything serves again and nothing is left over.
-Exit code 0: all of them were kept. 1: one was broken. 2: usage. 3: no such instance, or chaos is off there.
+Ctrl-C ends the run early, with its report; once more, at once.
+Exit code 0: all of them were kept. 1: one was broken. 2: usage. 3: no such instance, it lets nobody in, or chaos is off there.
 
-Example:
-  spillway serve --demo --config config/chaos/gateway.toml &
-  spillway chaos run everything --seed 7 --seconds 60";
+Without --url and --admin it is the instance on 8080 and 8081 that is harmed. In the source tree `make chaos` (SCENARIO=everything
+SEED=7) starts one for it on 18080 and 18081, with two simulated providers, and ends it again (scripts/chaos.sh).
+
+Examples:
+  SPILLWAY__CHAOS__ENABLED=true spillway serve --demo &
+  spillway chaos run gpu-flap --seed 7 --seconds 60
+  spillway chaos run everything --url http://127.0.0.1:18080 --admin http://127.0.0.1:18081 --token-file secrets/admin_token";
 
 const KILL_HELP: &str = "\
 Examples:
@@ -86,14 +90,24 @@ enum What {
     Clear(AdminArgs),
 }
 
+impl What {
+    fn wants_json(&self) -> bool {
+        match self {
+            Self::Run(args) => args.wants_json(),
+            Self::Kill(args) => args.at.json,
+            Self::Fault(args) => args.at.json,
+            Self::Faults(at) | Self::Clear(at) => at.json,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Args)]
 pub struct AdminArgs {
     /// The instance's admin listener.
     #[arg(long, env = "SPILLWAY_ADMIN_URL", default_value = "http://127.0.0.1:8081")]
     admin: String,
-    /// What it demands where it is not on loopback.
-    #[arg(long, env = "SPILLWAY_ADMIN_TOKEN", hide_env_values = true)]
-    admin_token: Option<SecretString>,
+    #[command(flatten)]
+    token: TokenArgs,
     /// Print the result as JSON.
     #[arg(long)]
     json: bool,
@@ -101,7 +115,7 @@ pub struct AdminArgs {
 
 impl AdminArgs {
     fn admin(&self) -> Result<Admin, AdminError> {
-        Admin::new(&self.admin, self.admin_token.clone())
+        Admin::new(&self.admin, self.token.token().map_err(AdminError::Token)?)
     }
 }
 
@@ -158,6 +172,7 @@ fn kind(text: &str) -> Result<FaultKind, String> {
 }
 
 pub async fn run(args: ChaosArgs) -> ExitCode {
+    let json = args.what.wants_json();
     let done = match args.what {
         What::Run(args) => return run::run(&args).await,
         What::Kill(args) => kill(&args).await,
@@ -167,14 +182,20 @@ pub async fn run(args: ChaosArgs) -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => refused(&error),
+        Err(error) => refused(json, &error),
     }
 }
 
-/// 1: it refuses this order. 3: it takes none.
-fn refused(error: &AdminError) -> ExitCode {
-    let failure = cli::failed(error);
-    if matches!(error, AdminError::Refused { .. }) { failure } else { ExitCode::from(UNHEALTHY) }
+/// 1: it refuses this order. 2: there is no such token file. 3: it takes no orders, or none from here.
+fn refused(json: bool, error: &AdminError) -> ExitCode {
+    let failure = cli::failed_as(json, error);
+    match error {
+        AdminError::Refused { .. } => failure,
+        AdminError::Token(_) => ExitCode::from(USAGE),
+        AdminError::Unreachable { .. } | AdminError::Unauthorized { .. } | AdminError::Off { .. } => {
+            ExitCode::from(UNHEALTHY)
+        }
+    }
 }
 
 async fn kill(args: &KillArgs) -> Result<(), AdminError> {
@@ -227,7 +248,7 @@ async fn faults(args: &AdminArgs) -> Result<(), AdminError> {
     };
     let mut rows = vec![["target", "kind", "hit", "left ms"].map(str::to_owned).to_vec()];
     rows.extend(data.iter().map(|fault| ["target", "kind", "hit", "left_ms"].map(|key| cell(&fault[key])).to_vec()));
-    say(&crate::bench::stats::columns(&rows));
+    show(&crate::bench::stats::columns(&rows));
     Ok(())
 }
 

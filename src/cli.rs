@@ -7,7 +7,7 @@ mod reference;
 use crate::{
     bench::{self, BenchArgs},
     chaos::{self, ChaosArgs},
-    chat::{self, ChatArgs},
+    chat::{self, ChatArgs, clean::clean},
     check::{self, CheckArgs},
     doctor::{self, DoctorArgs},
     keys::{self, KeysArgs},
@@ -23,6 +23,7 @@ use crate::{
 };
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use reference::{CompletionsArgs, ConfigCommand, ManArgs};
+use secrecy::SecretString;
 use spillway_actors::config::{Config, DemoCloud, Warning};
 use std::{
     fmt::Display,
@@ -92,6 +93,30 @@ pub(crate) struct ConfigArgs {
     config: Option<PathBuf>,
 }
 
+/// The admin listener's token, by the same options at every command that asks there.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct TokenArgs {
+    /// File with the admin token; the variable SPILLWAY_ADMIN_TOKEN may hold it instead.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// As a value, which anybody can read in the list of processes.
+    #[arg(long, env = "SPILLWAY_ADMIN_TOKEN", hide = true, hide_env_values = true)]
+    admin_token: Option<SecretString>,
+}
+
+/// What an answer of 401 is told as.
+pub(crate) const WANTS_TOKEN: &str = "wants its token: --token-file FILE, or SPILLWAY_ADMIN_TOKEN";
+
+impl TokenArgs {
+    /// # Errors
+    /// The file cannot be read.
+    pub(crate) fn token(&self) -> Result<Option<SecretString>, String> {
+        let Some(path) = &self.token_file else { return Ok(self.admin_token.clone()) };
+        let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Ok(Some(SecretString::from(text.trim())))
+    }
+}
+
 #[derive(Debug, Args)]
 struct ServeArgs {
     #[command(flatten)]
@@ -137,14 +162,28 @@ pub fn run() -> ExitCode {
     code
 }
 
+/// Why it did not go well. Servers have a say in it, so it steers no terminal.
 pub(crate) fn failed(why: &dyn Display) -> ExitCode {
-    let _ = writeln!(io::stderr(), "spillway: {why}");
+    note(&format!("spillway: {why}"));
     ExitCode::FAILURE
 }
 
-/// Tells the operator what happens, beside the data.
+/// The same, and for a program that reads JSON an object, as everywhere: {"ok": false, "error"}.
+pub(crate) fn failed_as(json: bool, why: &dyn Display) -> ExitCode {
+    if json {
+        say(&serde_json::json!({"ok": false, "error": why.to_string()}));
+    }
+    failed(why)
+}
+
+/// Tells the operator what happens, beside the data. Whoever's words these are, they steer no terminal.
 pub(crate) fn note(line: &dyn Display) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", clean(&line.to_string()));
+}
+
+/// Prints a table for people, in which a server has a say.
+pub(crate) fn show(table: &str) {
+    say(&clean(table));
 }
 
 /// Prints a line of data; a closed stdout is nobody's fault.
@@ -208,4 +247,48 @@ async fn simulate(args: &SimArgs) -> ExitCode {
     sim.serve(stop).await;
     drop(waiting);
     ExitCode::SUCCESS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use secrecy::ExposeSecret;
+
+    #[test]
+    fn a_token_comes_out_of_a_file_before_a_value() {
+        let file = std::env::temp_dir().join(format!("spillway-token-{}", std::process::id()));
+        std::fs::write(&file, "of-a-file\n").unwrap();
+        let value = Some(SecretString::from("of-a-value"));
+        let token = |token_file: Option<PathBuf>, admin_token: Option<SecretString>| {
+            let token = TokenArgs { token_file, admin_token }.token();
+            token.map(|token| token.map(|token| token.expose_secret().to_owned()))
+        };
+        assert_eq!(token(Some(file.clone()), value.clone()), Ok(Some("of-a-file".to_owned())));
+        assert_eq!(token(None, value), Ok(Some("of-a-value".to_owned())));
+        assert_eq!(token(None, None), Ok(None));
+        std::fs::remove_file(&file).unwrap();
+        assert!(token(Some(file), None).unwrap_err().contains("spillway-token-"));
+    }
+
+    /// Every command that asks an admin listener takes them.
+    #[test]
+    fn the_token_has_the_same_options_everywhere() {
+        for command in [
+            "top",
+            "keys ls",
+            "keys create --name x",
+            "keys revoke x",
+            "chaos run everything",
+            "chaos kill router kill",
+            "chaos fault x error",
+            "chaos faults",
+            "chaos clear",
+        ] {
+            for options in [["--token-file", "secrets/admin_token"], ["--admin-token", "x"]] {
+                let words = ["spillway"].into_iter().chain(command.split(' ')).chain(options);
+                let parsed = Cli::try_parse_from(words);
+                assert!(parsed.is_ok(), "{command} {options:?}: {}", parsed.unwrap_err());
+            }
+        }
+    }
 }

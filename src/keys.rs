@@ -8,7 +8,7 @@ pub(crate) mod names;
 mod table;
 pub(crate) mod view;
 
-use crate::cli::{self, ConfigArgs};
+use crate::cli::{self, ConfigArgs, TokenArgs, note};
 use clap::{Args, Subcommand};
 use gateway::Gateway;
 pub(crate) use gateway::reachable;
@@ -18,10 +18,7 @@ use spillway_actors::{
     config::Config,
     keys::{Keys, KeysError, WishFault, unix_now},
 };
-use std::{
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 #[derive(Debug, Args)]
 pub struct KeysArgs {
@@ -67,6 +64,8 @@ enum Order {
 pub(crate) struct Common {
     #[command(flatten)]
     config: ConfigArgs,
+    #[command(flatten)]
+    token: TokenArgs,
     /// Print JSON.
     #[arg(long)]
     json: bool,
@@ -90,6 +89,10 @@ pub(crate) enum OrderError {
 }
 
 pub async fn run(args: KeysArgs) -> ExitCode {
+    let json = match &args.order {
+        Order::Create(args) => args.wants_json(),
+        Order::Ls(common) | Order::Revoke { common, .. } => common.json,
+    };
     let done = match args.order {
         Order::Create(args) => create(args).await,
         Order::Ls(common) => list(&common).await,
@@ -97,7 +100,7 @@ pub async fn run(args: KeysArgs) -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => cli::failed(&error),
+        Err(error) => cli::failed_as(json, &error),
     }
 }
 
@@ -111,7 +114,7 @@ impl Desk {
     async fn of(common: &Common) -> Result<(Self, Config), OrderError> {
         let config = cli::load_to_look(&common.config).map_err(|error| OrderError::Config(error.to_string()))?;
         if !common.offline
-            && let Some(gateway) = Gateway::find(&config).await?
+            && let Some(gateway) = Gateway::find(&config, common.token.token().map_err(OrderError::Config)?).await?
         {
             note(&format!("asking the gateway at {}", gateway.url()));
             return Ok((Self::Gateway(gateway), config));
@@ -121,11 +124,6 @@ impl Desk {
         note(&format!("no gateway asked; key store: {}", keys.place()));
         Ok((Self::Store(keys), config))
     }
-}
-
-/// For people; data goes to stdout.
-fn note(line: &str) {
-    let _ = writeln!(io::stderr(), "{line}");
 }
 
 async fn create(args: CreateArgs) -> Result<(), OrderError> {
@@ -159,7 +157,7 @@ async fn list(common: &Common) -> Result<(), OrderError> {
     if common.json {
         cli::say(&format!("{:#}", json!({"object": "list", "data": keys})));
     } else {
-        cli::say(&table::of(&keys).trim_end());
+        cli::show(table::of(&keys).trim_end());
     }
     Ok(())
 }

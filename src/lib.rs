@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod bench;
+mod call;
 pub mod chaos;
 mod chat;
 pub mod check;

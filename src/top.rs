@@ -10,15 +10,13 @@ mod screen;
 mod series;
 mod verdict;
 
-use crate::cli::{self, ConfigArgs, UNHEALTHY, failed, note, say};
+use crate::cli::{self, ConfigArgs, TokenArgs, UNHEALTHY, failed, note, say};
 use board::Board;
 use clap::Args;
 use feed::{Admin, News};
-use secrecy::SecretString;
 use serde_json::{Value, json};
 use std::{
     io::{self, IsTerminal},
-    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
@@ -33,11 +31,10 @@ pub(crate) struct TopArgs {
     #[command(flatten)]
     config: ConfigArgs,
     /// The admin listener; without it, where the configuration says that it listens.
-    #[arg(long, value_name = "URL", env = "SPILLWAY_ADMIN")]
+    #[arg(long, value_name = "URL", env = "SPILLWAY_ADMIN_URL")]
     admin: Option<String>,
-    /// File with the admin token; without it, the configuration's.
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    token: TokenArgs,
     /// Print one picture as text and end; so it is, too, when stdout is no terminal.
     #[arg(long)]
     once: bool,
@@ -62,14 +59,9 @@ pub(crate) async fn run(args: TopArgs) -> ExitCode {
 
 /// Whom to ask, and with what token.
 fn admin(args: &TopArgs) -> Result<Admin, String> {
-    let named = match &args.token_file {
-        None => None,
-        Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-            Some(SecretString::from(text.trim()))
-        }
-    };
-    match &args.admin {
+    let named = args.token.token()?;
+    // The variable's name of old.
+    match &args.admin.clone().or_else(|| std::env::var("SPILLWAY_ADMIN").ok()) {
         Some(url) => Admin::new(url, named),
         None => {
             let config = cli::load_to_look(&args.config)
@@ -105,7 +97,7 @@ async fn once(admin: &Admin, as_json: bool) -> ExitCode {
     if as_json {
         say(&object(&board, serves, picture, requests));
     } else {
-        page::whole(&board, columns()).iter().for_each(|line| say(line));
+        page::whole(&board, columns()).iter().for_each(|line| cli::show(line));
     }
     if serves { ExitCode::SUCCESS } else { ExitCode::from(UNHEALTHY) }
 }

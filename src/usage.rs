@@ -3,7 +3,7 @@
 pub(crate) mod csv;
 pub(crate) mod view;
 
-use crate::cli::{self, ConfigArgs, failed, say};
+use crate::cli::{self, ConfigArgs, failed_as, say};
 use clap::{Args, ValueEnum};
 use spillway_actors::{
     config::{Config, LedgerPlace},
@@ -55,14 +55,17 @@ fn day(text: &str) -> Result<Day, String> {
 pub(crate) async fn run(args: &UsageArgs) -> ExitCode {
     let config = match cli::load_to_look(&args.config) {
         Ok(config) => config,
-        Err(error) => return failed(&error),
+        Err(error) => return failed_as(args.json, &error),
     };
     let store = match open(&config).await {
         Ok(Some(store)) => store,
         Ok(None) => {
-            return failed(&"the ledger is in memory ([ledger] url): ask the running gateway, GET /admin/usage");
+            return failed_as(
+                args.json,
+                &"the ledger is in memory ([ledger] url): ask the running gateway, GET /admin/usage",
+            );
         }
-        Err(error) => return failed(&error),
+        Err(error) => return failed_as(args.json, &error),
     };
     let shown = match args.by {
         Lines::Attempt => attempts(args, &store).await,
@@ -73,7 +76,7 @@ pub(crate) async fn run(args: &UsageArgs) -> ExitCode {
     };
     match shown {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => failed(&error),
+        Err(error) => failed_as(args.json, &error),
     }
 }
 

@@ -145,6 +145,8 @@ pub fn launch(services: Services, guard: JobGuard) -> mpsc::Receiver<FlightEvent
 /// Why an attempt ended without an answer.
 struct Failure {
     error: GatewayError,
+    /// When it was noticed.
+    at: Instant,
     /// The engine died under it.
     death: Option<Death>,
     /// No attempt was made: our own pool or breaker had no place. The target is not used up.
@@ -155,9 +157,23 @@ struct Failure {
     unpaid: Option<Refused>,
 }
 
+/// From where a failover is timed.
+#[derive(Debug, Clone, Copy)]
+struct Lost {
+    at: Instant,
+    /// How long it took until the request knew.
+    heard: Duration,
+}
+
+impl Lost {
+    fn noticed(at: Instant) -> Self {
+        Self { at, heard: at.elapsed() }
+    }
+}
+
 impl From<GatewayError> for Failure {
     fn from(error: GatewayError) -> Self {
-        Self { error, death: None, sent_away: false, poor: false, unpaid: None }
+        Self { error, at: Instant::now(), death: None, sent_away: false, poor: false, unpaid: None }
     }
 }
 
@@ -178,6 +194,8 @@ struct Flight {
     first_failure: Option<GatewayError>,
     /// The last target's death, until the next attempt's first token.
     mourning: Option<Death>,
+    /// The attempt that another target's is to replace, until that one's first token.
+    lost: Option<Lost>,
     sent: Sent,
     started: bool,
     finished: bool,
@@ -258,6 +276,7 @@ impl Flight {
             decision: None,
             first_failure: None,
             mourning: None,
+            lost: None,
             sent: Sent::default(),
             started: false,
             finished: false,
@@ -343,7 +362,7 @@ impl Flight {
             }
             return self.take_over(failure, decision).map(ControlFlow::Continue);
         }
-        let Failure { error, death, .. } = failure;
+        let Failure { error, at, death, .. } = failure;
         self.first_failure.get_or_insert_with(|| error.clone());
         if self.finished || !error.may_try_elsewhere() {
             return Err(error);
@@ -357,6 +376,7 @@ impl Flight {
         let next = self.next_step(&error, death.is_some(), decision);
         self.ask_clouds_again(death.is_some(), self.engine_deaths);
         self.mourning = death;
+        self.lost = next.is_a_failover().then(|| Lost::noticed(at));
         self.use_up(next, error, decision.candidate.key).await.map(ControlFlow::Continue)
     }
 
@@ -370,8 +390,9 @@ impl Flight {
         if let Some(last) = self.attempts.last() {
             observe::failover(self.job.who(), &last.target, decision.candidate.target.as_str(), last.outcome);
         }
-        if let Some(death) = &self.mourning {
-            observe::failover_stage("redispatch", death.at.elapsed());
+        if let Some(Lost { at, heard }) = self.lost {
+            observe::failover_stage("detect", heard);
+            observe::failover_stage("redispatch", at.elapsed());
         }
         self.piece_at = None;
         self.under_way = Some(so_far);

@@ -279,6 +279,16 @@ pub fn request_refused(reason: &'static str) {
     counter!("spillway_requests_refused_total", "reason" => reason).increment(1);
 }
 
+/// It ended at the door, before a plan was made: what it asks for is wrong, or who asks may not.
+pub fn request_turned_away(outcome: &'static str) {
+    REQUESTS.of(["none", "none", "none", outcome]).increment(1);
+}
+
+/// The line of a request that had no flight.
+pub fn request_refused_at_the_door(who: Who, client_id: Option<&str>, status: u16, why: &'static str) {
+    tracing::info!(request = %who.request, trace_id = trace_of(who), client_request_id = client_id, status, why, "request refused");
+}
+
 pub fn requests_running(running: usize) {
     gauge!("spillway_requests_running").set(running as f64);
 }

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use spillway_actors::{
     domain::GatewayError,
     gpu::{EngineSlot, frame::LoadedInfo},
+    observe,
 };
 use tokio::time::Instant;
 
@@ -67,6 +68,7 @@ pub(super) async fn simulate(
         return respond(&GatewayError::invalid("gpu", format!("no local target is called {}", order.gpu)));
     };
     slot.simulate_memory(order.bytes);
+    observe::chaos_ordered(&format!("gpu/{}", order.gpu), "memory");
     tracing::warn!(gpu = order.gpu, bytes = order.bytes, "chaos: memory is SIMULATED from the next load on");
     Json(json!({"ok": true, "gpu": order.gpu, "bytes": order.bytes})).into_response()
 }

@@ -1,6 +1,6 @@
 //! `GET /admin/requests?limit=N`: the newest requests that ended in this process, newest first, at most 256, each with why it went
-//! where it went: `{"requests": [{"request", "key", "key_name", "at" (ms since 1970), "stream", "outcome", "first_token_ms",
-//! "took_ms", "usage", "routing"}]}`. `/admin/usage/requests` has those of before, without reasons.
+//! where it went: `{"requests": [{"request", "key", "key_name", "at" (ms since 1970), "stream", "outcome", "asked" (the model),
+//! "why" (there was no answer, where it was no target that said so), "first_token_ms", "took_ms", "usage", "routing"}]}`. `/admin/usage/requests` has those of before, without reasons.
 
 use super::AdminState;
 use crate::http::{
@@ -48,6 +48,8 @@ fn shown(ended: &Ended, names: &HashMap<&str, &str>) -> Value {
         "at": ended.at,
         "stream": ended.stream,
         "outcome": ended.outcome,
+        "asked": ended.asked,
+        "why": ended.why,
         "first_token_ms": ended.first_token.map(ms),
         "took_ms": ms(ended.report.actual_latency),
         "usage": ended.report.usage,

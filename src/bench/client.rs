@@ -1,10 +1,11 @@
 //! One streamed chat as its client sees it: when each piece came, what it cost, how it ended. Never retries.
 
 use super::BenchError;
+use crate::call;
 use futures_util::StreamExt;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use spillway_actors::cloud::{client::install_tls_provider, sse::SseParser};
+use spillway_actors::cloud::sse::SseParser;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -74,11 +75,8 @@ impl BenchClient {
     /// # Errors
     /// No HTTP client can be made on this host.
     pub fn new(base_url: &str, key: &str) -> Result<Self, BenchError> {
-        install_tls_provider();
         // Some servers end a connection after an answer without saying so: each request has its own.
-        let builder =
-            reqwest::Client::builder().no_proxy().tcp_nodelay(true).pool_max_idle_per_host(0).timeout(PATIENCE);
-        let builder = if base_url.starts_with("https:") { builder } else { builder.tls_certs_only([]) };
+        let builder = call::client(base_url).tcp_nodelay(true).pool_max_idle_per_host(0).timeout(PATIENCE);
         let http = builder
             .build()
             .map_err(|error| BenchError::Unreachable { url: base_url.to_owned(), why: error.to_string() })?;
@@ -92,8 +90,11 @@ impl BenchClient {
     pub async fn models(&self) -> Result<Vec<String>, BenchError> {
         let unreachable = |why: String| BenchError::Unreachable { url: self.base_url.clone(), why };
         let asked = self.http.get(format!("{}/models", self.base_url)).bearer_auth(&self.key).send().await;
-        let list: Value =
-            asked.map_err(|e| unreachable(e.to_string()))?.json().await.map_err(|e| unreachable(e.to_string()))?;
+        let answer = asked.map_err(|e| unreachable(e.to_string()))?;
+        if let Some(elsewhere) = call::elsewhere(&answer) {
+            return Err(unreachable(elsewhere));
+        }
+        let list: Value = answer.json().await.map_err(|e| unreachable(e.to_string()))?;
         let names = list["data"].as_array().ok_or_else(|| unreachable("it lists no models".to_owned()))?;
         Ok(names.iter().filter_map(|model| model["id"].as_str().map(str::to_owned)).collect())
     }
@@ -127,6 +128,9 @@ impl Reading {
         let url = format!("{}/chat/completions", client.base_url);
         let sent = client.http.post(url).bearer_auth(&client.key).json(body).send().await;
         let answer = sent.map_err(|error| whole(&error))?;
+        if let Some(elsewhere) = call::elsewhere(&answer) {
+            return Err(elsewhere);
+        }
         if !answer.status().is_success() {
             let status = answer.status().as_u16();
             let text = answer.text().await.unwrap_or_default();

@@ -1,14 +1,17 @@
 //! The instance under chaos, through its admin listener.
 
+use crate::{call, cli::WANTS_TOKEN};
 use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
-use spillway_actors::{chaos::faults::FaultWish, upstream::client::install_tls_provider};
+use spillway_actors::chaos::faults::FaultWish;
 use std::{collections::BTreeMap, time::Duration};
 
 /// It answers in no time, even on a machine that has none to spare.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Of an answer: an exposition of metrics is a fraction of it.
+const MAX_ANSWER_BYTES: usize = 32 << 20;
 
 /// Why an order was not given.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +22,10 @@ pub enum AdminError {
         "chaos is off at {url}: set `[chaos] enabled = true` in the configuration of an instance that may be harmed"
     )]
     Off { url: String },
+    #[error("{url} {WANTS_TOKEN}")]
+    Unauthorized { url: String },
+    #[error("{0}")]
+    Token(String),
     #[error("{url} refuses ({status}): {why}")]
     Refused { url: String, status: u16, why: String },
 }
@@ -84,12 +91,9 @@ impl Admin {
     /// # Errors
     /// No HTTP client can be made on this host.
     pub fn new(url: &str, token: Option<SecretString>) -> Result<Self, AdminError> {
-        install_tls_provider();
         let url = url.trim_end_matches('/').to_owned();
-        let builder = reqwest::Client::builder().no_proxy().timeout(PATIENCE);
-        let builder = if url.starts_with("https:") { builder } else { builder.tls_certs_only([]) };
-        let http =
-            builder.build().map_err(|error| AdminError::Unreachable { url: url.clone(), why: error.to_string() })?;
+        let http = call::client(&url).timeout(PATIENCE).build();
+        let http = http.map_err(|error| AdminError::Unreachable { url: url.clone(), why: error.to_string() })?;
         Ok(Self { http, url, token })
     }
 
@@ -105,10 +109,17 @@ impl Admin {
         if let Some(body) = body {
             request = request.json(&body);
         }
-        let failed = |error: reqwest::Error| AdminError::Unreachable { url: self.url.clone(), why: whole(&error) };
-        let answer = request.send().await.map_err(failed)?;
+        let failed = |why: String| AdminError::Unreachable { url: self.url.clone(), why };
+        let answer = request.send().await.map_err(|error| failed(whole(&error)))?;
         let status = answer.status();
-        Ok((status, answer.text().await.map_err(failed)?))
+        if let Some(elsewhere) = call::elsewhere(&answer) {
+            return Err(failed(elsewhere));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            return Err(AdminError::Unauthorized { url: self.url.clone() });
+        }
+        let body = call::body(answer, MAX_ANSWER_BYTES).await.map_err(failed)?;
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
 
     fn good<T: DeserializeOwned>(&self, (status, body): (StatusCode, String)) -> Result<T, AdminError> {
@@ -185,4 +196,25 @@ impl Admin {
 /// An error with what caused it.
 fn whole(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::tests::{pointing, server};
+
+    async fn told(url: String) -> String {
+        let admin = Admin::new(&url, None).unwrap();
+        admin.kill("router", "kill").await.unwrap_err().to_string().replace(&url, "URL")
+    }
+
+    #[tokio::test]
+    async fn why_an_order_was_not_given_says_what_to_do() {
+        let closed = server("HTTP/1.1 401 Unauthorized\r\nconnection: close\r\n\r\n{}");
+        assert_eq!(told(closed).await, "URL wants its token: --token-file FILE, or SPILLWAY_ADMIN_TOKEN");
+        let away = told(pointing("http://elsewhere.example/")).await;
+        assert_eq!(away, "URL does not answer: it points to http://elsewhere.example/, and redirects are not followed");
+        let off = server("HTTP/1.1 404 Not Found\r\nconnection: close\r\n\r\n{}");
+        assert!(told(off).await.contains("[chaos] enabled = true"));
+    }
 }

@@ -13,6 +13,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 
 /// Between two looks at an actor that should come back, and at an engine.
 const LOOK_AT_ACTOR: Duration = Duration::from_millis(20);
@@ -47,12 +48,15 @@ pub struct Wake {
     pub complaints: Vec<String>,
 }
 
-/// Gives every order at its time, counted from now; returns when everybody is back or was waited for.
-pub async fn conduct(admin: &Admin, schedule: &[Due]) -> Wake {
+/// Gives every order at its time, counted from now, until it is to stop; returns when everybody is back or was waited for.
+pub async fn conduct(admin: &Admin, schedule: &[Due], stop: &CancellationToken) -> Wake {
     let (began, wake) = (Instant::now(), Arc::new(Mutex::new(Wake::default())));
     let mut watching = JoinSet::new();
     for due in schedule {
-        sleep_until(began + Duration::from_millis(due.at_ms)).await;
+        let at = began + Duration::from_millis(due.at_ms);
+        if stop.run_until_cancelled(sleep_until(at)).await.is_none() {
+            break;
+        }
         let (admin, order, wake) = (admin.clone(), due.order.clone(), Arc::clone(&wake));
         watching.spawn(async move {
             if let Err(error) = give(&admin, &order, &wake).await {

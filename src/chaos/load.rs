@@ -8,6 +8,7 @@ use super::{
     reading::{self, Ask, Outcome, Record},
     scenario::LoadPlan,
 };
+use crate::call;
 use futures_util::StreamExt;
 use parking_lot::Mutex;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -15,6 +16,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
+use tokio_util::sync::CancellationToken;
 
 /// A request that has not ended by then is lost.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -94,10 +96,12 @@ pub struct Load {
 
 impl Load {
     pub fn new(api: &str, plan: &LoadPlan, keys: Vec<String>, seed: u64) -> Result<Self, String> {
-        let builder = reqwest::Client::builder().no_proxy().tcp_nodelay(true).pool_max_idle_per_host(0);
-        let builder = if api.starts_with("https:") { builder } else { builder.tls_certs_only([]) };
         Ok(Self {
-            http: builder.build().map_err(|error| error.to_string())?,
+            http: call::client(api)
+                .tcp_nodelay(true)
+                .pool_max_idle_per_host(0)
+                .build()
+                .map_err(|error| error.to_string())?,
             api: api.trim_end_matches('/').trim_end_matches("/v1").to_owned(),
             plan: plan.clone(),
             keys,
@@ -156,7 +160,11 @@ impl Load {
         if let Some(key) = self.keys.first() {
             request = request.bearer_auth(key);
         }
-        let list: serde_json::Value = request.send().await.map_err(failed)?.json().await.map_err(failed)?;
+        let answer = request.send().await.map_err(failed)?;
+        if let Some(elsewhere) = call::elsewhere(&answer) {
+            return Err(format!("{} is no gateway: {elsewhere}", self.api));
+        }
+        let list: serde_json::Value = answer.json().await.map_err(failed)?;
         let names = list["data"].as_array().ok_or_else(|| format!("{} lists no models: {list}", self.api))?;
         Ok(names.iter().filter_map(|model| model["id"].as_str().map(str::to_owned)).take(MODELS).collect())
     }
@@ -170,29 +178,31 @@ impl Load {
         reading::ask(&self.http, &self.api, &ask, None, PATIENCE).await
     }
 
-    /// Asks for `seconds`, then waits for every answer.
-    pub async fn drive(&self, seconds: u64) -> Harvest {
+    /// Asks for `seconds`, or until it is to stop, then waits for every answer.
+    pub async fn drive(&self, seconds: u64, stop: &CancellationToken) -> Harvest {
         let end = Instant::now() + Duration::from_secs(seconds);
         let mut clients = JoinSet::new();
         for number in 0..self.plan.streams.0 {
-            clients.spawn(self.clone().hold_streams(number, end));
+            clients.spawn(self.clone().hold_streams(number, end, stop.clone()));
         }
         let per_second = self.plan.requests_per_second.0;
         if per_second > 0.0 {
-            clients.spawn(self.clone().send_on_time(per_second, end));
+            clients.spawn(self.clone().send_on_time(per_second, end, stop.clone()));
         }
         while clients.join_next().await.is_some() {}
         std::mem::take(&mut *self.harvest.lock())
     }
 
-    async fn send_on_time(self, per_second: f64, end: Instant) {
+    async fn send_on_time(self, per_second: f64, end: Instant, stop: CancellationToken) {
         let (began, mut open) = (Instant::now(), JoinSet::new());
         for number in 0_u64.. {
             let due = began + Duration::from_secs_f64(number as f64 / per_second);
             if due >= end {
                 break;
             }
-            sleep_until(due).await;
+            if stop.run_until_cancelled(sleep_until(due)).await.is_none() {
+                break;
+            }
             while open.try_join_next().is_some() {}
             if open.len() >= OPEN {
                 self.harvest.lock().held_back += 1;
@@ -208,11 +218,11 @@ impl Load {
         while open.join_next().await.is_some() {}
     }
 
-    async fn hold_streams(self, number: u64, end: Instant) {
+    async fn hold_streams(self, number: u64, end: Instant, stop: CancellationToken) {
         // Their clients do not all come at once.
         let mut draw = Draw::of(self.seed, (1 << 40) + number);
         sleep(Duration::from_secs_f64(draw.share())).await;
-        while Instant::now() < end {
+        while Instant::now() < end && !stop.is_cancelled() {
             if !self.one(&mut draw, number, true).await {
                 sleep(PAUSE).await;
             }

@@ -192,11 +192,11 @@ impl Report {
     fn times(&self) -> String {
         let head = ["milliseconds", "samples", "p50", "p95", "p99", "max"].map(str::to_owned).to_vec();
         let mut rows = vec![head];
-        for (stage, found) in &self.failover {
+        let no_sample = AtMost::default();
+        for stage in ["detect", "redispatch", "first_token"] {
+            let AtMost { samples, p50, p95, p99, max } = self.failover.get(stage).unwrap_or(&no_sample);
             let bound = |bound: Option<f64>| bound.map_or("more".to_owned(), |bound| format!("≤ {bound}"));
-            let AtMost { samples, p50, p95, p99, max } = found;
-            let cells = [p50, p95, p99, max].map(|at| bound(*at));
-            rows.push([vec![format!("failover, {stage}"), samples.to_string()], cells.to_vec()].concat());
+            rows.push(row(&format!("failover, {stage}"), *samples, [p50, p95, p99, max].map(|at| bound(*at))));
         }
         for (what, found) in [
             ("actor death → successor runs", &self.actor_restart),
@@ -206,11 +206,16 @@ impl Report {
             ("engine hang → serves again", &self.hang_recovery),
         ] {
             let Percentiles { samples, p50, p95, p99, max } = found;
-            let cells = [p50, p95, p99, max].map(|at| format!("{at:.1}"));
-            rows.push([vec![what.to_owned(), samples.to_string()], cells.to_vec()].concat());
+            rows.push(row(what, *samples as u64, [p50, p95, p99, max].map(|at| format!("{at:.1}"))));
         }
         columns(&rows)
     }
+}
+
+/// Of nothing there is no percentile.
+fn row(what: &str, samples: u64, cells: [String; 4]) -> Vec<String> {
+    let cells = if samples == 0 { std::array::from_fn(|_| "–".to_owned()) } else { cells };
+    [vec![what.to_owned(), samples.to_string()], cells.to_vec()].concat()
 }
 
 fn gauge(exposition: &Exposition, name: &str) -> f64 {
@@ -225,4 +230,24 @@ fn slowest(mut restarts: Vec<(String, std::time::Duration)>) -> Vec<(String, f64
 
 fn counts<C: std::fmt::Display>(out: &mut String, of: &BTreeMap<String, C>) -> std::fmt::Result {
     of.iter().try_for_each(|(what, count)| writeln!(out, "    {what:<34} {count}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_measured_has_no_figure() {
+        let measured = AtMost { samples: 3, p50: Some(5.0), p95: None, p99: None, max: None };
+        let report = Report { failover: [("detect".to_owned(), measured)].into(), ..Report::default() };
+        let times = report.times();
+        let cells = |what: &str| {
+            let line = times.lines().find(|line| line.starts_with(what)).unwrap_or_else(|| panic!("{what}:\n{times}"));
+            line[what.len()..].split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(cells("failover, detect"), "3 ≤ 5 more more more");
+        assert_eq!(cells("failover, redispatch"), "0 – – – –");
+        assert_eq!(cells("engine death → serves again"), "0 – – – –");
+        assert!(!times.contains("0.0"), "{times}");
+    }
 }

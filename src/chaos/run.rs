@@ -10,9 +10,11 @@ use super::{
     scenario::Scenario,
     schedule::{Cast, Due, schedule},
 };
-use crate::cli::{self, UNHEALTHY, note, say};
+use crate::cli::{self, UNHEALTHY, note, say, show};
 use secrecy::{ExposeSecret, SecretString};
 use std::{path::Path, process::ExitCode, time::Duration};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// Those that come with the program.
 const SHIPPED: [(&str, &str); 3] = [
@@ -51,11 +53,22 @@ pub struct RunArgs {
 enum NoRun {
     Usage(String),
     Unhealthy(String),
+    /// By its person, twice.
+    Interrupted,
+}
+
+impl RunArgs {
+    pub(super) const fn wants_json(&self) -> bool {
+        self.at.json
+    }
 }
 
 impl From<AdminError> for NoRun {
     fn from(error: AdminError) -> Self {
-        Self::Unhealthy(error.to_string())
+        match error {
+            AdminError::Token(why) => Self::Usage(why),
+            error => Self::Unhealthy(error.to_string()),
+        }
     }
 }
 
@@ -63,13 +76,14 @@ pub(super) async fn run(args: &RunArgs) -> ExitCode {
     match try_run(args).await {
         Ok(code) => code,
         Err(NoRun::Usage(why)) => {
-            cli::failed(&why);
+            cli::failed_as(args.at.json, &why);
             ExitCode::from(USAGE)
         }
         Err(NoRun::Unhealthy(why)) => {
-            cli::failed(&why);
+            cli::failed_as(args.at.json, &why);
             ExitCode::from(UNHEALTHY)
         }
+        Err(NoRun::Interrupted) => cli::failed_as(args.at.json, &"ended without a report"),
     }
 }
 
@@ -93,7 +107,7 @@ async fn try_run(args: &RunArgs) -> Result<ExitCode, NoRun> {
     if args.at.json {
         say(&serde_json::to_string_pretty(&report).unwrap_or_default());
     } else {
-        say(&report.table().trim_end());
+        show(report.table().trim_end());
     }
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -152,10 +166,26 @@ async fn perform(args: &RunArgs, scenario: &Scenario, admin: &Admin, due: &[Due]
     let mut load = Load::new(&args.url, &scenario.load, keys(args, scenario)?, args.seed).map_err(NoRun::Unhealthy)?;
     note(&"asking for unharmed answers first");
     load.look_at_the_unharmed().await.map_err(NoRun::Unhealthy)?;
-    let seconds = scenario.seconds.0;
+    let (planned, mut seconds) = (scenario.seconds.0, scenario.seconds.0);
     note(&format!("{}: {} orders in {seconds} s, seed {}", args.scenario, due.len(), args.seed));
     let before = Exposition::read(&admin.metrics().await?);
-    let (harvest, mut wake) = tokio::join!(load.drive(seconds), conduct(admin, due));
+    let (began, stop) = (Instant::now(), CancellationToken::new());
+    let work = async { tokio::join!(load.drive(planned, &stop), conduct(admin, due, &stop)) };
+    tokio::pin!(work);
+    let (harvest, mut wake) = loop {
+        tokio::select! {
+            done = &mut work => break done,
+            Ok(()) = tokio::signal::ctrl_c() => {
+                if stop.is_cancelled() {
+                    admin.clear().await?;
+                    return Err(NoRun::Interrupted);
+                }
+                note(&"ending: what is open is waited for, then reported; Ctrl-C once more ends at once");
+                seconds = seconds.min(began.elapsed().as_secs());
+                stop.cancel();
+            }
+        }
+    };
     let limit = Duration::from_secs(scenario.expect.recovers_within_s.0);
     // From here on an instance that does not answer is what the run has brought about.
     if let Err(error) = admin.clear().await {

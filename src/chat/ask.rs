@@ -6,11 +6,12 @@ use super::{
     clean::{deepest, one_line},
     configured_url,
 };
+use crate::call;
 use futures_util::StreamExt;
 use reqwest::{Response, StatusCode, header::RETRY_AFTER};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Value, json};
-use spillway_actors::cloud::{client::install_tls_provider, sse::SseParser};
+use spillway_actors::cloud::sse::SseParser;
 use std::{fmt, time::Duration};
 
 /// A gateway on the way is there at once or not at all.
@@ -152,10 +153,8 @@ pub(super) struct Api {
 impl Api {
     pub(super) fn new(args: &ChatArgs) -> Result<Self, String> {
         let url = args.url.clone().map_or_else(|| configured_url(&args.config), Ok)?;
-        install_tls_provider();
-        let builder = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT).read_timeout(SILENCE);
-        let builder = if url.starts_with("https:") { builder } else { builder.tls_certs_only([]) };
-        let http = builder.build().map_err(|error| format!("no HTTP client can be made here: {error}"))?;
+        let http = call::client(&url).connect_timeout(CONNECT).read_timeout(SILENCE).build();
+        let http = http.map_err(|error| format!("no HTTP client can be made here: {error}"))?;
         let base = url.trim_end_matches('/');
         Ok(Self { http, base_url: base.strip_suffix("/v1").unwrap_or(base).to_owned(), key: args.key.clone() })
     }
@@ -233,6 +232,9 @@ impl Answer {
 /// The error of an answer, however far it is from the form that it should have.
 async fn refused(response: Response) -> Failure {
     let status = response.status();
+    if let Some(message) = call::elsewhere(&response) {
+        return Failure::Refused { status: status.as_u16(), code: None, message, retry_after: None };
+    }
     let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
     let retry_after = header.filter(|text| text.bytes().all(|byte| byte.is_ascii_digit())).map(str::to_owned);
     let (mut bytes, mut body) = (response.bytes_stream(), Vec::new());

@@ -1,5 +1,6 @@
 //! Text from elsewhere, made harmless for a terminal: escape sequences go, with what they would have done, and so do other control
-//! characters but line ends and tabs. Pure; a sequence may be cut between two pieces.
+//! characters but line ends and tabs, and what turns the direction of the text around it, so that it reads as something it is not.
+//! Pure; a sequence may be cut between two pieces.
 
 use std::error::Error;
 
@@ -41,13 +42,13 @@ impl Clean {
             (_, '\u{9b}') => (Sequence, false),
             (Text | Escape | Sequence, '\u{90}' | '\u{98}' | '\u{9d}'..='\u{9f}') => (Words, false),
             (Text, '\t') => (Text, true),
-            (Text, character) => (Text, !character.is_control()),
+            (Text, character) => (Text, !character.is_control() && !turns(character)),
             (Escape, '[') => (Sequence, false),
             (Escape, ']' | 'P' | 'X' | '^' | '_') => (Words, false),
             (Escape, ' '..='/') => (Escape, false),
-            (Escape, character) => (Text, !character.is_ascii() && !character.is_control()),
+            (Escape, character) => (Text, !character.is_ascii() && !character.is_control() && !turns(character)),
             (Sequence, ' '..='?') => (Sequence, false),
-            (Sequence, character) => (Text, !character.is_ascii() && !character.is_control()),
+            (Sequence, character) => (Text, !character.is_ascii() && !character.is_control() && !turns(character)),
             (Words, '\u{1b}') => (WordsEscape, false),
             (Words, '\u{7}' | '\u{9c}') | (WordsEscape, _) => (Text, false),
             (Words, _) => (Words, false),
@@ -57,9 +58,19 @@ impl Clean {
     }
 }
 
+/// Embeddings, overrides and isolates of the bidirectional algorithm. What is written from right to left needs none of them.
+const fn turns(character: char) -> bool {
+    matches!(character, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// A whole text.
+pub(crate) fn clean(text: &str) -> String {
+    Clean::default().pass(text)
+}
+
 /// A whole text on one line.
 pub(crate) fn one_line(text: &str) -> String {
-    Clean::default().pass(text).replace(['\n', '\t'], " ")
+    clean(text).replace(['\n', '\t'], " ")
 }
 
 /// The cause of an error that says most.
@@ -91,6 +102,9 @@ mod tests {
             ("\u{1b}(0lines\u{1b}creset", "linesreset"),
             ("\u{1b}]never ends\nthe next line", "\nthe next line"),
             ("\u{1b}", ""),
+            ("safe\u{202e}exe.txt\u{202c} \u{2067}x\u{2069}", "safeexe.txt x"),
+            ("\u{1b}\u{202e}a\u{1b}[\u{2066}b", "ab"),
+            ("שלום \u{200f}עולם", "שלום \u{200f}עולם"),
         ] {
             assert_eq!(Clean::default().pass(given), shown, "{given:?}");
         }
@@ -98,9 +112,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_control_character_passes_however_it_is_cut(text in "(\\PC|[\u{1b}\u{7}\\[\\]P;m\u{9b}\u{9d}\u{9c}\n\t\r\\\\]){0,60}", at in 0usize..60) {
+        fn no_control_character_passes_however_it_is_cut(text in "(\\PC|[\u{1b}\u{7}\\[\\]P;m\u{9b}\u{9d}\u{9c}\u{202e}\u{2066}\n\t\r\\\\]){0,60}", at in 0usize..60) {
             let whole = Clean::default().pass(&text);
-            prop_assert!(whole.chars().all(|c| c == '\n' || c == '\t' || !c.is_control()), "{whole:?}");
+            prop_assert!(whole.chars().all(|c| c == '\n' || c == '\t' || !c.is_control() && !turns(c)), "{whole:?}");
             let at = text.char_indices().nth(at).map_or(text.len(), |(at, _)| at);
             let mut clean = Clean::default();
             let pieces = clean.pass(&text[..at]) + &clean.pass(&text[at..]);

@@ -117,6 +117,7 @@ fn keys(cloud: &CloudConfig) -> Finding {
             let remedy = format!("set {sources} to use {}; without it every request is served elsewhere", cloud.name);
             Finding::note(what, format!("none in {sources}: it takes no traffic"), remedy)
         }
+        _ if sources.is_empty() => Finding::ok(what, "it takes none"),
         count => Finding::ok(what, format!("{count} (from {sources})")),
     }
 }

@@ -1,12 +1,16 @@
 //! A request's identity from its first byte on, whatever becomes of it: its id, its place in a trace, what its client calls it.
 //! The id is always ours, because accounts are kept by it; a client's own is noted beside it.
 
-use axum::extract::{MatchedPath, Request};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::{
+    extract::{MatchedPath, Request},
+    response::Response,
+};
+use http::{HeaderMap, HeaderValue, Method};
 use spillway_actors::{
     config::LiveConfig,
-    domain::{RequestId, Trace, Who},
+    domain::{ErrorKind, RequestId, Trace, Who},
     flight::{Refusal, Traced, Traces},
+    observe,
 };
 use std::{
     sync::{
@@ -28,8 +32,8 @@ pub(super) struct Arrival {
     pub(super) at: Instant,
     pub(super) client_id: Option<Arc<str>>,
     pub(super) trace: Option<Trace>,
-    /// A flight has begun, which tells the rest of the trace.
-    flown: Option<Arc<AtomicBool>>,
+    /// A flight has begun, which counts the request and tells the rest of its trace.
+    flown: Arc<AtomicBool>,
 }
 
 impl Arrival {
@@ -38,8 +42,7 @@ impl Arrival {
         let ratio = || live.load().otel.as_ref().map(|otel| otel.sample_ratio);
         let ratio = if traces.is_on() { ratio() } else { None };
         let trace = ratio.map(|ratio| Trace::of(headers, ratio, at));
-        let flown = trace.as_ref().filter(|trace| trace.sampled).map(|_| Arc::default());
-        Self { id: RequestId::random(), at, client_id: client_id(headers), trace, flown }
+        Self { id: RequestId::random(), at, client_id: client_id(headers), trace, flown: Arc::default() }
     }
 
     pub(super) fn who(&self) -> Who {
@@ -48,9 +51,7 @@ impl Arrival {
 
     /// Its flight begins.
     pub(super) fn takes_off(&self) {
-        if let Some(flown) = &self.flown {
-            flown.store(true, Ordering::Relaxed);
-        }
+        self.flown.store(true, Ordering::Relaxed);
     }
 
     /// The response's headers that say who it is for.
@@ -66,13 +67,20 @@ impl Arrival {
         }
     }
 
-    /// Tells the trace of a request that asked for work and was refused before its flight.
-    pub(super) fn refused(&self, asked: &Asked, status: StatusCode, traces: &Traces) {
-        let has_flown = self.flown.as_ref().is_none_or(|flown| flown.load(Ordering::Relaxed));
-        let (Some(trace), Some(route)) = (&self.trace, &asked.route) else { return };
-        if has_flown || !(status.is_client_error() || status.is_server_error()) {
+    /// Counts a request that asked for work and was refused before its flight, and tells its trace.
+    pub(super) fn refused(&self, asked: &Asked, response: &Response, traces: &Traces) {
+        let (Some(route), status) = (&asked.route, response.status()) else { return };
+        let is_refusal = status.is_client_error() || status.is_server_error();
+        if !is_refusal || self.flown.load(Ordering::Relaxed) {
             return;
         }
+        let kind = response.extensions().get::<ErrorKind>().copied();
+        let why = kind.map_or("none", ErrorKind::label);
+        observe::request_refused_at_the_door(self.who(), self.client_id.as_deref(), status.as_u16(), why);
+        if let Some(outcome) = kind.and_then(outcome).filter(|_| is_for_an_answer(route.as_str())) {
+            observe::request_turned_away(outcome);
+        }
+        let Some(trace) = self.trace.as_ref().filter(|trace| trace.sampled) else { return };
         traces.tell(Traced::Refused(Box::new(Refusal {
             trace: trace.clone(),
             request: self.id,
@@ -98,6 +106,21 @@ impl Asked {
     }
 }
 
+/// Of the routes that make work, those whose requests are counted when they end.
+fn is_for_an_answer(route: &str) -> bool {
+    ["/completions", "/embeddings", "/responses", "/messages"].iter().any(|end| route.ends_with(end))
+}
+
+/// As what a refused request is counted. `None`: whoever had no room for it, or found its key's limit reached, has counted it.
+const fn outcome(kind: ErrorKind) -> Option<&'static str> {
+    match kind {
+        ErrorKind::RateLimited | ErrorKind::ShuttingDown => None,
+        // Nobody's slowness but its client's: no fault of the service.
+        ErrorKind::Timeout => Some("slow_upload"),
+        kind => Some(kind.label()),
+    }
+}
+
 /// Short, and of characters that no log, header or trace minds.
 fn client_id(headers: &HeaderMap) -> Option<Arc<str>> {
     let value = CLIENT_IDS.iter().find_map(|name| headers.get(*name))?.to_str().ok()?;
@@ -116,6 +139,32 @@ mod tests {
             headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         client_id(&headers)
+    }
+
+    #[test]
+    fn a_refusal_is_counted_once_and_never_as_the_services_fault() {
+        let counted = [
+            (ErrorKind::InvalidRequest, Some("invalid_request")),
+            (ErrorKind::ModelNotFound, Some("model_not_found")),
+            (ErrorKind::Unauthorized, Some("unauthorized")),
+            (ErrorKind::TooLarge, Some("too_large")),
+            (ErrorKind::Timeout, Some("slow_upload")),
+            (ErrorKind::RateLimited, None),
+            (ErrorKind::ShuttingDown, None),
+        ];
+        for (kind, label) in counted {
+            assert_eq!(outcome(kind), label, "{kind:?}");
+        }
+        for (route, counts) in [
+            ("/v1/chat/completions", true),
+            ("/completions", true),
+            ("/v1/embeddings", true),
+            ("/v1/messages", true),
+            ("/v1/messages/count_tokens", false),
+            ("/v1/route", false),
+        ] {
+            assert_eq!(is_for_an_answer(route), counts, "{route}");
+        }
     }
 
     #[test]

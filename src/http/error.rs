@@ -169,9 +169,10 @@ pub(super) fn in_anthropics_form(response: Response) -> Response {
     }
 }
 
-/// The response to an error, labelled with the target that caused it.
+/// The response to an error, labelled with the target that caused it; its kind goes along for whoever counts.
 pub fn respond(error: &GatewayError) -> Response {
     let mut response = ErrorReply::from(error).into_response();
+    response.extensions_mut().insert(error.kind);
     if let Origin::Target(name) = &error.origin
         && let Ok(name) = HeaderValue::from_str(name)
     {

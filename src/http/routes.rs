@@ -158,7 +158,7 @@ async fn identified(State(front): State<Front>, mut request: Request, next: Next
     arrival.sign(headers, in_anthropics);
     let took = u64::try_from(arrival.at.elapsed().as_millis()).unwrap_or(u64::MAX);
     headers.insert("openai-processing-ms", HeaderValue::from(took));
-    arrival.refused(&asked, response.status(), &traces);
+    arrival.refused(&asked, &response, &traces);
     response
 }
 

@@ -1,10 +1,11 @@
 //! The running gateway, asked through its admin listener.
 
 use super::OrderError;
+use crate::{call, cli::WANTS_TOKEN};
 use reqwest::{Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
-use spillway_actors::{config::Config, keys::KeyWish, upstream::client::install_tls_provider};
+use spillway_actors::{config::Config, keys::KeyWish};
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
@@ -12,6 +13,8 @@ use std::{
 
 /// A gateway on this machine answers in no time; one that hangs must not hang the command.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Of an answer: a page of keys is a tenth of it.
+const MAX_ANSWER_BYTES: usize = 16 << 20;
 /// Keys asked for at once.
 const PAGE: usize = 1000;
 
@@ -32,21 +35,20 @@ pub(crate) fn reachable(listens: SocketAddr) -> SocketAddr {
 }
 
 impl Gateway {
-    /// `None` = nobody listens there.
-    pub(super) async fn find(config: &Config) -> Result<Option<Self>, OrderError> {
+    /// `None` = nobody listens there. Without a `token`, the configuration's.
+    pub(super) async fn find(config: &Config, token: Option<SecretString>) -> Result<Option<Self>, OrderError> {
         let listens = config.server.admin_listen;
         if listens.port() == 0 {
             return Ok(None);
         }
-        install_tls_provider();
         let url = format!("http://{}", reachable(listens));
         let failed = |why: String| OrderError::Gateway { url: url.clone(), why };
-        let builder = reqwest::Client::builder().no_proxy().timeout(PATIENCE).tls_certs_only([]);
-        let http = builder.build().map_err(|error| failed(format!("cannot be asked: {error}")))?;
+        let http = call::client(&url).timeout(PATIENCE).build();
+        let http = http.map_err(|error| failed(format!("cannot be asked: {error}")))?;
         match http.get(format!("{url}/health")).send().await {
             Err(error) if error.is_connect() => Ok(None),
             Err(error) => Err(failed(format!("does not answer: {error}; --offline works on the key store itself"))),
-            Ok(_) => Ok(Some(Self { http, url, token: config.server.admin_token.clone() })),
+            Ok(_) => Ok(Some(Self { http, url, token: token.or_else(|| config.server.admin_token.clone()) })),
         }
     }
 
@@ -69,7 +71,12 @@ impl Gateway {
         }
         let answer = request.send().await.map_err(|error| self.failed(format!("does not answer: {error}")))?;
         let status = answer.status();
-        let object = answer.json().await.map_err(|_| {
+        if let Some(elsewhere) = call::elsewhere(&answer) {
+            return Err(self.failed(format!("is none: {elsewhere}")));
+        }
+        let body =
+            call::body(answer, MAX_ANSWER_BYTES).await.map_err(|why| self.failed(format!("breaks off: {why}")))?;
+        let object = serde_json::from_slice(&body).map_err(|_| {
             self.failed(format!(
                 "answers {status} and no JSON: is it a spillway gateway? --offline works on the key store itself"
             ))
@@ -81,6 +88,9 @@ impl Gateway {
     fn good(&self, (status, object): (StatusCode, Value)) -> Result<Value, OrderError> {
         if status.is_success() {
             return Ok(object);
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            return Err(self.failed(WANTS_TOKEN.to_owned()));
         }
         let message = object["error"]["message"].as_str().unwrap_or("no reason given");
         Err(self.failed(format!("refuses ({}): {message}", status.as_u16())))

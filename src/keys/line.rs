@@ -56,6 +56,10 @@ pub(super) struct CreateArgs {
 }
 
 impl CreateArgs {
+    pub(super) const fn wants_json(&self) -> bool {
+        self.common.json
+    }
+
     pub(super) fn wish(self) -> (Common, KeyWish) {
         let wish = KeyWish {
             name: self.name,

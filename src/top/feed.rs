@@ -2,17 +2,18 @@
 //! is none, and goes on trying, ever more rarely.
 
 use super::picture::{Picture, Request, Sample};
-use crate::chat::clean::{deepest, one_line};
+use crate::{
+    call,
+    chat::clean::{deepest, one_line},
+    cli::WANTS_TOKEN,
+};
 use futures_util::StreamExt;
 use reqwest::{Response, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
 use spillway_actors::{
-    cloud::{
-        client::install_tls_provider,
-        sse::{SseEvent, SseParser},
-    },
+    cloud::sse::{SseEvent, SseParser},
     task::{self, Owned},
 };
 use std::{sync::Arc, time::Duration};
@@ -23,6 +24,12 @@ const CONNECT: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(5);
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
+/// For anything that is asked, from the question to the last byte, and for the next event: pictures come once a second, and a drip
+/// of bytes is none.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Of an answer: a hundred requests are a fraction of it.
+const MAX_ANSWER_BYTES: usize = 8 << 20;
+const MAX_ERROR_BYTES: usize = 64 << 10;
 /// Of the newest.
 const REQUESTS: &str = "/admin/requests?limit=100";
 const EVENTS: &str = "/admin/events";
@@ -67,15 +74,14 @@ pub(super) struct Admin {
     http: reqwest::Client,
     url: String,
     token: Option<SecretString>,
+    patience: Duration,
 }
 
 impl Admin {
     pub(super) fn new(url: &str, token: Option<SecretString>) -> Result<Self, String> {
-        install_tls_provider();
-        let builder = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT).read_timeout(SILENCE);
-        let builder = if url.starts_with("https:") { builder } else { builder.tls_certs_only([]) };
-        let http = builder.build().map_err(|error| format!("no HTTP client can be made here: {error}"))?;
-        Ok(Self { http, url: url.trim_end_matches('/').to_owned(), token })
+        let http = call::client(url).connect_timeout(CONNECT).read_timeout(SILENCE).build();
+        let http = http.map_err(|error| format!("no HTTP client can be made here: {error}"))?;
+        Ok(Self { http, url: url.trim_end_matches('/').to_owned(), token, patience: PATIENCE })
     }
 
     pub(super) fn url(&self) -> &str {
@@ -100,7 +106,15 @@ impl Admin {
     }
 
     async fn requests(&self) -> Result<Value, String> {
-        self.get(REQUESTS).await?.json().await.map_err(|error| why(&error))
+        let asking = async {
+            let body = call::body(self.get(REQUESTS).await?, MAX_ANSWER_BYTES).await?;
+            serde_json::from_slice(&body).map_err(|error| format!("no JSON: {error}"))
+        };
+        self.in_time(asking).await
+    }
+
+    async fn in_time<T>(&self, asking: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+        tokio::time::timeout(self.patience, asking).await.unwrap_or_else(|_| Err(LATE.to_owned()))
     }
 
     async fn get(&self, path: &str) -> Result<Response, String> {
@@ -109,12 +123,16 @@ impl Admin {
             request = request.bearer_auth(token.expose_secret());
         }
         let response = request.send().await.map_err(|error| why(&error))?;
+        if let Some(elsewhere) = call::elsewhere(&response) {
+            return Err(elsewhere);
+        }
         match response.status() {
             status if status.is_success() => Ok(response),
-            StatusCode::UNAUTHORIZED => Err("it wants its token: --token-file FILE".to_owned()),
+            StatusCode::UNAUTHORIZED => Err(format!("it {WANTS_TOKEN}")),
             StatusCode::NOT_FOUND => Err("this is no admin listener (the API's port?)".to_owned()),
             status => {
-                let object: Value = response.json().await.unwrap_or_default();
+                let body = call::body(response, MAX_ERROR_BYTES).await.unwrap_or_default();
+                let object: Value = serde_json::from_slice(&body).unwrap_or_default();
                 Err(format!(
                     "{}: {}",
                     status.as_u16(),
@@ -126,13 +144,13 @@ impl Admin {
 
     /// Reads until the connection ends; `Ok(true)`: a picture came, so the wait begins anew.
     async fn follow(&self, news: &mpsc::Sender<News>) -> (bool, String) {
-        let mut events = match self.get(EVENTS).await {
+        let mut events = match self.in_time(self.get(EVENTS)).await {
             Ok(response) => Events::of(response),
             Err(why) => return (false, why),
         };
         let mut pictures = 0u64;
         loop {
-            let told = match events.next().await {
+            let told = match self.in_time(events.next()).await {
                 Ok(Some(event)) => self.told(&event, &mut pictures, news).await,
                 Ok(None) => Err("it closed the connection".to_owned()),
                 Err(why) => Err(why),
@@ -224,6 +242,55 @@ impl Events {
     }
 }
 
+const LATE: &str = "it does not answer in time";
+
 fn why(error: &reqwest::Error) -> String {
-    if error.is_timeout() { "it does not answer in time".to_owned() } else { deepest(error) }
+    if error.is_timeout() { LATE.to_owned() } else { deepest(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::call::tests::{pointing, server};
+    use std::{io::Write, net::TcpListener};
+
+    fn admin(url: &str) -> Admin {
+        Admin { patience: Duration::from_millis(300), ..Admin::new(url, None).unwrap() }
+    }
+
+    /// A server that says so much, and then a byte every 20 ms for as long as somebody listens.
+    fn dripping(beginning: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for mut socket in listener.incoming().map_while(Result::ok) {
+                let _ = socket.write_all(beginning.as_bytes());
+                while socket.write_all(b" ").is_ok() {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn a_drip_of_bytes_is_no_answer_and_no_event() {
+        let url = dripping("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n");
+        assert_eq!(admin(&url).requests().await, Err(LATE.to_owned()));
+        let (sender, _news) = mpsc::channel(1);
+        assert_eq!(admin(&url).follow(&sender).await, (false, LATE.to_owned()));
+        let head = dripping("HTTP/1.1 200 OK\r\nx: ");
+        assert_eq!(admin(&head).follow(&sender).await, (false, LATE.to_owned()));
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_bounded_a_redirect_told_and_a_missing_token_named() {
+        let long = format!("HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n{}", " ".repeat(MAX_ANSWER_BYTES + 1));
+        let patient = Admin { patience: PATIENCE, ..admin(&server(long)) };
+        assert_eq!(patient.requests().await, Err(format!("its answer is longer than {MAX_ANSWER_BYTES} bytes")));
+        let away = admin(&pointing("http://elsewhere.example/")).requests().await.unwrap_err();
+        assert_eq!(away, "it points to http://elsewhere.example/, and redirects are not followed");
+        let closed = server("HTTP/1.1 401 Unauthorized\r\nconnection: close\r\n\r\n{}");
+        assert_eq!(admin(&closed).requests().await.unwrap_err(), format!("it {WANTS_TOKEN}"));
+    }
 }

@@ -122,7 +122,7 @@ fn of_breaker(breaker: &Breaker) -> Option<Problem> {
 
 fn of_key(key: &ProviderKey) -> Option<Problem> {
     let why = key.for_ms.map(|ms| format!("for {}", span(ms.div_ceil(1000) as f64)));
-    let what = || format!("{}: provider key {} is {}", key.target, key.key + 1, key.state);
+    let what = || format!("{}: provider key {} is {}", key.target, key.key.saturating_add(1), key.state);
     (key.state != "ready").then(|| problem(Level::Warn, what(), why.unwrap_or_default()))
 }
 
@@ -134,7 +134,11 @@ fn of_ledger(ledger: &Books) -> Vec<Problem> {
     }
     for (period, line) in &ledger.budget {
         let Some(limit) = line.limit_nanousd else { continue };
-        let used = (line.posted_nanousd + line.reserved_nanousd) / limit.max(1.0);
+        if limit <= 0.0 {
+            found.push(problem(Level::Note, format!("the budget ({period}) is $0"), "nothing paid is asked"));
+            continue;
+        }
+        let used = (line.posted_nanousd + line.reserved_nanousd) / limit;
         if used >= 1.0 {
             found.push(problem(Level::Bad, format!("the budget ({period}) is spent"), ""));
         } else if used >= 0.9 {
@@ -220,6 +224,16 @@ mod tests {
         assert_eq!((local.serves, local.headline), (true, "serving locally; no cloud"));
         let draining = judged(|picture| picture["status"]["draining"] = true.into());
         assert_eq!((draining.serves, draining.headline), (false, "draining: no new requests"));
+    }
+
+    #[test]
+    fn a_budget_of_nothing_is_told_and_is_no_alarm() {
+        let told = judged(|picture| {
+            picture["status"]["ledger"]["budget"] =
+                json!({"day": {"limit_nanousd": 0, "posted_nanousd": 0, "reserved_nanousd": 0}});
+        });
+        let [only] = &told.problems[..] else { panic!("{:?}", told.problems) };
+        assert_eq!((told.level, only.level, only.what.as_str()), (Level::Ok, Level::Note, "the budget (day) is $0"));
     }
 
     #[test]

@@ -53,7 +53,7 @@ export const closed = (page) => page.context().close();
 export const quiet = () => check(complaints.length === 0, `the page complains:\n${complaints.join("\n")}`);
 
 /** Waits until `look` finds something in the page. */
-export const until = (page, what, look, argument) => page.waitForFunction(look, argument, { timeout: PATIENCE, polling: 50 })
+export const until = (page, what, look, argument, polling = 50) => page.waitForFunction(look, argument, { timeout: PATIENCE, polling })
   .then((handle) => handle.jsonValue(), (error) => { throw new Error(`${what}: ${error.message}`); });
 
 export const step = async (name, work) => {

@@ -111,6 +111,40 @@ const makesAndRevokesAKey = async () => {
   await closed(page);
 };
 
+/** An order that is refused says why, in the server's words, and leaves what was typed; the next one that is not takes the words away. */
+const saysWhyAKeyWasRefused = async () => {
+  const page = await opened(browser, { view: "keys", expected: ["status of 400", "status of 503"] });
+  const complaint = page.locator("#view-keys .said.bad");
+  const create = () => page.getByRole("button", { name: "Create key" }).click();
+  await page.getByLabel("Name", { exact: true }).fill("refused");
+  for (const [field, wrong, word] of [["Dollars a day", "2,50", "budget"], ["Dollars a day", "-3", "budget"], ["Models", "no-such-model", "no-such-model"]]) {
+    await page.getByLabel(field, { exact: true }).fill(wrong);
+    await create();
+    await complaint.filter({ hasText: word }).waitFor();
+    check(await page.getByLabel(field, { exact: true }).inputValue() === wrong, "what was typed stays");
+    await page.getByLabel(field, { exact: true }).fill("");
+  }
+  check(await page.locator("tr").filter({ hasText: "refused" }).count() === 0, "no key was made");
+  await create();
+  const row = page.locator("tr").filter({ hasText: "refused" });
+  await row.waitFor();
+  check(await complaint.count() === 0, "the words are gone");
+  const refuse = (route) => (route.request().method() === "DELETE"
+    ? route.fulfill({ status: 503, json: { error: { message: "the key store cannot be written" } } }) : route.fallback());
+  await page.route("**/admin/keys/*", refuse);
+  const revoke = async () => {
+    await row.getByRole("button", { name: "Revoke refused" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Revoke" }).click();
+  };
+  await revoke();
+  await complaint.filter({ hasText: "the key store cannot be written" }).waitFor();
+  await page.unroute("**/admin/keys/*", refuse);
+  await revoke();
+  await row.getByText("revoked").waitFor();
+  check(await complaint.count() === 0, "the words are gone again");
+  await closed(page);
+};
+
 const survivesChaos = async () => {
   const page = await opened(browser, { view: "supervision" });
   const restarts = (actor) => until(page, `${actor} is restarted`, (name) => {
@@ -130,6 +164,13 @@ const survivesChaos = async () => {
   await page.locator(".watch .attempts").waitFor();
   const attempts = await page.locator(".watch .attempts li").allTextContents();
   check(attempts.at(0).includes("engine died") && attempts.at(-1).includes("ok"), `both attempts are told: ${attempts}`);
+  await page.getByLabel("Chaos is enabled").selectOption("call:cut");
+  check(await page.getByRole("button", { name: "Cut answers: gpu/local" }).isDisabled(), "only calls of providers are cut");
+  await page.getByRole("button", { name: "Cut answers: cloud/sim/0" }).click();
+  await page.locator("#view-supervision > .said").filter({ hasText: "cut → calls of sim, for 10 s" }).waitFor();
+  const faults = await (await fetch(`${admin}/admin/chaos/faults`)).json();
+  check(faults.data.length === 1 && faults.data[0].target === "sim" && faults.data[0].kind === "cut", `the fault is in force: ${JSON.stringify(faults)}`);
+  await fetch(`${admin}/admin/chaos/faults`, { method: "DELETE" });
   await page.getByRole("button", { name: "Keep 4 short requests going" }).click();
   await until(page, "short requests flow", () => /[1-9]\d* short requests? answered/.test(document.body.textContent));
   await page.getByRole("button", { name: "Stop the requests" }).click();
@@ -171,6 +212,15 @@ const fitsAPhone = async () => {
   await closed(page);
 };
 
+const opensTheFirstViewForANameOfNone = async () => {
+  for (const name of ["constructor", "toString", "__proto__", "no-such-view"]) {
+    const page = await opened(browser, { view: name });
+    await page.locator("#view-overview .figure").first().waitFor();
+    check(await page.title() === "Overview · Spillway", `#${name} opens the overview`);
+    await closed(page);
+  }
+};
+
 const isDarkWhenWanted = async () => {
   const page = await opened(browser, { colorScheme: "dark" });
   const [red, green, blue] = await page.evaluate(() => getComputedStyle(document.documentElement).backgroundColor.match(/\d+/g).map(Number));
@@ -209,10 +259,12 @@ try {
   traffic.on = false;
   await Promise.all(asking);
   await step("keys", makesAndRevokesAKey);
+  await step("refusals", saysWhyAKeyWasRefused);
   await step("chaos", survivesChaos);
   await step("keyboard", isUsableByKeyboard);
   await step("phone", fitsAPhone);
   await step("dark", isDarkWhenWanted);
+  await step("hash", opensTheFirstViewForANameOfNone);
   await step("names", namesEverything);
   quiet();
   console.log(`${admin}: passed, beside ${traffic.answered} answered requests`);

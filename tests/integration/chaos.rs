@@ -1,10 +1,13 @@
 //! Chaos as a feature: faults of providers on demand, the simulated engine, and `spillway chaos run` against a live gateway.
 
-use crate::support::{Ask, Gateway, Setup, gateway::binary, setup::Folder};
+use crate::support::{Ask, Gateway, Setup, gateway::binary, poll::until, setup::Folder};
 use reqwest::Method;
 use serde_json::{Value, json};
 use spillway::sim::SimOptions;
-use std::process::{Command, Output, Stdio};
+use std::{
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
 
 const FAULT: &str = "/admin/chaos/fault";
 const FAULTS: &str = "/admin/chaos/faults";
@@ -107,6 +110,43 @@ async fn a_run_that_broke_a_rule_ends_with_1() {
 }
 
 #[tokio::test]
+async fn a_run_that_is_ended_reports_what_it_has_seen_and_leaves_no_fault() {
+    let gateway = stage().warm().await;
+    let folder = Folder::new().unwrap();
+    let scenario = folder.write(
+        "long.toml",
+        b"seconds = 600\n[load]\nrequests_per_second = 20\nstreams = 2\nstream_share = 0.5\nhard_share = 0.5\nmax_tokens = [8]\n\
+          [[fault]]\ntargets = [\"sim\"]\nkind = \"latency\"\nms = 1\nfor_ms = 300000\nevery_ms = 400\n\
+          [expect]\nuncommitted_success_percent = 0\n",
+    );
+    let mut command = Command::new(binary());
+    command.args([
+        "chaos",
+        "run",
+        scenario.to_str().unwrap(),
+        "--json",
+        "--admin",
+        &gateway.admin,
+        "--url",
+        &gateway.api,
+    ]);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    until("a fault is in force", Duration::from_secs(60), async || {
+        let listed = gateway.client.get_json(&gateway.admin_url(FAULTS)).await?;
+        listed["data"].as_array().filter(|faults| !faults.is_empty()).map(|_| ())
+    })
+    .await;
+    rustix::process::kill_process(rustix::process::Pid::from_child(&child), rustix::process::Signal::INT).unwrap();
+    let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{report:#}");
+    assert!(report["seconds"].as_u64() < Some(600) && report["requests"]["requests"].as_u64() > Some(0), "{report:#}");
+    let listed = gateway.client.get_json(&gateway.admin_url(FAULTS)).await.unwrap();
+    assert_eq!(listed["data"], json!([]));
+    gateway.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_run_against_nobody_or_without_chaos_ends_with_3_and_a_bad_scenario_with_2() {
     let off = Setup { model: "smollm2-135m".to_owned(), ..stage() };
     let off = Setup { vars: vec![("SPILLWAY__CHAOS__ENABLED".to_owned(), "false".to_owned())], ..off }.start().await;
@@ -125,9 +165,12 @@ async fn a_run_against_nobody_or_without_chaos_ends_with_3_and_a_bad_scenario_wi
     let output = chaos(&off, &["run", bad.to_str().unwrap()]).await;
     assert_eq!(output.status.code(), Some(2));
     assert!(said(&output).contains("line 2, column 1"), "{}", said(&output));
-    let nobody =
-        Command::new(binary()).args(["chaos", "run", "gpu-flap", "--admin", "http://127.0.0.1:9"]).output().unwrap();
+    let nobody = Command::new(binary())
+        .args(["chaos", "run", "gpu-flap", "--json", "--admin", "http://127.0.0.1:9"])
+        .output()
+        .unwrap();
     assert_eq!(nobody.status.code(), Some(3));
+    assert_eq!(report(&nobody)["ok"], false, "a program is told, too");
     assert!(said(&nobody).contains("http://127.0.0.1:9 does not answer"), "{}", said(&nobody));
     off.shutdown().await;
 }

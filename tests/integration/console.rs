@@ -82,6 +82,13 @@ async fn the_console_works_in_a_browser() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_console_breaks_a_simulated_engine_too() {
+    let gateway = Setup::default().model("sim:tokens_per_second=40").warm().await;
+    in_a_browser(&gateway, "simulated.mjs").await;
+    gateway.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_console_asks_for_the_token_once_and_says_when_nobody_answers() {
     let (gateway, _folder) = guarded().await;
     in_a_browser(&gateway, "token.mjs").await;
@@ -176,6 +183,19 @@ async fn requests_are_listed_with_their_reasons_and_without_their_words() {
     assert!(request["routing"]["reasoning"].as_str().unwrap().starts_with("complex"), "{request}");
     assert!(request["first_token_ms"].as_f64().unwrap() <= request["took_ms"].as_f64().unwrap());
     assert!(!listed.to_string().contains("platypus"));
+    assert_eq!((&request["asked"], &request["why"]), (&json!("auto"), &Value::Null));
+    // Who gets no target is told why, and so is who looks.
+    gateway.cloud().fault("*", "error-500").await;
+    let refused = until("the breaker is open", SOON, async || {
+        let record = gateway.client.ask(&gateway.api, Ask::hard().model("ok")).await;
+        (record.status == Some(503)).then_some(record)
+    })
+    .await;
+    let listed = gateway.client.get_json(&gateway.admin_url("/admin/requests?limit=1")).await.unwrap();
+    let request = &listed["requests"][0];
+    assert_eq!((&request["request"], &request["asked"]), (&json!(refused.id), &json!("ok")));
+    let crate::support::Outcome::Error { message, .. } = &refused.outcome else { panic!("{refused:?}") };
+    assert_eq!(request["why"].as_str(), Some(message.as_str()), "{request}");
     gateway.shutdown().await;
 }
 

@@ -26,6 +26,8 @@ async fn simulate(gateway: &Gateway, bytes: Option<u64>) {
     let order = json!({"gpu": "local", "bytes": bytes});
     let answer = gateway.client.raw().post(gateway.admin_url("/admin/chaos/memory")).json(&order).send().await.unwrap();
     assert!(answer.status().is_success(), "{answer:?}");
+    let counted = metric(gateway, "spillway_chaos_orders_total{actor=\"gpu/local\",how=\"memory\"}").await;
+    assert!(counted >= Some(1.0), "an order like every other: {counted:?}");
 }
 
 async fn metric(gateway: &Gateway, line: &str) -> Option<f64> {

@@ -223,9 +223,13 @@ async fn top_finds_the_admin_listener_and_its_token_by_the_configuration() {
     let gateway = Setup::default().without_cloud().server(&lines).start().await;
     let refused = run(&["top", "--once", "--admin", &gateway.admin]).await;
     assert!(text(&refused.stderr).contains("wants its token: --token-file"), "{refused:?}");
+    let refused = run(&["chaos", "kill", "router", "kill", "--admin", &gateway.admin]).await;
+    assert!(text(&refused.stderr).contains("wants its token: --token-file"), "{refused:?}");
     let token = token.display().to_string();
     let let_in = run(&["top", "--once", "--admin", &gateway.admin, "--token-file", &token]).await;
     assert!(text(&let_in.stdout).contains("── Supervision"), "{let_in:?}");
+    let let_in = run(&["chaos", "faults", "--admin", &gateway.admin, "--token-file", &token]).await;
+    assert!(let_in.status.success(), "{let_in:?}");
     drop(gateway);
     let config = folder.write("other.toml", format!("[server]\nadmin_listen = \"{address}\"\n").as_bytes());
     let nobody = run(&["top", "--once", "--config", &config.display().to_string()]).await;
@@ -280,4 +284,66 @@ async fn top_goes_on_when_the_gateway_comes_back() {
     let second = setup.start().await;
     watching.join_all().await;
     second.shutdown().await;
+}
+
+/// Answers with which a server would write to the terminal of whoever runs a command.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_refusal_of_a_server_steers_the_terminal_of_any_command() {
+    let nasty = server(
+        b"HTTP/1.1 403 Forbidden\r\nconnection: close\r\n\r\n\
+        {\"error\": {\"message\": \"no\\u001b]0;title\\u0007\\u009b31m \\u202ewhy\", \"type\": \"x\", \"param\": null, \"code\": null}}",
+    );
+    let folder = crate::support::Folder::new().unwrap();
+    let address = nasty.trim_start_matches("http://");
+    let config =
+        format!("[server]\nadmin_listen = \"{address}\"\n[keys]\nfile = \"{}/keys.json\"\n", folder.path().display());
+    let config = folder.write("nasty.toml", config.as_bytes()).display().to_string();
+    for arguments in [
+        ["chaos", "kill", "router", "kill", "--admin", &nasty].as_slice(),
+        &["chaos", "fault", "sim", "error", "--admin", &nasty],
+        &["chaos", "faults", "--admin", &nasty],
+        &["chaos", "clear", "--admin", &nasty],
+        &["chaos", "run", "everything", "--admin", &nasty],
+        &["keys", "ls", "--config", &config],
+        &["top", "--once", "--admin", &nasty],
+        &["chat", "--url", &nasty, "hi"],
+    ] {
+        let output = run(arguments).await;
+        let told = text(&output.stderr);
+        assert!(!output.status.success() && told.contains("no why"), "{arguments:?}: {told:?}");
+        let steers = |c: char| c != '\n' && (c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c));
+        assert!(!told.contains(steers) && !text(&output.stdout).contains(steers), "{arguments:?}: {told:?}");
+    }
+}
+
+/// What is asked, and the key it is asked with, is for the address that was named.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_command_follows_a_redirect() {
+    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    let answer = format!(
+        "HTTP/1.1 307 Temporary Redirect\r\nlocation: http://{}/other\u{9b}31m\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
+        elsewhere.local_addr().unwrap()
+    );
+    let pointing = server(answer.leak().as_bytes());
+    let folder = crate::support::Folder::new().unwrap();
+    let address = pointing.trim_start_matches("http://");
+    let config =
+        format!("[server]\nadmin_listen = \"{address}\"\n[keys]\nfile = \"{}/keys.json\"\n", folder.path().display());
+    let config = folder.write("pointing.toml", config.as_bytes()).display().to_string();
+    for arguments in [
+        ["chat", "--url", &pointing, "--key", "sk-canary", "a prompt"].as_slice(),
+        &["top", "--once", "--admin", &pointing],
+        &["chaos", "kill", "router", "kill", "--admin", &pointing],
+        &["chaos", "run", "everything", "--admin", &pointing, "--url", &pointing],
+        &["keys", "ls", "--config", &config],
+        &["bench", "scenarios", "--url", &pointing],
+    ] {
+        let output = run(arguments).await;
+        let told = text(&output.stderr);
+        let where_to =
+            format!("points to http://{}/other, and redirects are not followed", elsewhere.local_addr().unwrap());
+        assert!(!output.status.success() && told.contains(&where_to), "{arguments:?}: {told:?}");
+    }
+    elsewhere.set_nonblocking(true).unwrap();
+    assert!(elsewhere.accept().is_err(), "nobody was sent there");
 }

@@ -470,11 +470,8 @@ pub(super) fn engine_gone(decision: &Decision) -> GatewayError {
 }
 
 pub(super) fn died(lease: &Lease, decision: &Decision) -> Failure {
-    let death = lease.slot().death_of(lease.epoch());
-    if let Some(death) = &death {
-        observe::failover_stage("detect", death.at.elapsed());
-    }
-    Failure { death, ..Failure::from(engine_gone(decision)) }
+    let (death, failure) = (lease.slot().death_of(lease.epoch()), Failure::from(engine_gone(decision)));
+    Failure { at: death.as_ref().map_or(failure.at, |death| death.at), death, ..failure }
 }
 
 pub(super) fn refused(decision: &Decision, failure: JobFailure) -> GatewayError {

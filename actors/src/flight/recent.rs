@@ -4,7 +4,7 @@
 
 use super::{Flight, FlightReport};
 use crate::{
-    domain::{KeyId, RequestId, UnixMs},
+    domain::{ErrorKind, GatewayError, KeyId, ModelChoice, Origin, RequestId, UnixMs},
     jobs::Outcome,
     ledger::unix_now,
 };
@@ -34,6 +34,10 @@ pub struct Ended {
     pub at: UnixMs,
     pub stream: bool,
     pub outcome: &'static str,
+    /// `auto`, `local` or a name that is configured.
+    pub asked: String,
+    /// Why there was no answer, in the gateway's own words; what a target said of it is only its client's.
+    pub why: Option<String>,
     /// From its admission, if its client got one before its end.
     pub first_token: Option<Duration>,
     pub report: FlightReport,
@@ -127,12 +131,32 @@ impl Flight {
             at: unix_now().minus(report.actual_latency),
             stream: self.request().stream,
             outcome: outcome.label(),
+            asked: asked(&self.request().model),
+            why: self.failure.as_ref().and_then(why),
             first_token: self.first_token_at.map(|at| at.duration_since(admitted)),
             report,
         });
         self.services.recent.note(Arc::clone(&ended), outcome, Instant::now());
         ended
     }
+}
+
+fn asked(model: &ModelChoice) -> String {
+    match model {
+        ModelChoice::Auto => "auto".to_owned(),
+        ModelChoice::Local => "local".to_owned(),
+        ModelChoice::Named(name) => name.to_string(),
+    }
+}
+
+/// Of kinds whose words are about targets and limits: others may quote what was asked.
+fn why(failure: &GatewayError) -> Option<String> {
+    use ErrorKind::{InsufficientQuota, LocalOnlyUnavailable, RateLimited, ShuttingDown, Timeout, Unavailable};
+    let is_known = matches!(
+        failure.kind,
+        Unavailable | LocalOnlyUnavailable | RateLimited | InsufficientQuota | Timeout | ShuttingDown
+    );
+    (is_known && failure.origin == Origin::Gateway).then(|| failure.message.clone())
 }
 
 fn push<T>(queue: &mut VecDeque<T>, new: T, most: usize) {
@@ -145,7 +169,7 @@ fn push<T>(queue: &mut VecDeque<T>, new: T, most: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Complexity, ErrorKind, NanoUsd, TokenUsage};
+    use crate::domain::{Complexity, NanoUsd, TokenUsage};
 
     fn report(is_local: bool, took_ms: u64) -> FlightReport {
         FlightReport {
@@ -174,9 +198,20 @@ mod tests {
             at: UnixMs::new(took_ms),
             stream,
             outcome: "ok",
+            asked: "auto".to_owned(),
+            why: None,
             first_token: Some(Duration::from_millis(1)),
             report: report(is_local, took_ms),
         })
+    }
+
+    #[test]
+    fn only_our_own_words_about_targets_are_kept() {
+        let ours = GatewayError::gateway(ErrorKind::Unavailable, "no target can serve it now");
+        assert_eq!(why(&ours).as_deref(), Some("no target can serve it now"));
+        assert_eq!(why(&GatewayError::target("cloud", ErrorKind::Unavailable, "you said: secret")), None);
+        assert_eq!(why(&GatewayError::invalid("messages", "you said: secret")), None);
+        assert_eq!(why(&GatewayError::gateway(ErrorKind::InvalidRequest, "you said: secret")), None);
     }
 
     #[test]

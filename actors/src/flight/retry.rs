@@ -30,6 +30,13 @@ pub(super) enum Next {
     Over,
 }
 
+impl Next {
+    /// Somebody else is asked at once. Who waits for the only target on purpose does not fail over.
+    pub(super) const fn is_a_failover(self) -> bool {
+        matches!(self, Self::Elsewhere | Self::AnotherKey)
+    }
+}
+
 /// One failed attempt, nothing of which was sent.
 #[derive(Debug, Clone, Copy)]
 struct Failed<'a> {
@@ -267,6 +274,7 @@ mod tests {
         let only = Failed { only_target: true, ..failed(&fault) };
         assert_eq!(next(failed(&fault), 1.0), Next::Elsewhere, "another target is quicker");
         assert_eq!(next(only, 1.0), Next::Again { after: Duration::from_millis(50) });
+        assert!(next(failed(&fault), 1.0).is_a_failover() && !next(only, 1.0).is_a_failover());
         assert_eq!(next(Failed { retried: true, ..only }, 1.0), Next::Elsewhere);
         let busy = fault.clone().retry_after(SECOND * 2);
         assert_eq!(next(Failed { error: &busy, ..only }, 0.0), Next::Again { after: SECOND * 2 });

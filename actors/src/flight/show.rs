@@ -71,8 +71,9 @@ impl Flight {
 
     pub(super) fn note_first_token(&mut self, decision: &Decision, began: Instant) {
         observe::time_to_first_token(decision.candidate.target.as_str(), began.elapsed());
-        if let Some(death) = self.mourning.take() {
-            observe::failover_stage("first_token", death.at.elapsed());
+        self.mourning = None;
+        if let Some(lost) = self.lost.take() {
+            observe::failover_stage("first_token", lost.at.elapsed());
         }
     }
 }

@@ -4,7 +4,7 @@
 //! At most one take-over a request: it begins with the first thing shown by another target. An attempt that fails before
 //! that (a refused prefix, an answer begun anew) leaves the next way open, and the client reads why the stream was cut.
 
-use super::{Failure, Flight};
+use super::{Failure, Flight, Lost};
 use crate::{
     cloud::continuation::is_continuable,
     domain::{GatewayError, Origin, TokenUsage},
@@ -74,7 +74,7 @@ impl Flight {
 
     /// The client has text and the attempt failed. Returns if another target may go on; else the error the client reads.
     pub(super) fn take_over(&mut self, failure: Failure, decision: &Decision) -> Result<(), GatewayError> {
-        let Failure { error, death, .. } = failure;
+        let Failure { error, at, death, .. } = failure;
         if self.resumed.is_some() {
             return Err(error);
         }
@@ -104,6 +104,7 @@ impl Flight {
         }
         self.note_faulty(decision.candidate.key, &error);
         self.ask_clouds_again(death.is_some(), deaths);
+        self.lost = Some(Lost::noticed(at));
         self.ask_for_take_over(death, decision);
         Ok(())
     }

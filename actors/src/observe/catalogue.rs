@@ -51,7 +51,10 @@ const fn seconds(name: &'static str, buckets: &'static [f64], help: &'static str
 
 pub const CATALOGUE: &[Metric] = &[
     // Requests.
-    counter("spillway_requests_total", "Requests that ended, by final target, model, complexity and outcome"),
+    counter(
+        "spillway_requests_total",
+        "Requests that ended, by final target, model, complexity (none: refused before there was one) and outcome",
+    ),
     counter("spillway_requests_refused_total", "Requests that were not admitted: too many in work, or shutting down"),
     seconds("spillway_request_duration_seconds", WAIT, "Admission to the end of the answer"),
     seconds("spillway_time_to_first_token_seconds", WAIT, "Start of an attempt to its first token"),
@@ -70,7 +73,11 @@ pub const CATALOGUE: &[Metric] = &[
     counter("spillway_route_decisions_total", "First target chosen, by complexity and reason"),
     counter("spillway_attempts_total", "Attempts by target and outcome"),
     counter("spillway_failovers_total", "Attempts that replaced a failed one"),
-    seconds("spillway_failover_seconds", REPAIR, "From a local target's death, by stage"),
+    seconds(
+        "spillway_failover_seconds",
+        REPAIR,
+        "From a target's failure, as it was noticed: the request knows, the next attempt leaves, its first token",
+    ),
     counter("spillway_streams_resumed_total", "Streams that went on elsewhere after a cut"),
     counter("spillway_streams_broken_total", "Streams that ended with an error frame"),
     counter("spillway_hedges_total", "Second attempts in the cloud beside a late local one, by outcome"),

@@ -23,10 +23,13 @@ pub const ATTEMPTS: usize = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     Explicit,
+    /// The request, or its key, stays on this machine.
+    LocalOnly,
     BudgetSensitive,
     Preferred,
     Fallback,
-    Other,
+    /// In no list of the tier's rule: it is what can serve when none of those can.
+    Unlisted,
     TakeOver,
 }
 
@@ -34,10 +37,11 @@ impl Reason {
     pub const fn label(self) -> &'static str {
         match self {
             Self::Explicit => "explicit",
+            Self::LocalOnly => "local_only",
             Self::BudgetSensitive => "budget_sensitive",
             Self::Preferred => "preferred",
             Self::Fallback => "fallback",
-            Self::Other => "other",
+            Self::Unlisted => "unlisted",
             Self::TakeOver => "take_over",
         }
     }

@@ -96,7 +96,8 @@ pub fn order(candidates: &mut [Candidate], tier: Tier, ask: Ask<'_>, around: Sur
     for candidate in candidates.iter_mut() {
         candidate.standing = standing(candidate, tier, ask, around);
         if by_rule {
-            candidate.reason = rank(candidate, tier, rule).1;
+            let reason = rank(candidate, tier, rule).1;
+            candidate.reason = if ask.request.is_local_only() { Reason::LocalOnly } else { reason };
         }
     }
     candidates.sort_by_cached_key(|candidate| {
@@ -147,7 +148,7 @@ fn rank(candidate: &Candidate, tier: Tier, rule: &Rule) -> (usize, Reason) {
     }
     match rule.fallback.iter().position(matches) {
         Some(at) => (1 + rule.prefer.len() + at, Reason::Fallback),
-        None => (usize::MAX, Reason::Other),
+        None => (usize::MAX, Reason::Unlisted),
     }
 }
 

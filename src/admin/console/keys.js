@@ -8,7 +8,9 @@ import { call, get } from "./net.js";
 export const keys = (root, { useKey }) => {
   let listed = null;
   let fresh = null;
+  // Why the keys could not be read, and why the last order was not carried out: a reading that succeeds says nothing of that.
   let failure = null;
+  let refusal = null;
 
   const said = h("div", { role: "status" });
   const table = h("div", {});
@@ -43,10 +45,10 @@ export const keys = (root, { useKey }) => {
     try {
       const response = await call("/admin/keys", { method: "POST", json: wish(new FormData(form)) });
       fresh = await response.json();
-      failure = null;
+      refusal = null;
       form.reset();
     } catch (error) {
-      failure = error.message;
+      refusal = error.message;
     }
     await read();
     said.querySelector("[data-act=copy]")?.focus();
@@ -56,14 +58,15 @@ export const keys = (root, { useKey }) => {
     if (!(await confirmed(`Revoke “${name}”? Whoever uses it is refused at once, for good.`, "Revoke"))) return;
     try {
       await call(`/admin/keys/${encodeURIComponent(id)}`, { method: "DELETE" });
+      refusal = null;
     } catch (error) {
-      failure = error.message;
+      refusal = `“${name}” was not revoked: ${error.message}`;
     }
     await read();
   };
 
   const draw = () => {
-    show(said, failure && h("p", { class: "said bad" }, failure), fresh && secret(fresh));
+    show(said, [refusal, failure].filter(Boolean).map((why) => h("p", { class: "said bad" }, why)), fresh && secret(fresh));
     const rows = [...(listed?.data ?? [])].reverse();
     show(table, listed === null ? null : rows.length === 0 ? h("p", { class: "empty" }, "There is no key yet.")
       : h("div", { class: "scroll", tabindex: "0", role: "region", "aria-labelledby": "keys-title" }, h("table", {},

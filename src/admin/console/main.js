@@ -25,7 +25,7 @@ let model = null;
 
 const go = () => {
   const wanted = location.hash.slice(1);
-  const next = wanted in views ? wanted : "overview";
+  const next = Object.hasOwn(views, wanted) ? wanted : "overview";
   if (next === at) return;
   if (at) views[at].hidden?.();
   at = next;

@@ -41,9 +41,10 @@ const budgets = (budget) => {
   const limited = Object.entries(budget).filter(([, line]) => line.limit_nanousd !== null);
   return limited.map(([period, line]) => {
     const used = line.posted_nanousd + line.reserved_nanousd;
-    const part = used / Math.max(1, line.limit_nanousd);
+    // Of nothing there is nothing left.
+    const part = line.limit_nanousd === 0 ? 1 : used / line.limit_nanousd;
     const text = `${nanousd(used)} of ${nanousd(line.limit_nanousd)}`;
     return h("div", { class: "budget", "data-key": period }, h("span", {}, `Budget, ${period}`),
-      meter(part, `Budget of the ${period}: ${text}`, part >= 1 ? "bad" : part >= 0.9 ? "warn" : ""), h("span", { class: "n" }, text));
+      meter(part, `Budget of the ${period}: ${text}`, line.limit_nanousd === 0 ? "" : part >= 1 ? "bad" : part >= 0.9 ? "warn" : ""), h("span", { class: "n" }, text));
   });
 };

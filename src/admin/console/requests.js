@@ -55,7 +55,7 @@ const matches = (request, { text, only }) => {
   if (only === "bad" && request.outcome === "ok") return false;
   if (only === "moved" && request.routing.attempts.length < 2) return false;
   const { target, model, complexity } = request.routing;
-  return !text || [request.request, request.key_name, target, model, complexity, request.outcome].some((part) => part?.toLowerCase().includes(text));
+  return !text || [request.request, request.key_name, request.asked, target, model, complexity, request.outcome].some((part) => part?.toLowerCase().includes(text));
 };
 
 const header = () => h("div", { class: "request head", "aria-hidden": "true", "data-key": "head" },
@@ -75,6 +75,6 @@ const row = (request) => {
       h("span", { class: "n first" }, ms(request.first_token_ms)),
       h("span", { class: "n took" }, ms(request.took_ms)),
       h("span", { class: "n cost" }, usd(cost))),
-    h("div", { class: "more" }, route(routing),
-      h("p", { class: "note" }, request.request, request.stream ? " · streamed" : " · in one piece", request.key && ` · key ${request.key_name ?? request.key}`)));
+    h("div", { class: "more" }, request.why && h("p", { class: "said bad" }, request.why), route(routing),
+      h("p", { class: "note" }, request.request, request.stream ? " · streamed" : " · in one piece", ` · asked for ${request.asked}`, request.key && ` · key ${request.key_name ?? request.key}`)));
 };

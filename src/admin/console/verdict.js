@@ -58,7 +58,8 @@ const ofLedger = (ledger) => [
   ...(ledger.up ? [] : problem("bad", "The ledger cannot write: paid targets are left alone", ledger.waits_because)),
   ...Object.entries(ledger.budget).flatMap(([period, line]) => {
     if (line.limit_nanousd === null) return [];
-    const used = (line.posted_nanousd + line.reserved_nanousd) / Math.max(1, line.limit_nanousd);
+    if (line.limit_nanousd === 0) return problem("note", `The budget (${period}) is $0`, "nothing paid is asked");
+    const used = (line.posted_nanousd + line.reserved_nanousd) / line.limit_nanousd;
     if (used >= 1) return problem("bad", `The budget (${period}) is spent`);
     return used >= 0.9 ? problem("warn", `${Math.floor(used * 100)} % of the budget (${period}) is spent`) : [];
   }),

@@ -59,6 +59,8 @@ fn flown(attempts: Vec<AttemptReport>, outcome: Outcome) -> Flown {
         at: UnixMs::new(0),
         stream: false,
         outcome: outcome.label(),
+        asked: "auto".to_owned(),
+        why: None,
         first_token: None,
         report,
     };

@@ -100,7 +100,7 @@ fn times_row(name: &str, times: &Times) -> Vec<String> {
 
 fn figures(board: &Board, picture: &Picture, width: usize) -> Vec<Line<'static>> {
     let Gained { local, cloud, failed, left } = series::gained(board.samples());
-    let answered = local + cloud;
+    let answered = local.saturating_add(cloud);
     let share = (answered > 0).then(|| local as f64 / answered as f64);
     let ledger = &picture.status.ledger;
     let saved = saved(ledger);
@@ -152,7 +152,7 @@ pub(super) fn money(ledger: &Books, width: usize) -> Vec<Line<'static>> {
         let Some(limit) = line.limit_nanousd else { continue };
         let used = line.posted_nanousd + line.reserved_nanousd;
         let text = format!("budget ({period})  {} of {}  ", nanousd(Some(used)), nanousd(Some(limit)));
-        lines.push(Line::from(vec![Span::raw(text), meter(used / limit.max(1.0), 20)]));
+        lines.push(Line::from(vec![Span::raw(text), meter(if limit > 0.0 { used / limit } else { 1.0 }, 20)]));
     }
     lines
 }

@@ -129,3 +129,37 @@ fn little_bars_are_as_high_as_the_largest() {
     assert_eq!(cut("äöü漢字", 5), "äöü…");
     assert_eq!(meter(f64::NAN, 4).content, "░░░░");
 }
+
+/// A gateway that publishes nonsense is drawn as it is: nothing of it ends the program.
+#[test]
+fn the_largest_numbers_and_a_tree_that_bites_its_tail_are_drawn_too() {
+    fn swollen(value: &Value) -> Value {
+        match value {
+            Value::Number(number) if number.is_u64() => u64::MAX.into(),
+            Value::Number(_) => f64::MAX.into(),
+            Value::Array(values) => values.iter().map(swollen).collect(),
+            Value::Object(map) => map.iter().map(|(key, value)| (key.clone(), swollen(value))).collect(),
+            other => other.clone(),
+        }
+    }
+    let mut board = Board::new("http://127.0.0.1:8081".to_owned());
+    for (name, news) in examples() {
+        let mut news = swollen(&news);
+        if name == "history" {
+            news["samples"][0] = json!({});
+        }
+        if name == "picture" {
+            // One more than this overflowed.
+            news["status"]["keys"] =
+                json!([{"target": "cloud", "key": u64::MAX, "state": "resting", "for_ms": u64::MAX}]);
+            // A process id is smaller than other numbers.
+            news["status"]["gpus"][0]["engine_pid"] = json!(u32::MAX);
+            let tail = json!({"name": "root", "parent": "root", "state": "running"});
+            news["actors"].as_array_mut().unwrap().extend(std::iter::repeat_n(tail, 50));
+        }
+        board.hear(News::read(name, &news).unwrap(), Instant::now());
+    }
+    let text = whole(&board, 110).join("\n");
+    assert!(text.contains("provider key 18446744073709551615 is resting"), "{text}");
+    assert!(text.lines().count() < 200, "{text}");
+}

@@ -7,7 +7,7 @@ use super::{
 use crate::words::span;
 use ratatui::text::{Line, Span};
 
-/// Deeper than any tree there is; a gateway that publishes a circle is drawn to here.
+/// Deeper than any tree there is; a gateway that publishes a circle is drawn to here, and to no more lines than it has actors.
 const DEEPEST: usize = 8;
 /// Columns of the name with its branches.
 const NAME: usize = 34;
@@ -25,6 +25,9 @@ fn branch(actors: &[Actor], parent: Option<&str>, bends: &mut Vec<bool>, width: 
     }
     let children: Vec<&Actor> = actors.iter().filter(|actor| actor.parent.as_deref() == parent).collect();
     for (at, actor) in children.iter().enumerate() {
+        if lines.len() >= actors.len() {
+            return;
+        }
         let is_last = at + 1 == children.len();
         let above: String = bends.iter().skip(1).map(|goes_on| if *goes_on { "│  " } else { "   " }).collect();
         let own = match (bends.is_empty(), is_last) {

@@ -149,6 +149,23 @@ fn a_frugal_request_waits_for_local_unless_it_says_how_long_or_its_deadline_does
     assert_eq!(with(&ChatRequest { max_latency: Some(Duration::from_secs(2)), ..frugal }, Some(60)), "cheap");
 }
 
+#[test]
+fn who_stays_here_or_is_in_no_list_of_the_rule_has_a_reason_of_its_own() {
+    let locals = [local(GpuState::Warm, 0)];
+    let reason = |request: &ChatRequest, clouds: &[CloudFacts]| {
+        let plan = planned(request, Complexity::Trivial, Recalled::NOTHING, &locals, clouds);
+        let reasons = plan.candidates.iter().map(|candidate| candidate.reason.label()).collect::<Vec<_>>();
+        (reasons, plan.reasoning)
+    };
+    let (reasons, why) = reason(&ChatRequest { local_only: true, ..request() }, &clouds());
+    assert_eq!(reasons, ["local_only"]);
+    assert!(why.contains(", local_only: "), "{why}");
+    assert_eq!(
+        reason(&request(), &[cloud(0, "cheap", 1, true), cloud(1, "strange", 9, true)]).0,
+        ["preferred", "fallback", "unlisted"]
+    );
+}
+
 proptest! {
     /// A bound or a load reorders; the same candidates are there before and after.
     #[test]
