@@ -2,7 +2,7 @@
 //! and the order in which the runtime wakes who waits for the same thing all hang on them. The two calls of the C library
 //! are replaced in this test binary, and only for the thread that asked for it: elsewhere they do what they always do.
 
-use std::cell::Cell;
+use std::{cell::Cell, time::Duration};
 use tokio::time::Instant;
 
 /// 2026-01-01, at noon: a day's end is hours away, unless the clock jumps.
@@ -19,9 +19,9 @@ pub(super) fn seed(seed: u64) {
     BYTES.set(Some(seed));
 }
 
-/// From now on this thread's wall clock follows virtual time.
-pub(super) fn begin_wall() {
-    WALL.set(Some((Instant::now(), 0)));
+/// From now on this thread's wall clock follows virtual time, of which so much has passed.
+pub(super) fn begin_wall(passed: Duration) {
+    WALL.set(Some((Instant::now(), passed.as_nanos() as i64)));
 }
 
 pub(super) fn end_wall() {

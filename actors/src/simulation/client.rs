@@ -72,7 +72,7 @@ impl Wish {
             local_only,
             stream: true,
             words: 5,
-            max_tokens: None,
+            max_tokens: Some(10),
             prompt: "Say it.",
             key: None,
             session: None,

@@ -4,9 +4,9 @@
 use super::{
     dial::Network,
     dice::Dice,
-    stage::{Bill, Stage, asked_words, word},
+    stage::{Bill, PROMPT_TOKENS, Stage, asked_words, word},
 };
-use crate::{domain::NanoUsd, task};
+use crate::task;
 use futures_util::future::FutureExt;
 use serde_json::{Value, json};
 use std::{future::pending, io, sync::Arc, time::Duration};
@@ -16,8 +16,6 @@ use tokio::{
 };
 
 const SOCKET_BYTES: usize = 16 << 10;
-/// What every prompt costs; the gateway's estimate is never less.
-const PROMPT_TOKENS: u64 = 3;
 
 pub(super) fn network(stage: &Stage) -> Network {
     let stage = stage.clone();
@@ -173,7 +171,7 @@ impl Connection {
         let (stage, host) = (self.stage.clone(), self.host.clone());
         stage.say(format_args!("{host} is called by {}: {turn:?}", call.request));
         *stage.calls.lock().entry(call.request.clone()).or_default() += 1;
-        let open = stage.ledger.get().map_or(0, |ledger| ledger.snapshot().open_reservations);
+        let open = stage.ledger.lock().as_ref().map_or(0, |ledger| ledger.snapshot().open_reservations);
         stage.demand(open > 0, || format!("{host} is called by {} and nothing is reserved", call.request));
         sleep(self.dice.ms(5..400)).await;
         match turn {
@@ -196,23 +194,19 @@ impl Connection {
 
     /// Generates until the end, or until the client has gone; and bills what was generated.
     async fn generate(&mut self, turn: Turn, call: &Call) -> io::Result<()> {
-        let mut generated = 0;
-        let ended = self.speak(turn, call, &mut generated).await;
-        let model = call.body.get("model").and_then(Value::as_str).unwrap_or_default();
-        let cost = self.price(model, generated);
-        self.stage.say(format_args!("{} bills {} {generated} tokens: {}", self.host, call.request, cost.get()));
-        self.stage.bills.lock().push(Bill { request: call.request.clone(), cost });
+        let model = call.body.get("model").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let bill = {
+            let mut bills = self.stage.bills.lock();
+            bills.push(Bill { request: call.request.clone(), model, generated: 0 });
+            bills.len() - 1
+        };
+        let ended = self.speak(turn, call, bill).await;
+        let generated = self.stage.bills.lock()[bill].generated;
+        self.stage.say(format_args!("{} bills {} {generated} tokens", self.host, call.request));
         ended
     }
 
-    fn price(&self, model: &str, generated: u64) -> NanoUsd {
-        let config = self.stage.config.get().unwrap();
-        let mut models = config.clouds.iter().flat_map(|cloud| &cloud.models);
-        let model = models.find(|known| known.upstream == model);
-        model.map_or(NanoUsd::ZERO, |model| model.price.cost(PROMPT_TOKENS, 0, generated))
-    }
-
-    async fn speak(&mut self, turn: Turn, call: &Call, generated: &mut u64) -> io::Result<()> {
+    async fn speak(&mut self, turn: Turn, call: &Call, bill: usize) -> io::Result<()> {
         let messages = call.body.get("messages").and_then(Value::as_array).cloned().unwrap_or_default();
         let text = |message: &Value| message.get("content").and_then(Value::as_str).unwrap_or_default().to_owned();
         let wanted = messages.first().map(text).map_or(1, |prompt| asked_words(&prompt));
@@ -224,9 +218,12 @@ impl Connection {
         let count = (wanted - from).min(cap);
         let reason = if from + count == wanted { "stop" } else { "length" };
         let usage = |made: u64| json!({"prompt_tokens": PROMPT_TOKENS, "completion_tokens": made});
+        // The gateway reckons with 50 tokens a second where it cannot see them.
+        let pace = self.dice.number(21..90);
         if turn == Turn::Whole {
-            *generated = count;
-            sleep(self.dice.ms(10..900)).await;
+            for _ in 0..count {
+                self.make_one(pace, bill).await?;
+            }
             let content: String = (from..from + count).map(word).collect();
             let message = json!({"role": "assistant", "content": content});
             let choice = json!({"index": 0, "message": message, "finish_reason": reason});
@@ -244,15 +241,11 @@ impl Connection {
         }
         let breaks = matches!(turn, Turn::Cut | Turn::Stalls | Turn::Garbage | Turn::ErrorInside | Turn::NoFinish);
         let breaks_at = breaks.then(|| self.dice.number(0..count.max(1)));
-        // The gateway reckons with 50 tokens a second where it cannot see them.
-        let pace = self.dice.number(21..90);
         for at in from..from + count {
             if breaks_at == Some(at - from) {
                 return self.break_off(turn).await;
             }
-            let time = self.dice.ms(20..pace);
-            self.pause(time).await?;
-            *generated += 1;
+            self.make_one(pace, bill).await?;
             self.event(&json!({"choices": [{"index": 0, "delta": {"content": word(at)}}]})).await?;
         }
         self.event(&json!({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})).await?;
@@ -264,6 +257,14 @@ impl Connection {
         }
         self.chunk(b"data: [DONE]\n\n").await?;
         self.socket.write_all(b"0\r\n\r\n").await
+    }
+
+    /// One token more, unless the client leaves.
+    async fn make_one(&mut self, pace: u64, bill: usize) -> io::Result<()> {
+        let time = self.dice.ms(20..pace);
+        self.pause(time).await?;
+        self.stage.bills.lock()[bill].generated += 1;
+        Ok(())
     }
 
     async fn break_off(&mut self, turn: Turn) -> io::Result<()> {

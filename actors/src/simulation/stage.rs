@@ -1,27 +1,35 @@
 //! What all parts of one simulation share: the log, the dice, the weather, what went wrong, and what providers have billed.
 
 use super::dice::Dice;
-use crate::{config::Config, domain::NanoUsd, ledger::Ledger};
+use crate::ledger::Ledger;
 use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
     fmt::{self, Write as _},
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 use tokio::time::Instant;
 
-/// One call that a provider has answered for money.
+/// One call that a provider answers for money.
 #[derive(Debug, Clone)]
 pub(super) struct Bill {
     pub(super) request: String,
-    pub(super) cost: NanoUsd,
+    /// As the provider calls it.
+    pub(super) model: String,
+    /// Tokens so far.
+    pub(super) generated: u64,
 }
 
+/// What every prompt costs; the gateway's estimate is never less.
+pub(super) const PROMPT_TOKENS: u64 = 3;
+
 pub(super) struct Scene {
-    began: Instant,
+    /// When the present process began, and what had passed before.
+    began: Mutex<(Instant, Duration)>,
     log: Mutex<String>,
     wrongs: Mutex<Vec<String>>,
     dice: Mutex<Dice>,
@@ -32,8 +40,7 @@ pub(super) struct Scene {
     pub(super) storms: Mutex<BTreeMap<String, u64>>,
     pub(super) disk_is_full: AtomicBool,
     pub(super) disk_does_not_sync: AtomicBool,
-    pub(super) config: OnceLock<Arc<Config>>,
-    pub(super) ledger: OnceLock<Ledger>,
+    pub(super) ledger: Mutex<Option<Ledger>>,
     pub(super) bills: Mutex<Vec<Bill>>,
     /// Paid calls that arrived, by request.
     pub(super) calls: Mutex<BTreeMap<String, usize>>,
@@ -55,7 +62,7 @@ impl std::ops::Deref for Stage {
 impl Stage {
     pub(super) fn new(dice: Dice) -> Self {
         Self(Arc::new(Scene {
-            began: Instant::now(),
+            began: Mutex::new((Instant::now(), Duration::ZERO)),
             log: Mutex::default(),
             wrongs: Mutex::default(),
             dice: Mutex::new(dice),
@@ -64,8 +71,7 @@ impl Stage {
             storms: Mutex::default(),
             disk_is_full: AtomicBool::new(false),
             disk_does_not_sync: AtomicBool::new(false),
-            config: OnceLock::new(),
-            ledger: OnceLock::new(),
+            ledger: Mutex::default(),
             bills: Mutex::default(),
             calls: Mutex::default(),
             engines: AtomicUsize::new(0),
@@ -75,9 +81,23 @@ impl Stage {
 
 impl Scene {
     pub(super) fn say(&self, what: fmt::Arguments<'_>) {
-        let now = self.began.elapsed();
+        let now = self.now();
         let mut log = self.log.lock();
         writeln!(log, "{:>4}.{:06} {what}", now.as_secs(), now.subsec_micros()).unwrap();
+    }
+
+    /// Virtual time, over all lives of the gateway.
+    pub(super) fn now(&self) -> Duration {
+        let (began, before) = *self.began.lock();
+        before + began.elapsed()
+    }
+
+    /// A process begins, with a clock of its own.
+    pub(super) fn begin_life(&self, before: Duration) {
+        *self.began.lock() = (Instant::now(), before);
+        self.engines.store(0, Ordering::Relaxed);
+        self.disk_is_full.store(false, Ordering::Relaxed);
+        self.disk_does_not_sync.store(false, Ordering::Relaxed);
     }
 
     /// Something that must never happen.

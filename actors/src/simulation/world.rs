@@ -8,7 +8,7 @@ use super::{
     dice::Dice,
     disk::FaultyDisk,
     engine, provider,
-    stage::Stage,
+    stage::{PROMPT_TOKENS, Stage},
 };
 use crate::{
     config::{self, Config, Sources},
@@ -28,9 +28,12 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
 
-pub(super) const HOSTS: [&str; 2] = ["east.sim", "west.sim"];
+const HOSTS: [&str; 2] = ["east.sim", "west.sim"];
 const MODELS: [&str; 4] = ["small", "large", "tiny", "huge"];
 const ACTORS: [&str; 11] = [
     names::ROUTER,
@@ -46,8 +49,10 @@ const ACTORS: [&str; 11] = [
     names::CLOUD_SUPERVISOR,
 ];
 
+/// No life is longer, unless it has got stuck.
+const LIFE: Duration = Duration::from_secs(3600);
 /// How long everything may take to recover once nothing breaks any more.
-const RECOVERY: Duration = Duration::from_secs(180);
+const RECOVERY: Duration = Duration::from_secs(720);
 
 /// What a seed's run has shown.
 pub(super) struct Outcome {
@@ -57,44 +62,105 @@ pub(super) struct Outcome {
 
 /// Runs the seed in a thread of its own: its chance must not be anybody else's.
 pub(super) fn run(seed: u64) -> Outcome {
-    let running = std::thread::spawn(move || {
+    std::thread::spawn(move || World::new(seed).play()).join().unwrap()
+}
+
+/// What outlives a process of the gateway.
+struct World {
+    stage: Stage,
+    dice: Dice,
+    folder: Folder,
+    config: Arc<Config>,
+    store: Arc<dyn Store>,
+    /// Of all lives.
+    admitted: u64,
+    lives: usize,
+    /// Virtual time of earlier lives.
+    passed: Duration,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
         chance::seed(seed);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-        let outcome = runtime.block_on(play(seed));
-        chance::end_wall();
-        outcome
-    });
-    running.join().unwrap()
-}
-
-async fn play(seed: u64) -> Outcome {
-    chance::begin_wall();
-    super::come_here();
-    let mut dice = Dice::new(seed);
-    let stage = Stage::new(dice.fork());
-    super::watch_panics(&stage);
-    dial::use_network(Some(provider::network(&stage)));
-    let folder = Folder::new();
-    // Whatever hangs, hangs in virtual time and is seen.
-    if timeout(Duration::from_secs(3600), act(&stage, &mut dice, &folder.0)).await.is_err() {
-        stage.wrong("the simulation does not come to its end");
+        super::come_here();
+        let mut dice = Dice::new(seed);
+        let stage = Stage::new(dice.fork());
+        super::watch_panics(&stage);
+        dial::use_network(Some(provider::network(&stage)));
+        let folder = Folder::new();
+        let config = Arc::new(configuration(&mut dice, &folder.0));
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+        Self { stage, dice, folder, config, store, admitted: 0, lives: 0, passed: Duration::ZERO }
     }
-    // What was dropped has gone; whoever is left would be left for ever.
-    sleep(Duration::from_secs(120)).await;
-    dial::use_network(None);
-    let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
-    stage.demand(tasks == 0, || format!("{tasks} tasks are left"));
-    Outcome { log: stage.log(), wrongs: stage.wrongs() }
+
+    fn play(mut self) -> Outcome {
+        if self.dice.percent(30) {
+            let killed_after = self.dice.ms(3_000..20_000);
+            self.live(Some(killed_after));
+        }
+        self.live(None);
+        dial::use_network(None);
+        Outcome { log: self.stage.log(), wrongs: self.stage.wrongs() }
+    }
+
+    /// One process of the gateway, to its end in good order or until it is killed.
+    fn live(&mut self, killed_after: Option<Duration>) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            self.stage.begin_life(self.passed);
+            chance::begin_wall(self.passed);
+            let mut life = Box::pin(timeout(LIFE, act(self)));
+            let Some(after) = killed_after else {
+                let ended = life.await;
+                self.stage.demand(ended.is_ok(), || "the simulation does not come to its end".to_owned());
+                return self.nothing_is_left().await;
+            };
+            tokio::select! {
+                biased;
+                _ = &mut life => {}
+                () = sleep(after) => {}
+            }
+            // Killed: nothing of it is dropped in good order.
+            std::mem::forget(life);
+            self.stage.say(format_args!("the gateway is killed"));
+            self.passed = self.stage.now();
+        });
+        chance::end_wall();
+        if killed_after.is_some() {
+            std::mem::forget(runtime);
+        }
+    }
+
+    /// Whoever is left would be left for ever.
+    async fn nothing_is_left(&self) {
+        sleep(Duration::from_secs(120)).await;
+        let tasks = tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        self.stage.demand(tasks == 0, || format!("{tasks} tasks are left"));
+        let engines = self.stage.engines.load(Ordering::Relaxed);
+        self.stage.demand(engines == 0, || format!("{engines} engines are left"));
+    }
+
+    /// A copy of what the last process has left behind, whose lock nobody holds.
+    fn journal(&mut self) -> PathBuf {
+        let folder = |life: usize| self.folder.0.join(format!("journal-{life}"));
+        let (old, new) = (folder(self.lives), folder(self.lives + 1));
+        std::fs::create_dir_all(&new).unwrap();
+        for entry in std::fs::read_dir(old).into_iter().flatten() {
+            let entry = entry.unwrap();
+            std::fs::copy(entry.path(), new.join(entry.file_name())).unwrap();
+        }
+        self.lives += 1;
+        new
+    }
 }
 
-async fn act(stage: &Stage, dice: &mut Dice, folder: &Path) {
-    let config = Arc::new(configuration(dice, folder));
-    let _ = stage.config.set(Arc::clone(&config));
-    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
-    let disk = FaultyDisk(stage.clone());
-    let ledger = Ledger::simulated(&config.ledger, &folder.join("journal"), Box::new(disk), Arc::clone(&store)).await;
-    let ledger = ledger.unwrap();
-    drop(stage.ledger.set(ledger.clone()));
+async fn act(world: &mut World) {
+    let journal = world.journal();
+    let (stage, dice) = (&world.stage, &mut world.dice);
+    let (store, config) = (Arc::clone(&world.store), Arc::clone(&world.config));
+    let disk = Box::new(FaultyDisk(stage.clone()));
+    let ledger = Ledger::simulated(&config.ledger, &journal, disk, Arc::clone(&store)).await.unwrap();
+    *stage.ledger.lock() = Some(ledger.clone());
     let outside = Outside { ledger, spawner: engine::spawner(stage), probe: NvmlProbe::absent() };
     let runtime = Runtime::start_in(outside, Arc::clone(&config), Ok(PathBuf::from("/simulated"))).await;
     let runtime = Arc::new(runtime.unwrap_or_else(|error| panic!("{error}")));
@@ -103,54 +169,62 @@ async fn act(stage: &Stage, dice: &mut Dice, folder: &Path) {
     let kills = Kills::default();
 
     let last_call = dice.ms(5_000..30_000);
-    let mut clients = Vec::new();
-    let count = dice.number(10..45);
-    for number in 0..count {
-        let (mut own, crowd, at) = (dice.fork(), crowd.clone(), dice.number(0..last_call.as_millis() as u64));
-        clients.push(task::detached(async move {
-            sleep(Duration::from_millis(at)).await;
-            let wish = Wish::any(format!("client {number}"), &mut own, &MODELS);
-            crowd.ask(wish).await
-        }));
-    }
+    let clients = come(&crowd, dice, last_call);
     let trouble = task::owned(trouble(stage.clone(), Arc::clone(&runtime), dice.fork(), kills.clone(), last_call));
-    let root_died = {
-        let all = async {
-            for client in clients {
-                let _ = client.await;
-            }
-        };
-        tokio::pin!(all);
-        tokio::select! {
-            biased;
-            () = &mut all => false,
-            () = runtime.root_ended() => {
-                stage.say(format_args!("root has died"));
-                stage.demand(kills.may_end_root(), || "root has died of too few deaths".to_owned());
-                runtime.services.jobs.fail_all();
-                let ended = timeout(Duration::from_secs(30), all).await;
-                stage.demand(ended.is_ok(), || "clients of a dead root wait".to_owned());
-                true
-            }
-        }
-    };
+    let root_died = !all_served(stage, &runtime, &kills, clients).await;
     drop(trouble);
     stage.say(format_args!("calm"));
     stage.calm_down();
     if !root_died {
         recover(stage, &runtime).await;
-        ask_again(stage, &crowd).await;
+        // An idle engine that hangs is found by its next canary.
+        sleep(Duration::from_secs(20)).await;
+        recover(stage, &runtime).await;
+        ask_again(&crowd, config.ledger.budget.day.is_none()).await;
     }
     sleep(Duration::from_secs(60)).await;
-    let totals = runtime.services.jobs.totals();
-    stage.say(format_args!("{totals:?}"));
+    stage.say(format_args!("{:?}", runtime.services.jobs.totals()));
     at_rest(stage, &runtime, &crowd).await;
     runtime.stop().await;
     stage.say(format_args!("stopped"));
-    settled(stage, &runtime, &store, &crowd).await;
-    sleep(Duration::from_secs(10)).await;
-    let engines = stage.engines.load(Ordering::Relaxed);
-    stage.demand(engines == 0, || format!("{engines} engines are left"));
+    world.admitted += runtime.services.jobs.totals().admitted;
+    settled(world, &runtime, &crowd).await;
+    *world.stage.ledger.lock() = None;
+}
+
+/// Clients, each at a time of its own.
+fn come(crowd: &Crowd, dice: &mut Dice, last_call: Duration) -> Vec<JoinHandle<Ended>> {
+    let mut clients = Vec::new();
+    for _ in 0..dice.number(10..45) {
+        let (mut own, crowd, at) = (dice.fork(), crowd.clone(), dice.number(0..last_call.as_millis() as u64));
+        clients.push(task::detached(async move {
+            sleep(Duration::from_millis(at)).await;
+            let wish = Wish::any(format!("client {}", crowd.stage.number()), &mut own, &MODELS);
+            crowd.ask(wish).await
+        }));
+    }
+    clients
+}
+
+/// Waits for the clients. `false`: root has died, as it may.
+async fn all_served(stage: &Stage, runtime: &Runtime, kills: &Kills, clients: Vec<JoinHandle<Ended>>) -> bool {
+    let all = async {
+        for client in clients {
+            let _ = client.await;
+        }
+    };
+    tokio::pin!(all);
+    tokio::select! {
+        biased;
+        () = &mut all => return true,
+        () = runtime.root_ended() => {}
+    }
+    stage.say(format_args!("root has died"));
+    stage.demand(kills.may_end_root(), || "root has died of too few deaths".to_owned());
+    runtime.services.jobs.fail_all();
+    let ended = timeout(Duration::from_secs(30), all).await;
+    stage.demand(ended.is_ok(), || "clients of a dead root wait".to_owned());
+    false
 }
 
 /// When each actor was told to die.
@@ -270,15 +344,19 @@ fn illness(runtime: &Runtime) -> Vec<String> {
     ill
 }
 
-/// Who asks now is answered, everywhere.
-async fn ask_again(stage: &Stage, crowd: &Crowd) {
-    let mut last =
-        vec![Wish::simple("last local", ModelChoice::Local, true), Wish::simple("last auto", ModelChoice::Auto, false)];
-    last.extend(MODELS.map(|model| Wish::simple(&format!("last {model}"), ModelChoice::Named(model.into()), false)));
+/// Who asks now is answered: everywhere, if there is money for it.
+async fn ask_again(crowd: &Crowd, with_money: bool) {
+    let mut last = vec![Wish::simple("last local", ModelChoice::Local, true)];
+    if with_money {
+        last.push(Wish::simple("last auto", ModelChoice::Auto, false));
+        last.extend(
+            MODELS.map(|model| Wish::simple(&format!("last {model}"), ModelChoice::Named(model.into()), false)),
+        );
+    }
     for wish in last {
         let name = wish.name.clone();
         let ended = crowd.clone().ask(wish).await;
-        stage.demand(ended == Ended::Done, || format!("{name} ends as {ended:?} although all is well"));
+        crowd.stage.demand(ended == Ended::Done, || format!("{name} ends as {ended:?} although all is well"));
     }
 }
 
@@ -313,57 +391,62 @@ async fn at_rest(stage: &Stage, runtime: &Runtime, crowd: &Crowd) {
 }
 
 /// What providers have billed is in the ledger, and nothing was bought that was not set aside before.
-async fn settled(stage: &Stage, runtime: &Runtime, store: &Arc<dyn Store>, crowd: &Crowd) {
+async fn settled(world: &World, runtime: &Runtime, crowd: &Crowd) {
+    let World { stage, store, config, .. } = world;
     let rows = store.attempts(0, 100_000).await.unwrap();
-    let mut posted: BTreeMap<String, (NanoUsd, usize)> = BTreeMap::new();
+    let mut posted: BTreeMap<String, Posted> = BTreeMap::new();
     for (number, row) in &rows {
-        stage.say(format_args!(
-            "row {number}: {} at {} {} {} {}",
-            row.request,
-            row.target,
-            row.outcome,
-            row.reserved.get(),
-            row.cost.get()
-        ));
+        let (reserved, cost) = (row.reserved.get(), row.cost.get());
+        stage.say(format_args!("row {number}: {} at {} {} {reserved} {cost}", row.request, row.target, row.outcome));
         let line = posted.entry(row.request.to_string()).or_default();
-        line.0 = line.0 + row.cost;
-        line.1 += usize::from(row.reserved > NanoUsd::ZERO);
+        line.cost += cost;
+        line.set_aside += usize::from(reserved > 0);
+        line.interrupted |= row.outcome == "interrupted";
     }
-    let mut billed: BTreeMap<String, NanoUsd> = BTreeMap::new();
+    let mut billed: BTreeMap<String, u64> = BTreeMap::new();
     for bill in stage.bills.lock().iter() {
-        let sum = billed.entry(bill.request.clone()).or_default();
-        *sum = *sum + bill.cost;
+        let mut models = config.clouds.iter().flat_map(|cloud| &cloud.models);
+        let price = models.find(|known| known.upstream == bill.model).map(|model| model.price).unwrap_or_default();
+        *billed.entry(bill.request.clone()).or_default() += price.cost(PROMPT_TOKENS, 0, bill.generated).get();
     }
+    let of = |request: &String| posted.get(request).copied().unwrap_or_default();
     for (request, cost) in &billed {
-        let (paid, _) = posted.get(request).copied().unwrap_or_default();
-        stage.demand(paid >= *cost, || format!("{request} is billed {} and {} are posted", cost.get(), paid.get()));
+        let paid = of(request).cost;
+        stage.demand(paid >= *cost, || format!("{request} is billed {cost} and {paid} are posted"));
     }
-    for (request, calls) in stage.calls.lock().iter() {
-        let (_, reserved) = posted.get(request).copied().unwrap_or_default();
-        stage.demand(reserved >= *calls, || format!("{request} made {calls} calls and {reserved} were set aside for"));
+    let calls = stage.calls.lock().clone();
+    for (request, calls) in &calls {
+        let set_aside = of(request).set_aside;
+        stage.demand(set_aside >= *calls, || format!("{request} made {calls} calls, set aside for {set_aside}"));
     }
-    for (request, (paid, _)) in &posted {
-        let called = stage.calls.lock().contains_key(request);
-        stage.demand(called || *paid == NanoUsd::ZERO, || {
-            format!("{request} called nobody and is charged {}", paid.get())
-        });
+    for (request, Posted { cost, interrupted, .. }) in &posted {
+        let owes = calls.contains_key(request) || *interrupted;
+        stage.demand(owes || *cost == 0, || format!("{request} called nobody and is charged {cost}"));
     }
     let sum: NanoUsd = rows.iter().map(|(_, row)| row.cost).sum();
     let told = runtime.services.ledger.snapshot().cost_nanousd;
     stage.demand(sum == told, || format!("the ledger tells of {} and has rows of {}", told.get(), sum.get()));
-    // One row for each request that was admitted.
-    let rows = store.requests(100_000).await.unwrap().len() as u64;
-    let admitted = runtime.services.jobs.totals().admitted;
-    stage.demand(rows <= admitted, || format!("{rows} rows of {admitted} requests"));
+    // One row for each request, but for those that the disk had no room for.
+    let (rows, admitted) = (store.requests(100_000).await.unwrap().len() as u64, world.admitted);
+    stage.demand(world.lives > 1 || rows <= admitted, || format!("{rows} rows of {admitted} requests"));
     let ends = crowd.ends.lock();
     let count = |wanted: Ended| ends.iter().filter(|(_, ended)| *ended == wanted).count();
+    let (done, failed) = (count(Ended::Done), count(Ended::Failed));
     stage.say(format_args!(
-        "{} done, {} failed, {} left, {} refused",
-        count(Ended::Done),
-        count(Ended::Failed),
+        "{done} done, {failed} failed, {} left, {} refused",
         count(Ended::Left),
         count(Ended::Refused)
     ));
+}
+
+/// What the ledger has of one request.
+#[derive(Debug, Clone, Copy, Default)]
+struct Posted {
+    cost: u64,
+    /// Attempts that money was set aside for.
+    set_aside: usize,
+    /// It was open when the gateway was killed.
+    interrupted: bool,
 }
 
 /// The journal's folder, which goes with the run.
