@@ -41,7 +41,6 @@ fn watch_panics(stage: &Stage) {
     std::panic::set_hook(Box::new(move |panic| {
         let told = panic.to_string();
         if !told.contains("chaos panic") {
-            eprintln!("{told}");
             stage.wrong(format_args!("a panic: {told}"));
         }
     }));

@@ -401,7 +401,7 @@ async fn settled(world: &World, runtime: &Runtime, crowd: &Crowd) {
         let line = posted.entry(row.request.to_string()).or_default();
         line.cost += cost;
         line.set_aside += usize::from(reserved > 0);
-        line.interrupted |= row.outcome == "interrupted";
+        line.unheard |= matches!(row.outcome.as_ref(), "interrupted" | "abandoned" | "expired");
     }
     let mut billed: BTreeMap<String, u64> = BTreeMap::new();
     for bill in stage.bills.lock().iter() {
@@ -419,8 +419,9 @@ async fn settled(world: &World, runtime: &Runtime, crowd: &Crowd) {
         let set_aside = of(request).set_aside;
         stage.demand(set_aside >= *calls, || format!("{request} made {calls} calls, set aside for {set_aside}"));
     }
-    for (request, Posted { cost, interrupted, .. }) in &posted {
-        let owes = calls.contains_key(request) || *interrupted;
+    for (request, Posted { cost, unheard, .. }) in &posted {
+        // Who left while the connection was being made is charged as if it had been: rather too much than too little.
+        let owes = calls.contains_key(request) || *unheard;
         stage.demand(owes || *cost == 0, || format!("{request} called nobody and is charged {cost}"));
     }
     let sum: NanoUsd = rows.iter().map(|(_, row)| row.cost).sum();
@@ -445,8 +446,8 @@ struct Posted {
     cost: u64,
     /// Attempts that money was set aside for.
     set_aside: usize,
-    /// It was open when the gateway was killed.
-    interrupted: bool,
+    /// An attempt was left before anybody knew what had become of it.
+    unheard: bool,
 }
 
 /// The journal's folder, which goes with the run.
