@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     cloud::WholeAnswer,
-    domain::{BudgetLimits, Caller, ChatRequest, Input, Message, ModelChoice, NanoUsd, RequestId},
+    domain::{BudgetLimits, Caller, ChatRequest, Choices, Input, Message, ModelChoice, NanoUsd, Needs, RequestId},
     flight::{FlightEvent, FlightReport, launch},
     jobs::JobGuard,
     keys::{EmbeddedLimiter, Limits, Pass},
@@ -15,7 +15,7 @@ use crate::{
 };
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep, timeout_at},
@@ -53,6 +53,8 @@ pub(super) struct Wish {
     pub(super) local_only: bool,
     pub(super) stream: bool,
     pub(super) words: u64,
+    /// Answers of so many words.
+    pub(super) choices: u32,
     pub(super) max_tokens: Option<u32>,
     pub(super) prompt: &'static str,
     pub(super) key: Option<usize>,
@@ -72,6 +74,7 @@ impl Wish {
             local_only,
             stream: true,
             words: 5,
+            choices: 1,
             max_tokens: Some(10),
             prompt: "Say it.",
             key: None,
@@ -96,19 +99,24 @@ impl Wish {
             (10, "Some creative writing, and say it."),
             (20, "Tell me about the weather of the last few days in the mountains, and what it meant for the harvest."),
         ];
-        let slow = dice.percent(15);
         Self {
             name,
             model,
             local_only,
             stream: dice.percent(70),
             words: dice.number(1..60),
+            choices: if dice.percent(10) { u32::try_from(dice.number(2..4)).unwrap() } else { 1 },
             max_tokens: dice.percent(50).then(|| u32::try_from(dice.number(1..90)).unwrap()),
             prompt: dice.weighed(&prompts),
             key: dice.percent(70).then(|| usize::try_from(dice.number(0..3)).unwrap()),
             session: dice.percent(20).then(|| format!("talk {}", dice.number(0..4))),
             leaves_after: dice.percent(20).then(|| dice.ms(0..6000)),
-            pause: if slow { dice.ms(0..400) } else { Duration::ZERO },
+            pause: match dice.number(0..100) {
+                0..15 => dice.ms(0..400),
+                // It has as good as stopped to read.
+                15..18 => dice.ms(10_000..60_000),
+                _ => Duration::ZERO,
+            },
             poisonous: dice.percent(2),
         }
     }
@@ -121,11 +129,16 @@ impl Wish {
         if let Some(max) = self.max_tokens {
             body["max_tokens"] = max.into();
         }
+        if self.choices > 1 {
+            body["n"] = self.choices.into();
+        }
         let Value::Object(body) = body else { unreachable!() };
         ChatRequest {
             id: RequestId::random(),
             model: self.model.clone(),
             input: Input::Messages(vec![Message { role: "user".into(), content, raw }]),
+            choices: Choices { n: self.choices, best_of: self.choices, ..Choices::default() },
+            needs: Needs { several_choices: self.choices > 1, ..Needs::default() },
             max_tokens: self.max_tokens,
             stream: self.stream,
             local_only: self.local_only,
@@ -191,7 +204,7 @@ impl Crowd {
         }
         let deadline = guard.job().deadline;
         let events = launch(self.runtime.services.clone(), guard);
-        let mut reader = Reader { stage: &self.stage, wish, text: String::new(), started: 0, finishes: Vec::new() };
+        let mut reader = Reader { stage: &self.stage, wish, choices: BTreeMap::new(), started: 0 };
         let reading = reader.read(events, deadline);
         match wish.leaves_after {
             None => reading.await,
@@ -207,8 +220,14 @@ impl Crowd {
 struct Reader<'a> {
     stage: &'a Stage,
     wish: &'a Wish,
-    text: String,
+    choices: BTreeMap<u32, Answer>,
     started: usize,
+}
+
+/// One of the answers, as far as it has come.
+#[derive(Debug, Default)]
+struct Answer {
+    text: String,
     finishes: Vec<String>,
 }
 
@@ -223,6 +242,8 @@ impl Reader<'_> {
                 return Ended::Failed;
             };
             let ended = match event {
+                // Nobody waits longer than that for who does not read.
+                None if self.wish.pause > Duration::from_secs(4) => return Ended::Left,
                 None => {
                     self.stage.wrong(format_args!("{name} is left without an end"));
                     return Ended::Failed;
@@ -233,11 +254,11 @@ impl Reader<'_> {
                     None
                 }
                 Some(FlightEvent::Delta(delta)) => {
-                    self.take(delta.content.as_deref().unwrap_or_default());
+                    self.take(delta.choice, delta.content.as_deref().unwrap_or_default());
                     None
                 }
-                Some(FlightEvent::Finish { reason, .. }) => {
-                    self.finishes.push(reason);
+                Some(FlightEvent::Finish { choice, reason }) => {
+                    self.choices.entry(choice).or_default().finishes.push(reason);
                     None
                 }
                 Some(FlightEvent::Whole(answer)) => {
@@ -271,21 +292,21 @@ impl Reader<'_> {
     }
 
     /// Whatever it has is the beginning of the answer.
-    fn take(&mut self, piece: &str) {
+    fn take(&mut self, choice: u32, piece: &str) {
         let name = &self.wish.name;
-        self.stage.say(format_args!("{name} reads {piece:?}"));
-        self.text.push_str(piece);
+        self.stage.say(format_args!("{name} reads {piece:?} of {choice}"));
+        let answer = self.choices.entry(choice).or_default();
+        answer.text.push_str(piece);
         let whole = words(self.wish.words);
-        self.stage.demand(whole.starts_with(&self.text), || format!("{name} has {:?}", self.text));
-        self.stage.demand(self.finishes.is_empty(), || format!("{name} reads on after the finish"));
+        self.stage.demand(whole.starts_with(&answer.text), || format!("{name} has {:?}", answer.text));
+        self.stage.demand(answer.finishes.is_empty(), || format!("{name} reads on after the finish"));
     }
 
-    fn take_whole(&mut self, answer: &WholeAnswer) {
-        self.stage.demand(answer.choices.len() == 1, || format!("{} gets several answers", self.wish.name));
-        for choice in &answer.choices {
+    fn take_whole(&mut self, whole: &WholeAnswer) {
+        for choice in &whole.choices {
             let text = choice.message.get("content").and_then(Value::as_str).unwrap_or_default().to_owned();
-            self.take(&text);
-            self.finishes.push(choice.finish_reason.clone());
+            self.take(choice.index, &text);
+            self.choices.entry(choice.index).or_default().finishes.push(choice.finish_reason.clone());
         }
     }
 
@@ -293,10 +314,22 @@ impl Reader<'_> {
     fn judge(&self, report: &FlightReport) {
         let (name, wish) = (&self.wish.name, self.wish);
         self.stage.say(format_args!("{name} is served by {} after {} attempts", report.target, report.attempts.len()));
-        let finishes = self.finishes.len();
-        self.stage.demand(finishes == 1, || format!("{name} is told {finishes} times that the answer is finished"));
-        let reason = self.finishes.first().map_or("", String::as_str);
-        let has = self.text.split_whitespace().count() as u64;
+        self.stage.demand(!wish.local_only || report.is_local, || format!("{name} went to {}", report.target));
+        if wish.stream {
+            self.stage.demand(self.started == 1, || format!("{name} is started {} times", self.started));
+        }
+        let got: Vec<u32> = self.choices.keys().copied().collect();
+        let wanted: Vec<u32> = (0..wish.choices).collect();
+        self.stage.demand(got == wanted, || format!("{name} gets the answers {got:?} of {wanted:?}"));
+        self.choices.values().for_each(|answer| self.judge_one(answer, report));
+    }
+
+    fn judge_one(&self, Answer { text, finishes }: &Answer, report: &FlightReport) {
+        let (name, wish) = (&self.wish.name, self.wish);
+        let times = finishes.len();
+        self.stage.demand(times == 1, || format!("{name} is told {times} times that an answer is finished"));
+        let reason = finishes.first().map_or("", String::as_str);
+        let has = text.split_whitespace().count() as u64;
         // Of a text that goes on elsewhere the rest of the cap is an estimate.
         let estimated = report.resumed.is_some() && reason == "length";
         let is_whole = has == wish.due() || (estimated && has <= wish.due() + 1);
@@ -305,9 +338,5 @@ impl Reader<'_> {
         self.stage.demand(reason == right || (estimated && reason == "length"), || {
             format!("{name} has {has} words of {} and is told `{reason}`", wish.words)
         });
-        self.stage.demand(!wish.local_only || report.is_local, || format!("{name} went to {}", report.target));
-        if wish.stream {
-            self.stage.demand(self.started == 1, || format!("{name} is started {} times", self.started));
-        }
     }
 }

@@ -130,6 +130,8 @@ struct Running {
     rest: String,
     seq: u32,
     accepted: bool,
+    /// The request of several answers that it belongs to.
+    group: Option<u64>,
     canary: bool,
     poisonous: bool,
 }
@@ -257,7 +259,8 @@ impl Engine {
                 Ok(())
             }
             ToEngine::Submit(spec) => {
-                self.take_job(*spec);
+                let prompt = text_of(&spec.prompt);
+                self.take_job(&spec, &prompt, None);
                 Ok(())
             }
             ToEngine::Cancel { job, .. } => {
@@ -276,11 +279,17 @@ impl Engine {
             ToEngine::Embed(spec) => self.refuse(spec.job).await,
             ToEngine::SubmitAll(batch) => {
                 for member in &batch.members {
-                    self.refuse(member.job).await?;
+                    let prompt = text_of(&batch.prompts[usize::try_from(member.prompt).unwrap()]);
+                    self.take_job(&batch.spec_of(member), &prompt, Some(batch.group));
                 }
                 Ok(())
             }
-            ToEngine::CancelAll { .. } => self.say(FromEngine::Left(Left { jobs: 0, tokens: 0, most: 0 })).await,
+            ToEngine::CancelAll { group, .. } => {
+                let before = self.jobs.len();
+                self.jobs.retain(|_, job| job.group != Some(group));
+                let jobs = u32::try_from(before - self.jobs.len()).unwrap();
+                self.say(FromEngine::Left(Left { jobs, tokens: 0, most: 0 })).await
+            }
             ToEngine::Stop => Err("exit status: 0".to_owned()),
             ToEngine::Chaos(chaos) => match chaos {
                 EngineChaos::Exit => self.meet(Fate::Exit).await,
@@ -353,12 +362,7 @@ impl Engine {
         self.say(FromEngine::Loaded(info)).await
     }
 
-    fn take_job(&mut self, spec: JobSpec) {
-        let prompt = match &spec.prompt {
-            Prompt::Chat { messages_json, .. } => messages_json.as_str(),
-            Prompt::Text(text) => text,
-            Prompt::Tokens(_) | Prompt::Between { .. } => "",
-        };
+    fn take_job(&mut self, spec: &JobSpec, prompt: &str, group: Option<u64>) {
         let replayed: String = spec.replay.iter().map(|token| word(u64::try_from(*token).unwrap())).collect();
         let sent = usize::try_from(spec.sent_bytes).unwrap();
         let whole = spec.replay.iter().enumerate().all(|(at, token)| u64::try_from(*token) == Ok(at as u64));
@@ -379,6 +383,7 @@ impl Engine {
             rest: replayed.get(sent..).unwrap_or_default().to_owned(),
             seq: 0,
             accepted: false,
+            group,
             canary: spec.canary,
             poisonous: prompt.contains(POISON),
         };
@@ -461,6 +466,14 @@ impl Engine {
             }
         }
         Ok(())
+    }
+}
+
+fn text_of(prompt: &Prompt) -> String {
+    match prompt {
+        Prompt::Chat { messages_json, .. } => messages_json.clone(),
+        Prompt::Text(text) => text.clone(),
+        Prompt::Tokens(_) | Prompt::Between { .. } => String::new(),
     }
 }
 

@@ -220,14 +220,17 @@ impl Connection {
         let usage = |made: u64| json!({"prompt_tokens": PROMPT_TOKENS, "completion_tokens": made});
         // The gateway reckons with 50 tokens a second where it cannot see them.
         let pace = self.dice.number(21..90);
+        let several = call.body.get("n").and_then(Value::as_u64).unwrap_or(1);
         if turn == Turn::Whole {
-            for _ in 0..count {
+            for _ in 0..count * several {
                 self.make_one(pace, bill).await?;
             }
             let content: String = (from..from + count).map(word).collect();
             let message = json!({"role": "assistant", "content": content});
-            let choice = json!({"index": 0, "message": message, "finish_reason": reason});
-            return self.whole("200 OK", "", &json!({"choices": [choice], "usage": usage(count)}).to_string()).await;
+            let choice = |index| json!({"index": index, "message": message, "finish_reason": reason});
+            let choices: Vec<Value> = (0..several).map(choice).collect();
+            let whole = json!({"choices": choices, "usage": usage(count * several)}).to_string();
+            return self.whole("200 OK", "", &whole).await;
         }
         let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
         if turn == Turn::Late {
@@ -245,12 +248,16 @@ impl Connection {
             if breaks_at == Some(at - from) {
                 return self.break_off(turn).await;
             }
-            self.make_one(pace, bill).await?;
-            self.event(&json!({"choices": [{"index": 0, "delta": {"content": word(at)}}]})).await?;
+            for index in 0..several {
+                self.make_one(pace, bill).await?;
+                self.event(&json!({"choices": [{"index": index, "delta": {"content": word(at)}}]})).await?;
+            }
         }
-        self.event(&json!({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})).await?;
+        for index in 0..several {
+            self.event(&json!({"choices": [{"index": index, "delta": {}, "finish_reason": reason}]})).await?;
+        }
         if turn != Turn::WithoutUsage {
-            self.event(&json!({"choices": [], "usage": usage(count)})).await?;
+            self.event(&json!({"choices": [], "usage": usage(count * several)})).await?;
         }
         if turn == Turn::WithoutDone {
             return self.socket.write_all(b"0\r\n\r\n").await;

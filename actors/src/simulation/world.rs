@@ -23,6 +23,7 @@ use crate::{
 use parking_lot::Mutex;
 use std::{
     collections::BTreeMap,
+    future::pending,
     io,
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
@@ -49,6 +50,9 @@ const ACTORS: [&str; 11] = [
     names::CLOUD_SUPERVISOR,
 ];
 
+/// How long requests may go on once the gateway is told to end, and how long their last words may take.
+const DRAIN: Duration = Duration::from_secs(4);
+const LAST_WORDS: Duration = Duration::from_secs(7);
 /// No life is longer, unless it has got stuck.
 const LIFE: Duration = Duration::from_secs(3600);
 /// How long everything may take to recover once nothing breaks any more.
@@ -168,14 +172,16 @@ async fn act(world: &mut World) {
     let crowd = Crowd { stage: stage.clone(), runtime: Arc::clone(&runtime), limiter, ends: Arc::default() };
     let kills = Kills::default();
 
-    let last_call = dice.ms(5_000..30_000);
+    // Some come all at once.
+    let last_call = if dice.percent(20) { dice.ms(200..2_000) } else { dice.ms(5_000..30_000) };
     let clients = come(&crowd, dice, last_call);
     let trouble = task::owned(trouble(stage.clone(), Arc::clone(&runtime), dice.fork(), kills.clone(), last_call));
-    let root_died = !all_served(stage, &runtime, &kills, clients).await;
+    let drains_after = dice.percent(20).then(|| dice.ms(500..15_000));
+    let goes_on = all_served(stage, &runtime, &kills, clients, drains_after).await;
     drop(trouble);
     stage.say(format_args!("calm"));
     stage.calm_down();
-    if !root_died {
+    if goes_on {
         recover(stage, &runtime).await;
         // An idle engine that hangs is found by its next canary.
         sleep(Duration::from_secs(20)).await;
@@ -206,24 +212,46 @@ fn come(crowd: &Crowd, dice: &mut Dice, last_call: Duration) -> Vec<JoinHandle<E
     clients
 }
 
-/// Waits for the clients. `false`: root has died, as it may.
-async fn all_served(stage: &Stage, runtime: &Runtime, kills: &Kills, clients: Vec<JoinHandle<Ended>>) -> bool {
+/// Waits for the clients. `false`: the gateway has to end before that, because it is told to, or because root has died.
+async fn all_served(
+    stage: &Stage,
+    runtime: &Runtime,
+    kills: &Kills,
+    clients: Vec<JoinHandle<Ended>>,
+    drains_after: Option<Duration>,
+) -> bool {
     let all = async {
         for client in clients {
             let _ = client.await;
         }
     };
+    let told = async {
+        match drains_after {
+            Some(after) => sleep(after).await,
+            None => pending().await,
+        }
+    };
+    let jobs = &runtime.services.jobs;
     tokio::pin!(all);
     tokio::select! {
         biased;
         () = &mut all => return true,
-        () = runtime.root_ended() => {}
+        () = told => {
+            stage.say(format_args!("draining"));
+            jobs.close();
+            jobs.drained(DRAIN).await;
+        }
+        () = runtime.root_ended() => {
+            stage.say(format_args!("root has died"));
+            stage.demand(kills.may_end_root(), || "root has died of too few deaths".to_owned());
+        }
     }
-    stage.say(format_args!("root has died"));
-    stage.demand(kills.may_end_root(), || "root has died of too few deaths".to_owned());
-    runtime.services.jobs.fail_all();
-    let ended = timeout(Duration::from_secs(30), all).await;
-    stage.demand(ended.is_ok(), || "clients of a dead root wait".to_owned());
+    jobs.fail_all();
+    let drained = jobs.drained(LAST_WORDS).await;
+    stage.demand(drained, || format!("{} requests do not end", jobs.running()));
+    // Those that come now, and those that read slowly.
+    let ended = timeout(Duration::from_secs(1200), all).await;
+    stage.demand(ended.is_ok(), || "clients wait for ever".to_owned());
     false
 }
 
@@ -291,7 +319,16 @@ async fn trouble(stage: Stage, runtime: Arc<Runtime>, mut dice: Dice, kills: Kil
                 stage.say(format_args!("the disk does not sync: {fails}"));
                 stage.disk_does_not_sync.store(fails, Ordering::Relaxed);
             }
-            92..95 => {
+            92..94 => {
+                let mut next = (*runtime.live.load()).clone();
+                for cloud in &mut next.clouds {
+                    let key = format!("sk-{}-{}", cloud.name, dice.number(0..3));
+                    cloud.keys = vec![key.as_str().into(); usize::try_from(dice.number(1..3)).unwrap()];
+                }
+                let kept = runtime.adopt(next);
+                stage.say(format_args!("another configuration, but for {kept:?}"));
+            }
+            94..96 => {
                 let by = dice.one_of(&[-3_600_000, -20_000, -500, 500, 20_000, 3_600_000, 86_400_000]);
                 stage.say(format_args!("the clock jumps by {by} ms"));
                 chance::jump(by);
@@ -367,6 +404,12 @@ async fn at_rest(stage: &Stage, runtime: &Runtime, crowd: &Crowd) {
     let ended: u64 = totals.ended.values().sum();
     stage.demand(totals.running == 0 && totals.admitted == ended, || format!("requests are left: {totals:?}"));
     for slot in services.fleet.slots.iter() {
+        // A canary may be at work just now.
+        for _ in 0..50 {
+            if slot.has_jobs() {
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
         let (leases, busy) = (slot.view().leases, slot.has_jobs());
         stage.demand(leases == 0 && !busy, || format!("{} has {leases} leases, jobs: {busy}", slot.name()));
     }
