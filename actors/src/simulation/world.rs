@@ -323,7 +323,7 @@ async fn trouble(stage: Stage, runtime: Arc<Runtime>, mut dice: Dice, kills: Kil
                 let mut next = (*runtime.live.load()).clone();
                 for cloud in &mut next.clouds {
                     let key = format!("sk-{}-{}", cloud.name, dice.number(0..3));
-                    cloud.keys = vec![key.as_str().into(); usize::try_from(dice.number(1..3)).unwrap()];
+                    Arc::make_mut(cloud).keys = vec![key.as_str().into(); usize::try_from(dice.number(1..3)).unwrap()];
                 }
                 let kept = runtime.adopt(next);
                 stage.say(format_args!("another configuration, but for {kept:?}"));
