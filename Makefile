@@ -7,7 +7,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos bench fuzz schemathesis check build dist cuda-check model deps clean
+.PHONY: help run test chaos bench fuzz simulate schemathesis check build dist cuda-check model deps clean
 
 GPU ?=
 CONFIG ?= config/spillway.toml
@@ -18,6 +18,8 @@ SEED ?= 1
 # Of each fuzz target, and of one run of schemathesis. bash has a SECONDS of its own, so only the command line's counts.
 FUZZ_SECONDS := $(if $(filter command line,$(origin SECONDS)),$(SECONDS),600)
 CASES ?= 10000
+SEEDS ?= 1000
+FROM ?= 1
 comma := ,
 FEATURES := $(if $(GPU),--features spillway-engine/$(subst $(comma),$(comma)spillway-engine/,$(GPU)))
 ifneq ($(GPU),)
@@ -56,6 +58,9 @@ bench: build ## what the gateway adds to a request, against a provider on this m
 
 fuzz: ## run every fuzz target for SECONDS=600 (TARGETS="chat sse" for some); what is found is kept in fuzz/artifacts
 	@scripts/fuzz.sh $(FUZZ_SECONDS) $(TARGETS)
+
+simulate: ## play SEEDS=1000 seeds of the whole gateway in virtual time, from FROM=1 on (20 of them are part of `make test`)
+	SPILLWAY_SIM_SEEDS=$(SEEDS) SPILLWAY_SIM_FROM=$(FROM) cargo test $(CARGO_FLAGS) --lib simulation::seeds::seeds_keep -- --nocapture
 
 schemathesis: model build ## send CASES=10000 generated requests and hold every answer against /openapi.json
 	@scripts/schemathesis.sh $(CASES)

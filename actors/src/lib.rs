@@ -42,6 +42,8 @@ pub mod ledger;
 pub mod observe;
 pub mod route;
 pub mod runtime;
+#[cfg(test)]
+mod simulation;
 pub mod supervise;
 pub mod task;
 pub mod tools;

@@ -75,6 +75,13 @@ struct Directory {
     gpus: Arc<[Address<GpuMsg>]>,
 }
 
+/// What has threads of its own. Tests of whole schedules bring one without.
+pub(crate) struct Outside {
+    pub(crate) ledger: Ledger,
+    pub(crate) spawner: Spawner,
+    pub(crate) probe: NvmlProbe,
+}
+
 /// The gateway, running.
 pub struct Runtime {
     pub services: Services,
@@ -97,6 +104,19 @@ impl Runtime {
     /// # Errors
     /// The ledger cannot be opened, threads or actors cannot be started, or a provider's client cannot be built.
     pub async fn start(config: Arc<Config>, engine: Result<PathBuf, String>) -> Result<Self, StartError> {
+        let ledger = Ledger::open(&config.ledger, unix_now());
+        let probe = NvmlProbe::start(config.health.nvml_library.clone())?;
+        let outside = Outside { ledger: ledger.await?, spawner: Spawner::start()?, probe };
+        Self::start_in(outside, config, engine).await
+    }
+
+    /// As [`start`](Self::start), with this around it.
+    pub(crate) async fn start_in(
+        outside: Outside,
+        config: Arc<Config>,
+        engine: Result<PathBuf, String>,
+    ) -> Result<Self, StartError> {
+        let Outside { ledger, spawner, probe } = outside;
         observe::label_models(config.names());
         let poison = Poison::default();
         let slot =
@@ -110,7 +130,6 @@ impl Runtime {
             Err(error) => observe::keys_not_renewed(&error.to_string()),
             Ok(()) => {}
         }
-        let ledger = Ledger::open(&config.ledger, unix_now()).await?;
         let directory = Directory {
             ledger: ledger.address.clone(),
             gpus: slots.iter().map(|_| Address::default()).collect(),
@@ -140,7 +159,6 @@ impl Runtime {
         let services = Services::new(config, shared);
         let live = LiveConfig::new(Arc::clone(&services.config));
         let tree = Tree::default();
-        let spawner = Spawner::start()?;
         let parts = Parts {
             services: &services,
             live: &live,
@@ -148,7 +166,7 @@ impl Runtime {
             tree: &tree,
             vitals: &vitals,
             spawner: spawner.clone(),
-            probe: NvmlProbe::start(services.config.health.nvml_library.clone())?,
+            probe,
             engine,
             servers: servers(&services.config)?,
         };

@@ -1,7 +1,8 @@
-//! Tasks with an owner. A task of an actor ends with its actor; the few that must outlive one say so by name.
+//! Tasks with an owner. A task of an actor ends with its actor; the few that must outlive one say so by name. What waits for a
+//! disk is done off the workers.
 
 use std::future::Future;
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::{AbortHandle, JoinError, JoinHandle};
 
 /// A task that is aborted when this handle is dropped.
 #[derive(Debug)]
@@ -30,4 +31,17 @@ where
     F::Output: Send + 'static,
 {
     tokio::spawn(future)
+}
+
+/// Runs what touches the disk off the workers. An error is a panic of `work`.
+pub async fn blocking<T>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError>
+where
+    T: Send + 'static,
+{
+    // In virtual time everything happens in one thread, in one order.
+    #[cfg(test)]
+    if crate::simulation::is_here() {
+        return Ok(work());
+    }
+    tokio::task::spawn_blocking(work).await
 }

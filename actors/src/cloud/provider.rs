@@ -350,6 +350,15 @@ impl Provider {
     }
 }
 
+#[cfg(test)]
+impl Provider {
+    /// No call is under way.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        let running = self.seats.iter().any(|seat| seat.running.load(Ordering::Relaxed) > 0);
+        self.places.available_permits() == self.config.max_concurrency && !running
+    }
+}
+
 fn end_of_key(keys: &mut Keys, grant: &Grant, end: CallEnd, now: Instant) {
     match end {
         CallEnd::Limited { retry_after, of_model } => {

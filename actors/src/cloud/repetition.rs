@@ -69,12 +69,15 @@ impl RepetitionCutter {
         self.release()
     }
 
-    /// The continuation has ended: what is still withheld.
+    /// The continuation has ended, `cut` by its length or by itself: what is still withheld. A repetition that was cut before it
+    /// could tell itself apart is not shown: the answer ends by its length all the same, only a few bytes sooner.
     ///
     /// # Errors
     /// As [`push`](Self::push): it ended before it had repeated all, and none of it was new.
-    pub fn finish(&mut self) -> Result<String, BegunAnew> {
-        self.release()
+    pub fn finish(&mut self, cut: bool) -> Result<String, BegunAnew> {
+        let held = self.release()?;
+        let is_repetition = cut && self.matched > 0;
+        Ok(if is_repetition { String::new() } else { held })
     }
 
     fn release(&mut self) -> Result<String, BegunAnew> {
@@ -120,7 +123,7 @@ mod tests {
         for piece in pieces {
             text += &cutter.push(piece)?;
         }
-        Ok(text + &cutter.finish()?)
+        Ok(text + &cutter.finish(false)?)
     }
 
     #[test]
@@ -153,6 +156,19 @@ mod tests {
         let other = "Photosynthesis is the process by which plants turn light into sugar, and it ";
         assert_eq!(shown(long, &[&other[..30], &other[30..]]), Err(BegunAnew));
         assert_eq!(shown(SENT, &["The tide comes in"]), Err(BegunAnew), "its cap ended it");
+    }
+
+    #[test]
+    fn a_repetition_that_its_length_has_cut_short_is_not_shown() {
+        let cut = |pieces: &[&str]| {
+            let mut cutter = RepetitionCutter::new(SENT);
+            let text: String = pieces.iter().map(|piece| cutter.push(piece).unwrap()).collect();
+            text + &cutter.finish(true).unwrap()
+        };
+        assert_eq!(cut(&["The "]), "", "all that was left of the cap");
+        assert_eq!(cut(&["The ti", "mes change"]), "The times change", "it was none");
+        assert_eq!(cut(&["and goes"]), "and goes");
+        assert_eq!(cut(&[SENT, "and"]), "and");
     }
 
     fn pieces(text: &str, cuts: &[usize]) -> Vec<String> {

@@ -331,7 +331,7 @@ impl Flight {
         progress: &mut Progress,
     ) -> Result<(), Failure> {
         if let Some(cutter) = &mut progress.cutter {
-            let held = cutter.finish().map_err(|_| begun_anew(self.job.who(), decision))?;
+            let held = cutter.finish(reason == "length").map_err(|_| begun_anew(self.job.who(), decision))?;
             if !held.is_empty() {
                 self.show(Delta { choice, content: Some(held), ..Delta::default() }, decision).await;
             }

@@ -260,7 +260,7 @@ impl Flight {
             return Ok(());
         }
         if let Some(cutter) = &mut said.cutter {
-            let held = cutter.finish().map_err(|_| begun_anew(decision))?;
+            let held = cutter.finish(reason == "length").map_err(|_| begun_anew(decision))?;
             if !held.is_empty() {
                 self.show(Delta { choice, content: Some(held), ..Delta::default() }, decision).await;
             }

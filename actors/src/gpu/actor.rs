@@ -5,7 +5,7 @@ use super::{
     canary::canary,
     device,
     life::{Cause, GpuState},
-    link::{Ends, Link},
+    link::Link,
     process::{EngineCommand, Spawner},
     server::Server,
     slot::{EngineSlot, OwnerId, SlotView},
@@ -281,11 +281,10 @@ async fn try_start(actor: &GpuModelActor, owner: OwnerId) -> Result<(), Cause> {
     }
     let environment = device::environment(slot.config().gpu.as_deref(), &|name| std::env::var(name).ok());
     let command = EngineCommand { program: program.clone(), chaos, simulated, environment };
-    let spawned = spawner
+    let ends = spawner
         .spawn(command)
         .await
         .map_err(|error| Cause::NotLoadable(format!("cannot start {}: {error}", program.display())))?;
-    let ends = Ends::new(spawned).map_err(|error| Cause::LoadFailed(error.to_string()))?;
     let load = slot.load_spec();
     slot.attach(owner, |epoch| Link::start(slot, epoch, ends, load));
     Ok(())
@@ -294,7 +293,7 @@ async fn try_start(actor: &GpuModelActor, owner: OwnerId) -> Result<(), Cause> {
 /// Reads what the model's file says of itself. A file that is absent or damaged costs no engine.
 async fn look_at_files(slot: &Arc<EngineSlot>) -> Result<(), Cause> {
     let (path, smaller) = (slot.load_plan().model_path, slot.config().smaller_models.clone());
-    let looked = tokio::task::spawn_blocking(move || {
+    let looked = task::blocking(move || {
         let here: Vec<PathBuf> = smaller.into_iter().filter(|path| path.is_file()).collect();
         (inspect(&path).map_err(|error| (path, error)), here)
     });

@@ -6,7 +6,7 @@ use super::{
     killed,
     life::Cause,
     memory::tells_of_no_memory,
-    process::{EngineChild, Spawned},
+    process::{Ends, EngineChild, Source},
     server::Server,
     slot::EngineSlot,
     watchdog::{Pace, Pulse},
@@ -16,7 +16,6 @@ use parking_lot::Mutex;
 use rustix::process::Signal;
 use std::{
     io,
-    os::fd::OwnedFd,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -24,11 +23,7 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{
-        UnixStream,
-        unix::{OwnedReadHalf, OwnedWriteHalf, pipe},
-    },
+    io::{AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::{mpsc, watch},
     time::Instant,
 };
@@ -73,29 +68,9 @@ struct LastWords {
     ended: Option<Instant>,
 }
 
-/// The ends of a spawned child that must be registered with the runtime before the slot takes the link.
-pub struct Ends {
-    child: EngineChild,
-    socket: UnixStream,
-    stdout: pipe::Receiver,
-    stderr: pipe::Receiver,
-}
-
-impl Ends {
-    pub fn new(spawned: Spawned) -> io::Result<Self> {
-        Ok(Self {
-            child: spawned.child,
-            socket: UnixStream::from_std(spawned.socket)?,
-            stdout: pipe::Receiver::from_owned_fd(OwnedFd::from(spawned.stdout))?,
-            stderr: pipe::Receiver::from_owned_fd(OwnedFd::from(spawned.stderr))?,
-        })
-    }
-}
-
 impl Link {
     /// Starts the tasks of a link and orders the load. They end with the socket, the child, or the epoch.
     pub fn start(slot: &Arc<EngineSlot>, epoch: u64, ends: Ends, load: LoadSpec) -> Arc<Self> {
-        let (read, write) = ends.socket.into_split();
         let (orders, queue) = mpsc::channel(ORDERS);
         let pulse = Arc::new(Mutex::new(Pulse::new(Instant::now(), slot.view().stats.pace)));
         let exit = ends.child.exit();
@@ -106,8 +81,8 @@ impl Link {
         let link = Arc::new(Self { epoch, far, pulse: Arc::clone(&pulse), told_to_die });
         link.send(&ToEngine::Hello { version: PROTOCOL_VERSION, epoch });
         link.send(&ToEngine::Load(load));
-        task::detached(write_orders(write, queue));
-        task::detached(read_frames(Arc::clone(slot), epoch, read, Arc::clone(&pulse)));
+        task::detached(write_orders(ends.orders, queue));
+        task::detached(read_frames(Arc::clone(slot), epoch, ends.frames, Arc::clone(&pulse)));
         task::detached(watch_pulse(Arc::clone(slot), epoch, pulse, pid));
         task::detached(watch_exit(Arc::clone(slot), epoch, exit));
         let name = slot.name().to_owned();
@@ -206,7 +181,7 @@ impl Link {
     }
 }
 
-async fn write_orders(mut socket: OwnedWriteHalf, mut queue: mpsc::Receiver<Vec<u8>>) {
+async fn write_orders(mut socket: impl AsyncWrite + Unpin, mut queue: mpsc::Receiver<Vec<u8>>) {
     while let Some(bytes) = queue.recv().await {
         if socket.write_all(&bytes).await.is_err() {
             return;
@@ -214,13 +189,13 @@ async fn write_orders(mut socket: OwnedWriteHalf, mut queue: mpsc::Receiver<Vec<
     }
 }
 
-async fn read_frames(slot: Arc<EngineSlot>, epoch: u64, mut socket: OwnedReadHalf, pulse: Arc<Mutex<Pulse>>) {
+async fn read_frames(slot: Arc<EngineSlot>, epoch: u64, mut socket: Source, pulse: Arc<Mutex<Pulse>>) {
     let cause = read_until_end(&slot, epoch, &mut socket, &pulse).await;
     slot.declare_death(epoch, cause, Instant::now());
 }
 
 /// Reads frames until the link is of no more use; the answer says why.
-async fn read_until_end(slot: &Arc<EngineSlot>, epoch: u64, socket: &mut OwnedReadHalf, pulse: &Mutex<Pulse>) -> Cause {
+async fn read_until_end(slot: &Arc<EngineSlot>, epoch: u64, socket: &mut Source, pulse: &Mutex<Pulse>) -> Cause {
     let mut buffer: Vec<u8> = Vec::with_capacity(READ_BYTES);
     loop {
         buffer.reserve(READ_BYTES);
@@ -354,7 +329,7 @@ async fn watch_exit(slot: Arc<EngineSlot>, epoch: u64, mut exit: tokio::sync::wa
 
 /// Reads a child's output for ever, so that it never blocks on a full pipe; passes lines on at debug level, and tells
 /// what matters after a death.
-async fn pass_log(gpu: String, mut pipe: pipe::Receiver, tell: Option<watch::Sender<LastWords>>) {
+async fn pass_log(gpu: String, mut pipe: Source, tell: Option<watch::Sender<LastWords>>) {
     let mut buffer = vec![0; READ_BYTES];
     while let Ok(read) = pipe.read(&mut buffer).await {
         if read == 0 {

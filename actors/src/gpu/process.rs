@@ -16,7 +16,11 @@ use std::{
     sync::mpsc::{Receiver, SyncSender, sync_channel},
     thread,
 };
-use tokio::sync::{oneshot, watch};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{self, unix::pipe},
+    sync::{oneshot, watch},
+};
 
 /// Orders waiting for the spawner thread; one per local target is plenty.
 const ORDERS: usize = 64;
@@ -49,19 +53,44 @@ pub struct EngineCommand {
 }
 
 /// A started engine: its process, the gateway's end of its socket, and its output pipes.
-#[derive(Debug)]
-pub struct Spawned {
-    pub child: EngineChild,
-    pub socket: UnixStream,
-    pub stdout: ChildStdout,
-    pub stderr: ChildStderr,
+struct Spawned {
+    child: EngineChild,
+    socket: UnixStream,
+    stdout: ChildStdout,
+    stderr: ChildStderr,
 }
 
+/// What a link reads.
+pub type Source = Box<dyn AsyncRead + Send + Unpin>;
+
+/// A started engine, its ends registered with the runtime.
+pub struct Ends {
+    pub(super) child: EngineChild,
+    pub(super) frames: Source,
+    pub(super) orders: Box<dyn AsyncWrite + Send + Unpin>,
+    pub(super) stdout: Source,
+    pub(super) stderr: Source,
+}
+
+impl Ends {
+    fn of(spawned: Spawned) -> io::Result<Self> {
+        let (frames, orders) = net::UnixStream::from_std(spawned.socket)?.into_split();
+        Ok(Self {
+            child: spawned.child,
+            frames: Box::new(frames),
+            orders: Box::new(orders),
+            stdout: Box::new(pipe::Receiver::from_owned_fd(OwnedFd::from(spawned.stdout))?),
+            stderr: Box::new(pipe::Receiver::from_owned_fd(OwnedFd::from(spawned.stderr))?),
+        })
+    }
+}
+
+type Signals = Box<dyn Fn(Signal) -> io::Result<()> + Send + Sync>;
+
 /// A running (or ended) engine process. Dropping it kills the process; the reaper thread collects it.
-#[derive(Debug)]
 pub struct EngineChild {
     pid: u32,
-    pidfd: OwnedFd,
+    signals: Signals,
     exit: watch::Receiver<Option<String>>,
 }
 
@@ -72,12 +101,28 @@ impl EngineChild {
 
     /// Sends a signal to exactly this process, never to a later owner of its pid.
     pub fn signal(&self, signal: Signal) -> io::Result<()> {
-        Ok(pidfd_send_signal(&self.pidfd, signal)?)
+        (self.signals)(signal)
     }
 
     /// The exit status in words, once it is reaped.
     pub fn exit(&self) -> watch::Receiver<Option<String>> {
         self.exit.clone()
+    }
+}
+
+#[cfg(test)]
+impl Ends {
+    /// Of an engine in this process, without output.
+    pub(crate) fn simulated(
+        pid: u32,
+        exit: watch::Receiver<Option<String>>,
+        signals: Signals,
+        socket: tokio::io::DuplexStream,
+    ) -> Self {
+        let (frames, orders) = tokio::io::split(socket);
+        let child = EngineChild { pid, signals, exit };
+        let nothing = || Box::new(tokio::io::empty());
+        Self { child, frames: Box::new(frames), orders: Box::new(orders), stdout: nothing(), stderr: nothing() }
     }
 }
 
@@ -95,23 +140,43 @@ struct Order {
 }
 
 /// Handle of the spawner thread, which lives as long as the last handle.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Spawner {
     orders: SyncSender<Order>,
+    /// Engines in this process instead.
+    #[cfg(test)]
+    simulated: Option<Simulate>,
 }
+
+/// Starts a simulated engine.
+#[cfg(test)]
+pub(crate) type Simulate = std::sync::Arc<dyn Fn(&EngineCommand) -> io::Result<Ends> + Send + Sync>;
 
 impl Spawner {
     pub fn start() -> io::Result<Self> {
         let (orders, inbox) = sync_channel(ORDERS);
         thread::Builder::new().name("engine-spawner".to_owned()).spawn(move || serve(&inbox))?;
-        Ok(Self { orders })
+        Ok(Self {
+            orders,
+            #[cfg(test)]
+            simulated: None,
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn simulated(simulate: Simulate) -> Self {
+        Self { orders: sync_channel(1).0, simulated: Some(simulate) }
     }
 
     /// Starts an engine. If the caller goes away meanwhile, the child is killed again.
-    pub async fn spawn(&self, command: EngineCommand) -> io::Result<Spawned> {
+    pub async fn spawn(&self, command: EngineCommand) -> io::Result<Ends> {
+        #[cfg(test)]
+        if let Some(simulate) = &self.simulated {
+            return simulate(&command);
+        }
         let (reply_to, reply) = oneshot::channel();
         self.orders.try_send(Order { command, reply_to }).map_err(|_| io::Error::other("engine spawner is busy"))?;
-        reply.await.map_err(|_| io::Error::other("engine spawner is gone"))?
+        Ends::of(reply.await.map_err(|_| io::Error::other("engine spawner is gone"))??)
     }
 }
 
@@ -172,7 +237,8 @@ fn supervise(mut child: Child) -> io::Result<EngineChild> {
         let text = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
         ended.send_replace(Some(text));
     })?;
-    Ok(EngineChild { pid, pidfd, exit })
+    let signals = Box::new(move |signal| Ok(pidfd_send_signal(&pidfd, signal)?));
+    Ok(EngineChild { pid, signals, exit })
 }
 
 fn is_allowed(name: &OsString) -> bool {
@@ -201,7 +267,7 @@ mod tests {
                 simulated: false,
                 environment: Vec::new(),
             };
-            assert_eq!(spawner.spawn(command).await.unwrap_err().kind(), io::ErrorKind::NotFound);
+            assert_eq!(spawner.spawn(command).await.err().map(|error| error.kind()), Some(io::ErrorKind::NotFound));
         }
     }
 

@@ -105,6 +105,9 @@ type Question = oneshot::Sender<Reading>;
 pub struct NvmlProbe {
     questions: SyncSender<Question>,
     events: Arc<EventQueue>,
+    /// No thread: a host without a driver.
+    #[cfg(test)]
+    absent: bool,
 }
 
 impl NvmlProbe {
@@ -117,7 +120,17 @@ impl NvmlProbe {
         let events = Arc::new(EventQueue::default());
         let heard = Arc::clone(&events);
         thread::Builder::new().name("nvml".to_owned()).spawn(move || serve(&inbox, library.as_deref(), &heard))?;
-        Ok(Self { questions, events })
+        Ok(Self {
+            questions,
+            events,
+            #[cfg(test)]
+            absent: false,
+        })
+    }
+
+    #[cfg(test)]
+    pub(crate) fn absent() -> Self {
+        Self { questions: sync_channel(1).0, events: Arc::default(), absent: true }
     }
 
     pub fn events(&self) -> &Arc<EventQueue> {
@@ -126,6 +139,10 @@ impl NvmlProbe {
 
     /// Asks the driver, at most for `timeout`.
     pub async fn read(&self, timeout: Duration) -> Reading {
+        #[cfg(test)]
+        if self.absent {
+            return Reading::NoGpu("no driver in virtual time".to_owned());
+        }
         let (reply_to, reply) = oneshot::channel();
         if self.questions.try_send(reply_to).is_err() {
             return Reading::Stuck;

@@ -15,7 +15,7 @@ use crate::{
     config::{KeysConfig, PepperSource},
     domain::Caller,
     keys::{Limits, Refusal, Standing},
-    observe,
+    observe, task,
 };
 use arc_swap::ArcSwap;
 use secrecy::SecretString;
@@ -217,7 +217,7 @@ impl Keys {
     pub async fn create(&self, wish: KeyWish, now: u64) -> Result<(Secret, KeyRecord), KeysError> {
         let Granted { name, group, life_s, policy } = wish.judge()?;
         let source = self.inner.pepper.clone();
-        let pepper = tokio::task::spawn_blocking(move || Pepper::find_or_make(&source));
+        let pepper = task::blocking(move || Pepper::find_or_make(&source));
         let pepper = pepper.await.map_err(|_| KeysError::Thread)??;
         let secret = Secret::generate().map_err(KeysError::Random)?;
         let record = KeyRecord {
@@ -258,8 +258,7 @@ impl Keys {
         }
         let loaded = self.inner.store.load().await?;
         let source = self.inner.pepper.clone();
-        let pepper =
-            tokio::task::spawn_blocking(move || Pepper::find(&source)).await.map_err(|_| KeysError::Thread)??;
+        let pepper = task::blocking(move || Pepper::find(&source)).await.map_err(|_| KeysError::Thread)??;
         let now = unix_now();
         let directory = Directory::of(loaded.keys, loaded.stamp, pepper.map(Arc::new));
         if directory.pepper.is_none() && directory.active(now).next().is_some() {

@@ -8,7 +8,7 @@ use super::{
     row::{AttemptRow, RequestRow},
     store::{Line, Question, StoreError},
 };
-use crate::domain::UnixMs;
+use crate::{domain::UnixMs, task};
 use std::{io, sync::atomic::Ordering, time::Duration};
 use tokio::{
     sync::Mutex,
@@ -191,7 +191,6 @@ async fn read_on(mut reader: Reader, written: Position) -> io::Result<Reader> {
     .await?
 }
 
-/// Runs what touches the disk off the workers.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+    task::blocking(work).await.map_err(io::Error::other)
 }

@@ -11,6 +11,7 @@ use super::{
 use crate::{
     config::{LedgerConfig, LedgerPlace},
     domain::UnixMs,
+    task,
 };
 use std::{
     fs::{self, OpenOptions},
@@ -18,6 +19,7 @@ use std::{
     os::unix::fs::OpenOptionsExt,
     path::Path,
     sync::{Arc, OnceLock, atomic::Ordering},
+    time::Duration,
 };
 use tokio::time::Instant;
 
@@ -81,12 +83,8 @@ impl Ledger {
         let Some(folder) = config.journal_dir.as_ref().filter(|_| !matches!(config.place, LedgerPlace::Memory)) else {
             return Ok(Self::in_memory(config.budget));
         };
-        match parts(config, folder, now, disk).await {
-            Ok(Parts { books, journal, store, applied, replay, began }) => {
-                let ledger = Self::of(books, Outlet::Journal(journal), store, applied, config.retention);
-                ledger.take_over(replay, applied, now, began);
-                Ok(ledger)
-            }
+        match parts(config, folder, now, disk, store(&config.place)).await {
+            Ok(parts) => Ok(Self::opened(parts, now, config.retention)),
             Err(error) if error.is_want_of_room() => {
                 tracing::error!(%error, "the ledger cannot be opened: only local targets serve until its disk has room");
                 let waiting = Waiting { config: config.clone(), why: error.to_string() };
@@ -97,12 +95,33 @@ impl Ledger {
         }
     }
 
+    /// With a journal on this disk and a database that outlives it in memory.
+    #[cfg(test)]
+    pub(crate) async fn simulated(
+        config: &LedgerConfig,
+        folder: &Path,
+        disk: Box<dyn Disk>,
+        store: Arc<dyn Store>,
+    ) -> Result<Self, OpenError> {
+        let now = unix_now();
+        let parts = parts(config, folder, now, disk, std::future::ready(Ok(store))).await?;
+        Ok(Self::opened(parts, now, config.retention))
+    }
+
+    fn opened(parts: Parts, now: UnixMs, retention: Option<Duration>) -> Self {
+        let Parts { books, journal, store, applied, replay, began } = parts;
+        let ledger = Self::of(books, Outlet::Journal(journal), store, applied, retention);
+        ledger.take_over(replay, applied, now, began);
+        ledger
+    }
+
     /// Opens what could not be opened at the start.
     pub(super) async fn open_at_last(&self) -> Result<(), OpenError> {
         let Some(waiting) = &self.inner.waiting else { return Ok(()) };
         let Some(folder) = &waiting.config.journal_dir else { return Ok(()) };
         let now = unix_now();
-        let opened = parts(&waiting.config, folder, now, Box::new(SystemDisk)).await?;
+        let store = store(&waiting.config.place);
+        let opened = parts(&waiting.config, folder, now, Box::new(SystemDisk), store).await?;
         let Parts { books, journal, store, applied, replay, began } = opened;
         {
             // Nobody writes in between: ids and numbers go on from those of the database.
@@ -126,14 +145,24 @@ impl Ledger {
     }
 }
 
-async fn parts(config: &LedgerConfig, folder: &Path, now: UnixMs, disk: Box<dyn Disk>) -> Result<Parts, OpenError> {
-    let (began, folder) = (Instant::now(), folder.to_owned());
-    let folder = blocking(move || Folder::hold(&folder)).await??;
-    let store: Arc<dyn Store> = match &config.place {
+async fn store(place: &LedgerPlace) -> Result<Arc<dyn Store>, StoreError> {
+    Ok(match place {
         LedgerPlace::Memory => Arc::new(MemoryStore::default()),
         LedgerPlace::Sqlite(path) => Arc::new(SqlStore::sqlite(path.clone(), Access::Write).await?),
         LedgerPlace::Postgres(url) => Arc::new(SqlStore::postgres(url, Access::Write).await?),
-    };
+    })
+}
+
+async fn parts(
+    config: &LedgerConfig,
+    folder: &Path,
+    now: UnixMs,
+    disk: Box<dyn Disk>,
+    store: impl Future<Output = Result<Arc<dyn Store>, StoreError>>,
+) -> Result<Parts, OpenError> {
+    let (began, folder) = (Instant::now(), folder.to_owned());
+    let folder = blocking(move || Folder::hold(&folder)).await??;
+    let store = store.await?;
     let mut opening = store.opening(now).await?;
     let (folder, known) = {
         let (ledger, is_new) = (opening.ledger.clone(), opening.applied == 0);
@@ -187,5 +216,5 @@ fn write_name(folder: &Path, ledger: &str) -> io::Result<()> {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)
+    task::blocking(work).await.map_err(io::Error::other)
 }

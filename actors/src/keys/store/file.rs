@@ -2,9 +2,12 @@
 //! whatever dies, finds the old content or the new. A lock file keeps writers (the gateway, the command line) in line.
 
 use super::{Answer, KeyStore, Loaded, Stamp, StoreError, add, mark_revoked};
-use crate::keys::{
-    pepper::write_private,
-    record::{KeyRecord, MAX_KEYS},
+use crate::{
+    keys::{
+        pepper::write_private,
+        record::{KeyRecord, MAX_KEYS},
+    },
+    task,
 };
 use futures_util::FutureExt;
 use rustix::fs::{FlockOperation, flock};
@@ -129,7 +132,7 @@ impl FileStore {
         work: impl FnOnce(Self) -> Result<T, StoreError> + Send + 'static,
     ) -> Answer<'_, T> {
         let store = self.clone();
-        async move { tokio::task::spawn_blocking(move || work(store)).await.unwrap_or(Err(StoreError::Thread)) }.boxed()
+        async move { task::blocking(move || work(store)).await.unwrap_or(Err(StoreError::Thread)) }.boxed()
     }
 }
 

@@ -201,10 +201,15 @@ impl Journal {
         });
         let open = Open::begin(&shared, begin.segment)?;
         *shared.open.lock() = Some(open);
+        observe::ledger_up(true);
+        #[cfg(test)]
+        if crate::simulation::is_here() {
+            crate::task::detached(simulated::threads(Arc::downgrade(&shared)));
+            return Ok(Self { shared, threads: Mutex::default() });
+        }
         let (writing, syncing) = (Arc::clone(&shared), Arc::clone(&shared));
         let writer = thread::Builder::new().name("ledger-write".into()).spawn(move || write_all(&writing))?;
         let syncer = thread::Builder::new().name("ledger-sync".into()).spawn(move || sync_all(&syncing))?;
-        observe::ledger_up(true);
         Ok(Self { shared, threads: Mutex::new(vec![writer, syncer]) })
     }
 
@@ -305,6 +310,10 @@ impl Journal {
     pub fn close(&self) {
         self.shared.queue.lock().closed = true;
         self.shared.work.notify_one();
+        #[cfg(test)]
+        if crate::simulation::is_here() {
+            simulated::last_turn(&self.shared);
+        }
         for thread in std::mem::take(&mut *self.threads.lock()) {
             if thread.join().is_err() {
                 tracing::error!("a thread of the ledger's journal had panicked");
@@ -544,15 +553,7 @@ fn sync_all(shared: &Shared) {
     let mut named = 0;
     loop {
         let ended = shared.ended.load(Ordering::Acquire);
-        let newest = shared.position.lock().segment;
-        let files = std::mem::take(&mut *shared.unsynced.lock());
-        if let Err(error) = sync(shared, &files, &mut named, newest) {
-            shared.set(&shared.sync_works, false, "sync", Some(&error));
-            shared.unsynced.lock().splice(0..0, files);
-        } else {
-            shared.synced_segment.fetch_max(newest, Ordering::AcqRel);
-            shared.set(&shared.sync_works, true, "sync", None);
-        }
+        sync_once(shared, &mut named);
         if ended {
             return;
         }
@@ -560,6 +561,18 @@ fn sync_all(shared: &Shared) {
         if !shared.ended.load(Ordering::Acquire) {
             shared.wake_sync.wait_for(&mut unsynced, SYNC);
         }
+    }
+}
+
+fn sync_once(shared: &Shared, named: &mut u64) {
+    let newest = shared.position.lock().segment;
+    let files = std::mem::take(&mut *shared.unsynced.lock());
+    if let Err(error) = sync(shared, &files, named, newest) {
+        shared.set(&shared.sync_works, false, "sync", Some(&error));
+        shared.unsynced.lock().splice(0..0, files);
+    } else {
+        shared.synced_segment.fetch_max(newest, Ordering::AcqRel);
+        shared.set(&shared.sync_works, true, "sync", None);
     }
 }
 
@@ -575,5 +588,7 @@ fn sync(shared: &Shared, files: &[Arc<File>], named: &mut u64, newest: u64) -> i
     Ok(())
 }
 
+#[cfg(test)]
+mod simulated;
 #[cfg(test)]
 pub(super) mod tests;

@@ -25,6 +25,11 @@ use std::{
 };
 use tower_service::Service;
 
+#[cfg(not(test))]
+type Dialer = HttpConnector;
+#[cfg(test)]
+type Dialer = crate::simulation::Dialer;
+
 /// Of an HTTP/1 connection: the largest head of an answer, and what is read at once.
 const BUFFER: usize = 16 << 10;
 /// Of an HTTP/2 stream, unread; at 100 ms away still 1.3 MB/s.
@@ -40,7 +45,7 @@ const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("spillway/", en
 
 /// Cheap to clone: all clones share the connections.
 #[derive(Debug, Clone)]
-pub(super) struct Connections(Client<InTime<HttpsConnector<HttpConnector>>, Full<Bytes>>);
+pub(super) struct Connections(Client<InTime<HttpsConnector<Dialer>>, Full<Bytes>>);
 
 impl Connections {
     /// A provider without TLS must not depend on the host having certificates.
@@ -55,7 +60,7 @@ impl Connections {
             .with_tls_config(config.with_no_client_auth())
             .https_or_http()
             .enable_all_versions()
-            .wrap_connector(tcp());
+            .wrap_connector(dialer());
         let client = Client::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .pool_timer(TokioTimer::new())
@@ -86,6 +91,17 @@ impl Connections {
         let (head, body) = self.0.request(request).await?.into_parts();
         Ok(Response { head, body })
     }
+}
+
+#[cfg(not(test))]
+fn dialer() -> Dialer {
+    tcp()
+}
+
+/// In virtual time, to a provider in this process.
+#[cfg(test)]
+fn dialer() -> Dialer {
+    Dialer::over(tcp())
 }
 
 fn tcp() -> HttpConnector {
