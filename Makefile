@@ -7,7 +7,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos bench fuzz schemathesis check build dist cuda-check model deps clean
+.PHONY: help run test chaos bench bench-micro fuzz schemathesis check build dist cuda-check model deps clean
 
 GPU ?=
 CONFIG ?= config/spillway.toml
@@ -53,6 +53,9 @@ chaos: build ## break a loaded gateway for a minute and report what that did to 
 
 bench: build ## what the gateway adds to a request, against a provider on this machine that answers at once; a few minutes
 	@SPILLWAY="$(TARGET_DIR)/release/spillway" scripts/bench.sh
+
+bench-micro: ## how long the steps of a request take by themselves, none of them with I/O (ARGS=NAME for some)
+	@cargo bench --locked --workspace $(FEATURES) --bench micro -- $(ARGS)
 
 fuzz: ## run every fuzz target for SECONDS=600 (TARGETS="chat sse" for some); what is found is kept in fuzz/artifacts
 	@scripts/fuzz.sh $(FUZZ_SECONDS) $(TARGETS)

@@ -106,6 +106,7 @@ pub fn router(state: AdminState) -> Router {
 
 async fn metrics(State(state): State<AdminState>) -> impl IntoResponse {
     state.runtime.services.ledger.publish(unix_now());
+    observe::tasks(tokio::runtime::Handle::current().metrics().num_alive_tasks());
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
         state.metrics.render() + &observe::process_exposition(),
