@@ -72,7 +72,7 @@ from 10 minutes behind the warm-up on), and afterwards open files and tasks were
 
 Example:
   spillway serve --demo --config config/chaos/gateway.toml &
-  spillway bench soak --url http://127.0.0.1:18080 --admin http://127.0.0.1:18081 --seconds 3600 --rate 20 --pid $!";
+  spillway bench soak --url http://127.0.0.1:18080 --admin http://127.0.0.1:18081 --pid $!";
 
 #[derive(Debug, Args)]
 pub struct BenchArgs {

@@ -106,11 +106,19 @@ impl OverloadArgs {
     }
 }
 
-/// Requests a second that were answered, and the processor's microseconds for each.
+/// Requests a second that were answered, and what that took.
 #[derive(Debug, Clone, Copy)]
 struct Peak {
     per_second: f64,
-    cpu_us: Option<f64>,
+    work: Option<Work>,
+}
+
+/// What the gateway's processor time went into.
+#[derive(Debug, Clone, Copy)]
+struct Work {
+    cpu_us: f64,
+    answered: f64,
+    refused: f64,
 }
 
 /// # Errors
@@ -144,7 +152,7 @@ pub async fn run(args: OverloadArgs) -> Result<(), BenchError> {
 
 async fn peak(args: &OverloadArgs, classes: &[(String, String)]) -> Result<Peak, BenchError> {
     if let Some(per_second) = args.peak {
-        return Ok(Peak { per_second, cpu_us: None });
+        return Ok(Peak { per_second, work: None });
     }
     progress(&format!("peak: {} clients for {} s", args.clients, args.peak_seconds));
     // The key that is refused last.
@@ -160,7 +168,8 @@ async fn peak(args: &OverloadArgs, classes: &[(String, String)]) -> Result<Peak,
     }
     tokio::time::sleep(PAUSE).await;
     let per_second = good as f64 / run.lasted.as_secs_f64().max(1e-9);
-    Ok(Peak { per_second, cpu_us: cpu.map(|cpu| cpu / run.samples.len() as f64) })
+    let refused = (run.samples.len() - good) as f64;
+    Ok(Peak { per_second, work: cpu.map(|cpu_us| Work { cpu_us, answered: good as f64, refused }) })
 }
 
 /// The most memory, until it is dropped.
@@ -187,18 +196,29 @@ fn report(
     let by_class: Vec<Class> =
         classes.iter().enumerate().map(|(nth, (name, _))| Class::of(name, lasts, of(nth))).collect();
     let all = Class::of("all", lasts, ended.iter());
-    // What answers cost is known from the peak; the rest is what refusals cost.
-    let refusals_us = cpu_us.zip(peak.cpu_us).map(|(all_us, each)| all_us - each * all.answered as f64);
+    let work = cpu_us.map(|cpu_us| Work { cpu_us, answered: all.answered as f64, refused: all.refused as f64 });
+    let costs = peak.work.zip(work).and_then(|(peak, flood)| costs(peak, flood));
     Report {
         peak_per_second: peak.per_second,
         rate_per_second: rate,
         goodput_percent_of_peak: all.answered_per_second * 100.0 / peak.per_second.max(1e-9),
-        cpu_us_per_request: peak.cpu_us,
-        cpu_us_per_refusal: refusals_us.filter(|_| all.refused > 0).map(|us| us.max(0.0) / all.refused as f64),
+        cpu_us_per_answer: costs.map(|(answer, _)| answer),
+        cpu_us_per_refusal: costs.map(|(_, refusal)| refusal),
         all,
         classes: if by_class.len() > 1 { by_class } else { Vec::new() },
         memory,
     }
+}
+
+/// Microseconds of an answer and of a refusal, of two loads that had different shares of them.
+fn costs(one: Work, other: Work) -> Option<(f64, f64)> {
+    let determinant = one.answered * other.refused - other.answered * one.refused;
+    let spread = determinant.abs() / (one.answered * other.refused).max(1.0);
+    (spread > 0.1).then(|| {
+        let answer = (one.cpu_us * other.refused - other.cpu_us * one.refused) / determinant;
+        let refusal = (one.answered * other.cpu_us - other.answered * one.cpu_us) / determinant;
+        (answer.max(0.0), refusal.max(0.0))
+    })
 }
 
 #[cfg(test)]
@@ -210,6 +230,19 @@ mod tests {
     struct Line {
         #[command(flatten)]
         args: OverloadArgs,
+    }
+
+    #[test]
+    fn what_an_answer_and_a_refusal_cost_is_told_by_two_loads_of_different_shares() {
+        let work = |answered: f64, refused: f64| Work { cpu_us: answered * 400.0 + refused * 30.0, answered, refused };
+        let near = |found: Option<(f64, f64)>| {
+            let (answer, refusal) = found.unwrap();
+            (answer - 400.0).abs() < 1e-6 && (refusal - 30.0).abs() < 1e-6
+        };
+        assert!(near(costs(work(100.0, 0.0), work(100.0, 900.0))));
+        assert!(near(costs(work(100.0, 50.0), work(100.0, 900.0))));
+        assert_eq!(costs(work(100.0, 900.0), work(110.0, 990.0)), None, "too much alike");
+        assert_eq!(costs(work(100.0, 0.0), work(100.0, 0.0)), None);
     }
 
     #[test]

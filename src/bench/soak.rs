@@ -154,7 +154,6 @@ async fn soak(args: &SoakArgs, scenario: &Scenario, admin: &Admin, due: &[Due]) 
     let (harvest, mut wake, mixed) = tokio::join!(load.drive(args.seconds), conduct(admin, due), others);
     drop((watching, mix));
     let looks = std::mem::take(&mut *looks.lock());
-    drop(mix);
     if !args.calm
         && let Err(error) = admin.clear().await
     {

@@ -95,7 +95,9 @@ async fn a_soak_of_seconds_loses_nothing_and_leaves_nothing_behind() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_overload_is_answered_or_refused_and_nobody_is_forgotten() {
     let slow = SimOptions { tokens: 4, ttft: Duration::from_millis(100), ..SimOptions::default() };
-    let gateway = Setup { max_inflight: 4, ..Setup::default().without_local().cloud(slow) }.start().await;
+    let gateway = Setup { max_inflight: 4, adaptive_admission: true, ..Setup::default().without_local().cloud(slow) }
+        .start()
+        .await;
     let (address, pid) = (gateway.api.trim_start_matches("http://").to_owned(), gateway.pid.to_string());
     let flood = ["overload", "--clients", "4", "--peak-seconds", "1", "--seconds", "2", "--after-seconds", "0"];
     let at = ["--address", &address, "--pid", &pid, "--model", "ok", "--key", "low=sk-a", "--key", "high=sk-b"];

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// A window whose least delay is longer has a standing queue.
-pub const TARGET: Duration = Duration::from_millis(50);
+pub(super) const TARGET: Duration = Duration::from_millis(50);
 const WINDOW: Duration = Duration::from_millis(200);
 /// After a bad window so much of what ran in it is let in.
 const DECREASE: f64 = 0.9;
@@ -30,7 +30,7 @@ const FOR_NORMAL: f64 = 0.3;
 
 /// What is known of the last moments.
 #[derive(Debug, Clone)]
-pub struct Admission {
+pub(super) struct Admission {
     most: usize,
     adaptive: bool,
     limit: f64,
@@ -42,34 +42,34 @@ pub struct Admission {
 }
 
 impl Admission {
-    pub const fn new(most: usize, adaptive: bool, now: Instant) -> Self {
+    pub(super) const fn new(most: usize, adaptive: bool, now: Instant) -> Self {
         Self { most, adaptive, limit: most as f64, began: now, least: None, most_running: 0, asked: [None; 2] }
     }
 
     /// From now on at most so many. A limit that was in force stays, if it is still one.
-    pub fn configure(&mut self, most: usize, adaptive: bool) {
+    pub(super) fn configure(&mut self, most: usize, adaptive: bool) {
         let was_all = self.limit >= self.most as f64;
         (self.most, self.adaptive) = (most, adaptive);
         self.limit = if was_all || !adaptive { most as f64 } else { self.limit.min(most as f64) };
     }
 
     /// At most so many now, whoever asks.
-    pub const fn limit(&self) -> usize {
+    pub(super) const fn limit(&self) -> usize {
         self.limit as usize
     }
 
-    pub const fn most(&self) -> usize {
+    pub(super) const fn most(&self) -> usize {
         self.most
     }
 
     /// A request has been planned, so long after its admission, without what it waited for a free place at a target.
-    pub fn planned(&mut self, delay: Duration, now: Instant) {
+    pub(super) fn planned(&mut self, delay: Duration, now: Instant) {
         self.turn(now);
         self.least = Some(self.least.map_or(delay, |least| least.min(delay)));
     }
 
     /// Somebody asks while so many are let in.
-    pub fn admits(&mut self, priority: Priority, running: usize, now: Instant) -> bool {
+    pub(super) fn admits(&mut self, priority: Priority, running: usize, now: Instant) -> bool {
         self.turn(now);
         self.most_running = self.most_running.max(running);
         match priority {

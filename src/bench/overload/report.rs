@@ -62,8 +62,7 @@ pub(super) struct Report {
     pub(super) rate_per_second: f64,
     pub(super) goodput_percent_of_peak: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) cpu_us_per_request: Option<f64>,
-    /// What is left of the processor time when answers cost what they cost at the peak.
+    pub(super) cpu_us_per_answer: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cpu_us_per_refusal: Option<f64>,
     pub(super) all: Class,
@@ -97,7 +96,7 @@ impl Report {
         let Memory { before_mib, most_mib, after_mib } = self.memory;
         format!(
             "peak {:.0}/s, then {:.0}/s: goodput {:.1} % of the peak\n\n{}\n\nrefused without retry-after: {}; sent late by p99 {:.1} ms\n\
-             processor time: {} µs a request at the peak, {} µs a refusal\n\
+             processor time: {} µs an answer, {} µs a refusal\n\
              memory: {before_mib:.1} MiB before, {most_mib:.1} at most, {after_mib:.1} afterwards",
             self.peak_per_second,
             self.rate_per_second,
@@ -105,7 +104,7 @@ impl Report {
             columns(&rows),
             self.all.without_retry_after,
             self.all.late_ms.p99,
-            known(self.cpu_us_per_request),
+            known(self.cpu_us_per_answer),
             known(self.cpu_us_per_refusal),
         )
     }

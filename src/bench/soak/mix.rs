@@ -25,7 +25,7 @@ const TOLD: usize = 20;
 /// What is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub(super) enum Kind {
     Embedding,
     Message,
     MessageStream,
@@ -64,21 +64,21 @@ enum End {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Count {
-    pub sent: usize,
-    pub answered: usize,
-    pub refused: usize,
-    pub left: usize,
+pub(super) struct Count {
+    pub(super) sent: usize,
+    pub(super) answered: usize,
+    pub(super) refused: usize,
+    pub(super) left: usize,
 }
 
 /// Everything that ended.
 #[derive(Debug, Default, Serialize)]
-pub struct Mixed {
-    pub kinds: BTreeMap<Kind, Count>,
-    pub held_back: usize,
+pub(super) struct Mixed {
+    pub(super) kinds: BTreeMap<Kind, Count>,
+    pub(super) held_back: usize,
     #[serde(skip)]
-    pub violations: Vec<String>,
-    pub more_violations: usize,
+    pub(super) violations: Vec<String>,
+    pub(super) more_violations: usize,
 }
 
 impl Mixed {
@@ -97,7 +97,7 @@ impl Mixed {
 
 /// Who asks.
 #[derive(Clone)]
-pub struct Mix {
+pub(super) struct Mix {
     http: Client,
     api: String,
     key: Option<String>,
@@ -107,7 +107,12 @@ pub struct Mix {
 }
 
 impl Mix {
-    pub fn new(api: &str, key: Option<String>, seed: u64, embedding_model: Option<String>) -> Result<Self, String> {
+    pub(super) fn new(
+        api: &str,
+        key: Option<String>,
+        seed: u64,
+        embedding_model: Option<String>,
+    ) -> Result<Self, String> {
         let builder = Client::builder().no_proxy().tcp_nodelay(true).pool_idle_timeout(Duration::from_secs(5));
         let builder = if api.starts_with("https:") { builder } else { builder.tls_certs_only([]) };
         Ok(Self {
@@ -121,7 +126,7 @@ impl Mix {
     }
 
     /// Asks for `seconds`, then waits for every answer.
-    pub async fn drive(&self, per_second: f64, seconds: u64) -> Mixed {
+    pub(super) async fn drive(&self, per_second: f64, seconds: u64) -> Mixed {
         let (began, mut open) = (Instant::now(), JoinSet::new());
         for number in 0_u64.. {
             let due = began + Duration::from_secs_f64(number as f64 / per_second.max(0.01));

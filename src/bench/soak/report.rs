@@ -13,46 +13,46 @@ const JUDGED_FROM_S: f64 = 600.0;
 const SHOWN: usize = 60;
 
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
-    pub mib_per_hour: f64,
-    pub left_over: f64,
+pub(super) struct Limits {
+    pub(super) mib_per_hour: f64,
+    pub(super) left_over: f64,
 }
 
 /// Everything that a run has shown.
-pub struct Soaked {
-    pub kept: Kept,
-    pub mixed: Mixed,
-    pub looks: Vec<Vitals>,
+pub(super) struct Soaked {
+    pub(super) kept: Kept,
+    pub(super) mixed: Mixed,
+    pub(super) looks: Vec<Vitals>,
     /// Before the load, and when everything had come to rest behind it.
-    pub rested: Vitals,
-    pub settled: Vitals,
-    pub warm_up_s: f64,
-    pub limits: Limits,
+    pub(super) rested: Vitals,
+    pub(super) settled: Vitals,
+    pub(super) warm_up_s: f64,
+    pub(super) limits: Limits,
 }
 
 #[derive(Debug, Serialize)]
-pub struct Report {
-    pub ok: bool,
-    pub warm_up_s: f64,
+pub(super) struct Report {
+    pub(super) ok: bool,
+    pub(super) warm_up_s: f64,
     /// Behind the warm-up.
-    pub watched_s: f64,
-    pub memory_mib: Trend,
-    pub open_files: Trend,
-    pub tasks: Trend,
-    pub threads: Trend,
-    pub rested: Vitals,
-    pub settled: Vitals,
+    pub(super) watched_s: f64,
+    pub(super) memory_mib: Trend,
+    pub(super) open_files: Trend,
+    pub(super) tasks: Trend,
+    pub(super) threads: Trend,
+    pub(super) rested: Vitals,
+    pub(super) settled: Vitals,
     /// Open files and tasks, without kept connections.
-    pub left_over: (f64, f64),
-    pub others: Mixed,
-    pub chaos: Kept,
-    pub violations: Vec<String>,
+    pub(super) left_over: (f64, f64),
+    pub(super) others: Mixed,
+    pub(super) chaos: Kept,
+    pub(super) violations: Vec<String>,
     /// Some of the looks, evenly.
-    pub looks: Vec<Vitals>,
+    pub(super) looks: Vec<Vitals>,
 }
 
 impl Report {
-    pub fn of(soaked: Soaked) -> Self {
+    pub(super) fn of(soaked: Soaked) -> Self {
         let Soaked { kept, mixed, looks, rested, settled, warm_up_s, limits } = soaked;
         let trend = |figure: fn(&Vitals) -> f64| Trend::of(&looks, warm_up_s, figure);
         let end_s = looks.last().map_or(0.0, |look| look.at_s);
@@ -91,7 +91,7 @@ impl Report {
         }
     }
 
-    pub fn table(&self) -> String {
+    pub(super) fn table(&self) -> String {
         let head = ["behind the warm-up", "first", "last", "most", "per hour", "at rest before", "at rest after"];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         let (before, after) = (&self.rested, &self.settled);

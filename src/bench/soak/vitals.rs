@@ -10,24 +10,24 @@ const HOUR: f64 = 3600.0;
 
 /// One look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct Vitals {
+pub(super) struct Vitals {
     /// Since the first look.
-    pub at_s: f64,
-    pub resident_mib: f64,
+    pub(super) at_s: f64,
+    pub(super) resident_mib: f64,
     /// Shared pages by their share; only with a pid.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub proportional_mib: Option<f64>,
-    pub open_files: f64,
+    pub(super) proportional_mib: Option<f64>,
+    pub(super) open_files: f64,
     /// Established TCP connections, those to providers among them; only with a pid.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub connections: Option<f64>,
-    pub tasks: f64,
-    pub threads: f64,
-    pub running: f64,
+    pub(super) connections: Option<f64>,
+    pub(super) tasks: f64,
+    pub(super) threads: f64,
+    pub(super) running: f64,
 }
 
 impl Vitals {
-    pub fn of(exposition: &Exposition, pid: Option<u32>, at_s: f64) -> Self {
+    pub(super) fn of(exposition: &Exposition, pid: Option<u32>, at_s: f64) -> Self {
         let value = |name: &str| exposition.value(name).unwrap_or(0.0);
         Self {
             at_s,
@@ -41,12 +41,12 @@ impl Vitals {
         }
     }
 
-    pub fn memory_mib(&self) -> f64 {
+    pub(super) fn memory_mib(&self) -> f64 {
         self.proportional_mib.unwrap_or(self.resident_mib)
     }
 
     /// What is there beyond `before`, and is no connection that is kept for the next request: open files, tasks.
-    pub fn left_since(&self, before: &Self) -> (f64, f64) {
+    pub(super) fn left_since(&self, before: &Self) -> (f64, f64) {
         let kept = match (self.connections, before.connections) {
             (Some(now), Some(then)) => (now - then).max(0.0),
             _ => 0.0,
@@ -78,16 +78,16 @@ fn connections(pid: u32) -> Option<f64> {
 
 /// What became of one figure.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct Trend {
-    pub first: f64,
-    pub last: f64,
-    pub most: f64,
-    pub per_hour: f64,
+pub(super) struct Trend {
+    pub(super) first: f64,
+    pub(super) last: f64,
+    pub(super) most: f64,
+    pub(super) per_hour: f64,
 }
 
 impl Trend {
     /// Of the looks from `from_s` on.
-    pub fn of(looks: &[Vitals], from_s: f64, figure: impl Fn(&Vitals) -> f64) -> Self {
+    pub(super) fn of(looks: &[Vitals], from_s: f64, figure: impl Fn(&Vitals) -> f64) -> Self {
         let points: Vec<(f64, f64)> =
             looks.iter().filter(|look| look.at_s >= from_s).map(|look| (look.at_s, figure(look))).collect();
         let (Some(first), Some(last)) = (points.first(), points.last()) else { return Self::default() };
