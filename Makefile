@@ -7,12 +7,13 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos bench fuzz simulate schemathesis check build dist cuda-check model deps clean
+.PHONY: help run test chaos soak bench bench-micro fuzz simulate schemathesis check build dist cuda-check model deps clean
 
 GPU ?=
 CONFIG ?= config/spillway.toml
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 SECONDS_OF_CHAOS ?= 60
+SECONDS_OF_SOAK ?= 3600
 SCENARIO ?= everything
 SEED ?= 1
 # Of each fuzz target, and of one run of schemathesis. bash has a SECONDS of its own, so only the command line's counts.
@@ -53,8 +54,14 @@ test: ## install what tests need, build, run every test and every check
 chaos: build ## break a loaded gateway for a minute and report what that did to its clients (SCENARIO=everything SEED=1)
 	@SPILLWAY="$(TARGET_DIR)/release/spillway" scripts/chaos.sh $(SCENARIO) --seconds $(SECONDS_OF_CHAOS) --seed $(SEED)
 
+soak: build ## an hour of everything at 20 requests/s with a little chaos: whether anything is lost or grows (SECONDS_OF_SOAK=3600)
+	@SPILLWAY="$(TARGET_DIR)/release/spillway" scripts/chaos.sh --soak --seconds $(SECONDS_OF_SOAK) --seed $(SEED)
+
 bench: build ## what the gateway adds to a request, against a provider on this machine that answers at once; a few minutes
 	@SPILLWAY="$(TARGET_DIR)/release/spillway" scripts/bench.sh
+
+bench-micro: ## how long the steps of a request take by themselves, none of them with I/O (ARGS=NAME for some)
+	@cargo bench --locked --workspace $(FEATURES) --bench micro -- $(ARGS)
 
 fuzz: ## run every fuzz target for SECONDS=600 (TARGETS="chat sse" for some); what is found is kept in fuzz/artifacts
 	@scripts/fuzz.sh $(FUZZ_SECONDS) $(TARGETS)

@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
 # `make chaos`: two simulated providers, a gateway that may be harmed (config/chaos/gateway.toml), and one run against it.
 #   scripts/chaos.sh SCENARIO [further arguments of `spillway chaos run`]
+# `make soak`: the same instance, gently and for long:
+#   scripts/chaos.sh --soak [arguments of `spillway bench soak`]
 # SPILLWAY names the binary. The gateway's log is shown when the run was not a good one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -35,4 +37,9 @@ for _ in $(seq 200); do
     kill -0 "$gateway" 2>/dev/null || { echo "the gateway ended at once" >&2; exit 1; }
     sleep 0.1
 done
-"$spillway" chaos run "$@" --url http://127.0.0.1:18080 --admin http://127.0.0.1:18081
+at=(--url http://127.0.0.1:18080 --admin http://127.0.0.1:18081)
+if [[ "${1:-}" == --soak ]]; then
+    "$spillway" bench soak "${@:2}" "${at[@]}" --pid "$gateway" --embedding-model east-embed
+else
+    "$spillway" chaos run "$@" "${at[@]}"
+fi

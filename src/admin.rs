@@ -108,6 +108,7 @@ async fn metrics(State(state): State<AdminState>) -> impl IntoResponse {
     let services = &state.runtime.services;
     let now = unix_now();
     services.ledger.publish(&bounded_keys(&services.keys, now), now);
+    observe::tasks(tokio::runtime::Handle::current().metrics().num_alive_tasks());
     (
         [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
         state.metrics.render() + &observe::process_exposition(),

@@ -5,7 +5,9 @@ pub mod client;
 pub mod edge;
 pub mod engine;
 pub mod gateway;
+pub mod overload;
 pub mod scenarios;
+pub mod soak;
 pub mod stats;
 pub mod workload;
 
@@ -48,6 +50,30 @@ Example:
   spillway serve --config FILE &    # [[cloud]]: base_url http://127.0.0.1:9100/v1, simulated
   spillway bench gateway --pid $! --model MODEL --direct-model ok";
 
+const OVERLOAD_HELP: &str = "\
+First --clients ask as fast as they are answered: that is the peak. Then requests come at --times that rate whether or not
+those before were answered, each at its time, and waiting counts from then: what is answered, and how quickly the others are
+refused. A provider that takes its time at no cost (spillway sim --tokens-per-second 20) makes the places the bottleneck; one
+that answers at once makes the processor the bottleneck, which client, gateway and provider then share.
+
+Example:
+  spillway sim --listen 127.0.0.1:9100 --tokens 20 --tokens-per-second 20 &
+  spillway serve --config FILE &    # [[cloud]]: base_url http://127.0.0.1:9100/v1, simulated, max_concurrency 600
+  spillway bench overload --pid $! --model MODEL --key low=$LOW --key high=$HIGH";
+
+const SOAK_HELP: &str = "\
+Everything at once, gently and for long: chats and text completions, whole and streamed, of local and cloud models, checked
+token by token; Anthropic messages, responses, embeddings, lists; requests that are wrong; clients that leave. Meanwhile
+something breaks now and then as the scenario says (config/chaos/soak.toml). Memory, open files, tasks and threads of the
+gateway are looked at all the time.
+
+Exit code 0: every rule of `spillway chaos run` was kept, no answer was wrong, nothing grew faster than allowed (judged
+from 10 minutes behind the warm-up on), and afterwards open files and tasks were back at their number. 1: something was not.
+
+Example:
+  spillway serve --demo --config config/chaos/gateway.toml &
+  spillway bench soak --url http://127.0.0.1:18080 --admin http://127.0.0.1:18081 --pid $!";
+
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     #[command(subcommand)]
@@ -68,23 +94,35 @@ enum What {
     /// What slow, stalled and too many clients cost everybody else.
     #[command(after_help = EDGE_HELP)]
     Edge(edge::EdgeArgs),
+    /// Many times more requests than can be served: what is answered, how quickly the others are refused, what is left behind.
+    #[command(after_help = OVERLOAD_HELP)]
+    Overload(overload::OverloadArgs),
+    /// Mixed traffic with a little chaos for a long time: whether anything is lost, and whether anything grows.
+    #[command(after_help = SOAK_HELP)]
+    Soak(soak::SoakArgs),
 }
 
 /// Runs the benchmark that the arguments name. Results go to stdout, progress to stderr.
 pub async fn run(args: BenchArgs) -> ExitCode {
     let outcome = match args.what {
-        What::Scenarios(args) => scenarios::run(args).await,
-        What::Engine(args) => engine::run(args).await,
-        What::Gateway(args) => gateway::run(args).await,
-        What::Edge(args) => edge::run(args).await,
+        What::Scenarios(args) => scenarios::run(args).await.map(done),
+        What::Engine(args) => engine::run(args).await.map(done),
+        What::Gateway(args) => gateway::run(args).await.map(done),
+        What::Edge(args) => edge::run(args).await.map(done),
+        What::Overload(args) => overload::run(args).await.map(done),
+        What::Soak(args) => soak::run(&args).await,
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             progress(&format!("spillway bench: {error}"));
             ExitCode::FAILURE
         }
     }
+}
+
+fn done((): ()) -> ExitCode {
+    ExitCode::SUCCESS
 }
 
 /// Why a benchmark could not be run.

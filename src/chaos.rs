@@ -31,7 +31,7 @@ use std::process::ExitCode;
 const USAGE: u8 = 2;
 
 const RUN_HELP: &str = "\
-SCENARIO is a file, or one of those that come with spillway: gpu-flap, provider-blackout, everything
+SCENARIO is a file, or one of those that come with spillway: gpu-flap, provider-blackout, everything, soak
 (config/chaos/*.toml explain themselves).
 
 Rules that always hold: every request ends in one way that its client is told; no token is missing or comes twice; no cut
@@ -110,11 +110,11 @@ pub struct AdminArgs {
     token: TokenArgs,
     /// Print the result as JSON.
     #[arg(long)]
-    json: bool,
+    pub(crate) json: bool,
 }
 
 impl AdminArgs {
-    fn admin(&self) -> Result<Admin, AdminError> {
+    pub(crate) fn admin(&self) -> Result<Admin, AdminError> {
         Admin::new(&self.admin, self.token.token().map_err(AdminError::Token)?)
     }
 }

@@ -31,6 +31,7 @@ pub mod stream;
 mod typed;
 
 pub use dialect::{Endpoint, request_in};
+pub use frames::chat_events;
 pub use listen::{Door, Limits, serve};
 pub(crate) use ready::is_ready;
 pub use routes::{EdgeState, api_router};

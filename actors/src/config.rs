@@ -87,6 +87,8 @@ pub struct ServerConfig {
     pub admin_listen: SocketAddr,
     /// Requests admitted at once; the next one is refused with 429.
     pub max_inflight: usize,
+    /// Fewer while the gateway itself is what requests wait for.
+    pub adaptive_admission: bool,
     pub max_body_bytes: usize,
     /// Without a key nothing is served.
     pub require_keys: bool,

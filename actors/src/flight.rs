@@ -318,6 +318,11 @@ impl Flight {
                 Ok(decision) => decision,
                 Err(error) => return Err(self.last_word(error)),
             };
+            if self.decision.is_none() {
+                let now = Instant::now();
+                let took = now.saturating_duration_since(self.job.admitted_at);
+                self.services.jobs.planned(took.saturating_sub(decision.waited), now);
+            }
             self.waited += decision.waited;
             let key = decision.candidate.key;
             if !self.pays_for_extra(&decision) {

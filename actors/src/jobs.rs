@@ -1,21 +1,21 @@
 //! Every open request, outside every actor's state: RouterActor may die without losing its queue. The entry is held by
 //! a guard in the request's flight; dropping the guard settles the request, so none ends twice and none never.
 
+mod admission;
+
 use crate::{
     config::Config,
-    domain::{ChatRequest, Complexity, ErrorKind, GatewayError, ModelName, RequestId, Who},
+    domain::{ChatRequest, Complexity, ErrorKind, GatewayError, ModelName, Priority, RequestId, Who},
     gpu::Lease,
     keys::Hold,
     observe,
 };
+use admission::Admission;
 use parking_lot::Mutex;
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::Arc,
     time::Duration,
 };
 use tokio::{sync::watch, time::Instant};
@@ -84,7 +84,7 @@ pub struct Job {
     pub request: Arc<ChatRequest>,
     /// In force when it was admitted, and for this request until its end.
     pub config: Arc<Config>,
-    /// Order of admission: the queue is drained in this order.
+    /// Order of admission.
     pub seq: u64,
     pub admitted_at: Instant,
     pub deadline: Instant,
@@ -104,6 +104,17 @@ impl Job {
 
     pub fn who(&self) -> Who {
         self.request.who()
+    }
+
+    /// Its place among those who wait; the least is first. A class that comes first comes as if it had been admitted so much
+    /// earlier, so nobody waits for ever.
+    pub fn turn(&self) -> (Instant, u64) {
+        let behind = match priority(&self.request) {
+            Priority::High => Duration::ZERO,
+            Priority::Normal => HEAD_START,
+            Priority::Low => HEAD_START * 2,
+        };
+        (self.admitted_at + behind, self.seq)
     }
 
     pub fn progress(&self) -> Progress {
@@ -162,6 +173,14 @@ impl Job {
     }
 }
 
+/// Of one class before the next in the queue.
+const HEAD_START: Duration = Duration::from_secs(5);
+
+/// Requests without a key are as important as most.
+fn priority(request: &ChatRequest) -> Priority {
+    request.caller.as_ref().map_or(Priority::Normal, |caller| caller.priority)
+}
+
 /// Counts that must always add up: `admitted = running + Σ ended`.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Totals {
@@ -171,53 +190,107 @@ pub struct Totals {
     pub ended: BTreeMap<&'static str, u64>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Open {
     jobs: HashMap<RequestId, Arc<Job>>,
     totals: Totals,
     next_seq: u64,
     closed: bool,
+    admission: Admission,
+    /// The limit that was published last.
+    told: usize,
+}
+
+impl Open {
+    fn tell_limit(&mut self) {
+        let limit = self.admission.limit();
+        if self.told != limit {
+            self.told = limit;
+            observe::admission_limit(limit);
+        }
+    }
+
+    /// Whether a request of this class would be let in now. A refusal is counted.
+    fn admits(&mut self, priority: Priority, now: Instant) -> Result<(), GatewayError> {
+        let running = self.jobs.len();
+        let refused = if self.closed {
+            Some(("shutting_down", shutting_down()))
+        } else if !self.admission.admits(priority, running, now) {
+            Some(("full", full(&self.admission, running)))
+        } else {
+            None
+        };
+        let Some((reason, error)) = refused else { return Ok(()) };
+        self.totals.refused += 1;
+        observe::request_refused(reason, priority.as_str());
+        Err(error)
+    }
+}
+
+/// The error of a request that there is no place for.
+fn full(admission: &Admission, running: usize) -> GatewayError {
+    let most = admission.most();
+    let message = if running >= most {
+        format!("{most} requests are in work, the configured limit; retry shortly")
+    } else {
+        format!(
+            "the gateway is busy: it has {running} requests in work and no place for one of this priority; retry shortly"
+        )
+    };
+    GatewayError::gateway(ErrorKind::RateLimited, message).retry_after(Duration::from_secs(1))
 }
 
 #[derive(Debug)]
 struct Inner {
-    limit: AtomicUsize,
     open: Mutex<Open>,
     running: watch::Sender<usize>,
 }
 
-/// All open requests; at most `limit`.
+/// All open requests; how many those are at most is for [`Admission`] to say.
 #[derive(Debug, Clone)]
 pub struct JobTable {
     inner: Arc<Inner>,
 }
 
 impl JobTable {
-    pub fn new(limit: usize) -> Self {
-        let limit = AtomicUsize::new(limit);
-        Self { inner: Arc::new(Inner { limit, open: Mutex::default(), running: watch::Sender::new(0) }) }
+    /// At most `limit`, and fewer if `adaptive` and the gateway cannot keep up.
+    pub fn new(limit: usize, adaptive: bool) -> Self {
+        let open = Open {
+            jobs: HashMap::new(),
+            totals: Totals::default(),
+            next_seq: 0,
+            closed: false,
+            admission: Admission::new(limit, adaptive, Instant::now()),
+            told: limit,
+        };
+        observe::admission_limit(limit);
+        Self { inner: Arc::new(Inner { open: Mutex::new(open), running: watch::Sender::new(0) }) }
     }
 
     /// From now on at most so many; those already open go on.
-    pub fn set_limit(&self, limit: usize) {
-        self.inner.limit.store(limit, Ordering::Relaxed);
+    pub fn set_limit(&self, limit: usize, adaptive: bool) {
+        let mut open = self.inner.open.lock();
+        open.admission.configure(limit, adaptive);
+        open.tell_limit();
+    }
+
+    /// A request has been planned for the first time, so long after its admission, without what it waited for a place.
+    pub fn planned(&self, delay: Duration, now: Instant) {
+        self.inner.open.lock().admission.planned(delay, now);
+    }
+
+    /// Refuses by the head alone what [`JobTable::admit`] would refuse, so that nothing of it is read.
+    ///
+    /// # Errors
+    /// There is no place for a request of this class, or the gateway shuts down.
+    pub fn has_place(&self, priority: Priority, now: Instant) -> Result<(), GatewayError> {
+        self.inner.open.lock().admits(priority, now)
     }
 
     /// Admits a request or says why not. Nothing is queued before this.
     pub fn admit(&self, request: ChatRequest, config: Arc<Config>, now: Instant) -> Result<JobGuard, GatewayError> {
-        let limit = self.inner.limit.load(Ordering::Relaxed);
         let mut open = self.inner.open.lock();
-        if open.closed {
-            open.totals.refused += 1;
-            observe::request_refused("shutting_down");
-            return Err(shutting_down());
-        }
-        if open.jobs.len() >= limit {
-            open.totals.refused += 1;
-            observe::request_refused("full");
-            let message = format!("{limit} requests are in work, the configured limit; retry shortly");
-            return Err(GatewayError::gateway(ErrorKind::RateLimited, message).retry_after(Duration::from_secs(1)));
-        }
+        open.admits(priority(&request), now)?;
         open.next_seq += 1;
         let job = Arc::new(Job {
             request: Arc::new(request),
@@ -241,6 +314,7 @@ impl JobTable {
     fn publish(&self, open: &mut Open) {
         open.totals.running = open.jobs.len() as u64;
         observe::requests_running(open.jobs.len());
+        open.tell_limit();
         self.inner.running.send_replace(open.jobs.len());
     }
 

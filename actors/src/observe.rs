@@ -56,6 +56,7 @@ macro_rules! kind {
 // What every request or token touches.
 known! {
     REQUESTS: counter "spillway_requests_total" ["target", "model", "complexity", "outcome"];
+    REFUSED: counter "spillway_requests_refused_total" ["reason", "priority"];
     DURATION: histogram "spillway_request_duration_seconds" ["target"];
     DECISIONS: counter "spillway_route_decisions_total" ["complexity", "target", "reason"];
     ATTEMPTS: counter "spillway_attempts_total" ["target", "outcome"];
@@ -89,7 +90,11 @@ pub fn begin(version: &'static str) {
             counter!(name, label => *value).increment(0);
         }
     };
-    zero("spillway_requests_refused_total", "reason", &["full", "shutting_down"]);
+    for reason in ["full", "shutting_down"] {
+        for priority in ["low", "normal", "high"] {
+            counter!("spillway_requests_refused_total", "reason" => reason, "priority" => priority).increment(0);
+        }
+    }
     zero("spillway_config_reloads_total", "outcome", &["ok", "refused"]);
     zero("spillway_streams_broken_total", "cause", &STREAM_ENDS);
     zero("spillway_streams_resumed_total", "how", &["replay", "local_prefill", "cloud_prefill"]);
@@ -114,6 +119,11 @@ const STREAM_ENDS: [&str; 4] = ["unavailable", "upstream", "timeout", "shutting_
 
 fn build_info(version: &'static str) {
     gauge!("spillway_build_info", "version" => version).set(1.0);
+}
+
+/// Tasks of the runtime that have not ended, looked at when somebody asks.
+pub fn tasks(alive: usize) {
+    gauge!("spillway_tasks").set(alive as f64);
 }
 
 pub fn actor_started(actor: &str) {
@@ -274,9 +284,14 @@ pub fn queue_wait(took: Duration) {
     histogram!("spillway_queue_wait_seconds").record(took.as_secs_f64());
 }
 
-/// `reason` is full or shutting_down.
-pub fn request_refused(reason: &'static str) {
-    counter!("spillway_requests_refused_total", "reason" => reason).increment(1);
+/// `reason` is full or shutting_down, `priority` the class of the key.
+pub fn request_refused(reason: &'static str, priority: &'static str) {
+    REFUSED.of([reason, priority]).increment(1);
+}
+
+/// Requests that may be in work at once just now.
+pub fn admission_limit(limit: usize) {
+    gauge!("spillway_admission_limit").set(limit as f64);
 }
 
 /// It ended at the door, before a plan was made: what it asks for is wrong, or who asks may not.

@@ -137,7 +137,7 @@ impl Runtime {
         };
         let vitals = Vitals::new(config.health.interval);
         let shared = Shared {
-            jobs: JobTable::new(config.server.max_inflight),
+            jobs: JobTable::new(config.server.max_inflight, config.server.adaptive_admission),
             fleet: Fleet {
                 slots,
                 providers,
@@ -190,7 +190,7 @@ impl Runtime {
         for (provider, config) in self.services.fleet.providers.iter().zip(&next.clouds) {
             provider.configure(&config.models, &config.keys);
         }
-        self.services.jobs.set_limit(next.server.max_inflight);
+        self.services.jobs.set_limit(next.server.max_inflight, next.server.adaptive_admission);
         self.services.ledger.set_limits(next.ledger.budget);
         if !next.chaos_enabled {
             self.services.faults.clear(Instant::now());

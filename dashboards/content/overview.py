@@ -48,7 +48,7 @@ BOARD = dashboard(
                   ('sum by (outcome) (rate(spillway_requests_total{@, target=~"$target"}[~]))', "{{outcome}}")),
             Panel("Not admitted", "Refused at the door because too many were in work or the gateway was shutting down; and "
                   "connections cut", "reqps",
-                  ("sum by (reason) (rate(spillway_requests_refused_total{@}[~]))", "refused: {{reason}}"),
+                  ("sum by (reason, priority) (rate(spillway_requests_refused_total{@}[~]))", "refused: {{reason}}, {{priority}}"),
                   ("sum by (cause) (rate(spillway_connections_cut_total{@}[~]))", "cut: {{cause}}")),
             Panel("Local share", "Share that local targets gave: of whole answers, and of all tokens in and out",
                   "percentunit",
@@ -64,8 +64,10 @@ BOARD = dashboard(
             Panel("Tokens", "Tokens that were read (in) and written (out), by target", "short",
                   ('sum by (target, direction) (rate(spillway_tokens_total{@, target=~"$target"}[~]))',
                    "{{target}} {{direction}} /s")),
-            Panel("In work", "Requests that were admitted and have no outcome yet, and those of them that wait", "short",
-                  ("sum(spillway_requests_running{@})", "running"), ("sum(spillway_queue_depth{@})", "waiting")),
+            Panel("In work", "Requests that were admitted and have no outcome yet, those of them that wait, and how many may be in "
+                  "work just now", "short",
+                  ("sum(spillway_requests_running{@})", "running"), ("sum(spillway_queue_depth{@})", "waiting"),
+                  ("sum(spillway_admission_limit{@})", "limit")),
             Panel("API keys", "Requests by what the key check said; refused ones never reach a target", "reqps",
                   ("sum by (outcome) (rate(spillway_key_requests_total{@}[~]))", "{{outcome}}"))),
         Row("Success objective (99.7 %)",
@@ -106,6 +108,9 @@ BOARD = dashboard(
             Panel("Open files", "Sockets and files of the gateway, and how many it may have", "short",
                   ("process_open_fds{@} and on (job, instance) spillway_build_info{@}", "{{instance}} open"),
                   ("process_max_fds{@} and on (job, instance) spillway_build_info{@}", "{{instance}} most")),
+            Panel("Tasks", "Tasks of the runtime that have not ended: connections, requests, actors, timers. With nothing to do they "
+                  "go back to their number", "short",
+                  ("spillway_tasks{@}", "{{instance}}"), min=0),
             Panel("Traces", "Traced requests whose spans a collector took, and those that were lost: a full queue, a collector that "
                   "is unreachable or refuses, the end of the process. Nothing where no collector is configured", "reqps",
                   ("sum(rate(spillway_traces_exported_total{@}[~]))", "taken"),

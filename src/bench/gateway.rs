@@ -1,7 +1,7 @@
 //! `spillway bench gateway`: what the gateway adds to a request, as its client sees it. The same load goes to the provider
 //! directly and through the gateway, in alternation, so that a busy machine is unfair to neither.
 
-mod wire;
+pub(super) mod wire;
 
 use super::{
     BenchError, progress,
@@ -205,7 +205,7 @@ fn middle(ways: &[Way]) -> Way {
 }
 
 /// User and system time of a process so far. Linux only.
-fn cpu_seconds(pid: u32) -> Option<f64> {
+pub(super) fn cpu_seconds(pid: u32) -> Option<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // Behind the name, which may hold anything.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();

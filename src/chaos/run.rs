@@ -17,10 +17,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Those that come with the program.
-const SHIPPED: [(&str, &str); 3] = [
+const SHIPPED: [(&str, &str); 4] = [
     ("gpu-flap", include_str!("../../config/chaos/gpu-flap.toml")),
     ("provider-blackout", include_str!("../../config/chaos/provider-blackout.toml")),
     ("everything", include_str!("../../config/chaos/everything.toml")),
+    ("soak", include_str!("../../config/chaos/soak.toml")),
 ];
 /// A longer file is no scenario.
 const FILE_BYTES: u64 = 256 << 10;
@@ -29,7 +30,7 @@ const WARM: Duration = Duration::from_secs(60);
 
 #[derive(Debug, clap::Args)]
 pub struct RunArgs {
-    /// A file, or gpu-flap, provider-blackout or everything.
+    /// A file, or gpu-flap, provider-blackout, everything or soak.
     scenario: String,
     /// Of load and schedule: the same seed breaks the same things at the same times.
     #[arg(long, default_value_t = 1)]
@@ -50,7 +51,7 @@ pub struct RunArgs {
 }
 
 /// Why there was no run.
-enum NoRun {
+pub(crate) enum NoRun {
     Usage(String),
     Unhealthy(String),
     /// By its person, twice.
@@ -112,7 +113,8 @@ async fn try_run(args: &RunArgs) -> Result<ExitCode, NoRun> {
     Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-fn scenario(named: &str) -> Result<Scenario, String> {
+/// The scenario of this name, or in this file.
+pub(crate) fn scenario(named: &str) -> Result<Scenario, String> {
     let shipped = SHIPPED.iter().find(|(name, _)| *name == named);
     let text = match shipped {
         Some((_, text)) => (*text).to_owned(),
@@ -134,7 +136,7 @@ fn read(path: &Path) -> Result<String, String> {
 }
 
 /// Who is there, once all of it serves; an instance that cannot be harmed is told at once.
-async fn cast(admin: &Admin) -> Result<Cast, NoRun> {
+pub(crate) async fn cast(admin: &Admin) -> Result<Cast, NoRun> {
     let first = admin.status().await?;
     if !first.chaos {
         return Err(AdminError::Off { url: admin.url().to_owned() }.into());

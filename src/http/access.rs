@@ -16,7 +16,8 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use spillway_actors::{
     cloud::count,
     config::Config,
-    domain::{Caller, ChatRequest, ErrorKind, GatewayError, Input, ModelChoice},
+    domain::{Caller, ChatRequest, ErrorKind, GatewayError, Input, ModelChoice, Priority},
+    flight::Services,
     keys::{Hold, Key, Keys, Pass, Recognised, Refusal, SECRET_PREFIX, Secret, unix_now},
     observe,
     route::Fleet,
@@ -32,6 +33,9 @@ use tokio::time::Instant;
 /// What anybody may know.
 pub(super) const OPEN: [&str; 3] = ["/health", "/ready", "/openapi.json"];
 
+/// Paths whose requests go to targets, without `/v1`.
+const TO_TARGETS: [&str; 5] = ["/chat/completions", "/completions", "/embeddings", "/responses", "/messages"];
+
 /// What the key of one request allows. Every handler finds it in its request; without a key, where none is needed, it allows
 /// all.
 #[derive(Debug, Clone, Default)]
@@ -46,17 +50,17 @@ pub(super) async fn guarded(State(state): State<EdgeState>, mut request: Request
         return next.run(request).await;
     }
     let keys = &state.services.keys;
-    let access =
-        match let_in(keys, state.services.config.server.require_keys, request.method(), request.headers()).await {
-            Ok(access) => access,
-            Err(refused) => {
-                // Who asks first is told before sending anything.
-                if !request.headers().contains_key(header::EXPECT) {
-                    discard(request.into_body()).await;
-                }
-                return refused.response(keys);
+    let asked = (request.method(), request.uri().path(), request.headers());
+    let access = match let_in(&state.services, asked).await {
+        Ok(access) => access,
+        Err(refused) => {
+            // Who asks first is told before sending anything.
+            if !request.headers().contains_key(header::EXPECT) {
+                discard(request.into_body()).await;
             }
-        };
+            return refused.response(keys);
+        }
+    };
     request.extensions_mut().insert(access.clone());
     let mut response = next.run(request).await;
     let Access { key: Some(key), pass } = access else { return response };
@@ -84,17 +88,40 @@ impl Refused {
     }
 }
 
-async fn let_in(keys: &Keys, required: bool, method: &Method, headers: &HeaderMap) -> Result<Access, Refused> {
+/// Whether a request to there is for a target: it needs a place among those in work.
+fn needs_place(method: &Method, path: &str) -> bool {
+    let path = path.strip_prefix("/v1").unwrap_or(path);
+    method == Method::POST && TO_TARGETS.contains(&path)
+}
+
+/// There is no place for it; whose limits it counts among is not even asked.
+fn turned_away(services: &Services, key: Option<&Arc<Key>>) -> Result<(), GatewayError> {
+    let priority = key.map_or(Priority::Normal, |key| key.caller.priority);
+    services.jobs.has_place(priority, Instant::now()).inspect_err(|_| {
+        if let Some(key) = key {
+            observe::key_request(&key.caller.group, "no_place");
+        }
+    })
+}
+
+type Head<'a> = (&'a Method, &'a str, &'a HeaderMap);
+
+async fn let_in(services: &Services, (method, path, headers): Head<'_>) -> Result<Access, Refused> {
+    let keys = &services.keys;
     let stranger = |error| {
         observe::key_request("none", "refused");
         Refused { error, key: None }
     };
     let key = match recognised(keys, headers) {
-        Ok(key) => key,
+        Ok(key) => Some(key),
         // Where keys are not needed any string is one, but one of ours that ended must not give more than it did.
-        Err(unknown) if !required && !unknown.is_ours => return Ok(Access::default()),
+        Err(unknown) if !services.config.server.require_keys && !unknown.is_ours => None,
         Err(Unrecognised { error, .. }) => return Err(stranger(error)),
     };
+    if needs_place(method, path) {
+        turned_away(services, key.as_ref()).map_err(|error| Refused { error, key: None })?;
+    }
+    let Some(key) = key else { return Ok(Access::default()) };
     // Only what makes work is limited; a list of models is not.
     let pass = if method == Method::POST {
         match keys.enter(&key, Instant::now()).await {

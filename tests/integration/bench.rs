@@ -1,17 +1,24 @@
-//! `spillway bench gateway`: that it measures what was asked, and whose fault a failure is.
+//! `spillway bench`: that it measures what was asked, and whose fault a failure is. Figures are counted here and no times are
+//! judged: that is for machines with nothing else to do.
 
+use super::chaos::stage;
 use crate::support::{Setup, cloud::KEY, gateway::binary};
 use serde_json::Value;
-use std::process::Output;
+use spillway::sim::SimOptions;
+use std::{process::Output, time::Duration};
 use tokio::process::Command;
 
+async fn run(args: &[&str]) -> Output {
+    Command::new(binary()).arg("bench").args(args).arg("--json").output().await.unwrap()
+}
+
 async fn bench(args: &[&str]) -> Output {
-    Command::new(binary())
-        .args(["bench", "gateway", "--json", "--rounds", "1", "--seconds", "1"])
-        .args(args)
-        .output()
-        .await
-        .unwrap()
+    run(&[&["gateway", "--rounds", "1", "--seconds", "1"], args].concat()).await
+}
+
+fn report(output: &Output) -> Value {
+    let said = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: no report, but {said}"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -55,5 +62,58 @@ async fn a_load_is_measured_directly_and_through_the_gateway() {
     assert!(levels[0]["gateway"]["failures"].as_u64() > Some(0), "a refusal is no answer");
     let nobody = bench(&["--url", "http://127.0.0.1:1/v1", "--direct", &direct]).await;
     assert_eq!(nobody.status.code(), Some(1));
+    gateway.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_soak_of_seconds_loses_nothing_and_leaves_nothing_behind() {
+    let gateway = stage().warm().await;
+    let pid = gateway.pid.to_string();
+    let soak = ["soak", "--scenario", "gpu-flap", "--seconds", "6", "--rate", "20", "--pid", &pid];
+    let output = run(&[&soak[..], &["--url", &gateway.api, "--admin", &gateway.admin]].concat()).await;
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(0), "{report:#}");
+    assert_eq!((&report["ok"], &report["violations"]), (&Value::Bool(true), &serde_json::json!([])), "{report:#}");
+    let chats = &report["chaos"]["requests"];
+    assert!(chats["requests"].as_u64() > Some(20) && chats["lost"] == 0 && chats["torn"] == 0, "{report:#}");
+    let kinds = report["others"]["kinds"].as_object().unwrap();
+    let count = |kind: &str, end: &str| kinds[kind][end].as_u64().unwrap_or(0);
+    assert!(kinds.len() >= 8, "most kinds were asked: {report:#}");
+    let refused: u64 = ["no_json", "wrong_field", "unknown_model"].into_iter().map(|kind| count(kind, "refused")).sum();
+    let left: u64 = ["leaves_stream", "leaves_whole"].into_iter().map(|kind| count(kind, "left")).sum();
+    assert!(refused > 0 && left > 0, "{report:#}");
+    assert!(
+        report["looks"].as_array().unwrap().len() > 5 && report["tasks"]["most"].as_f64() > Some(5.0),
+        "{report:#}"
+    );
+    let status =
+        gateway.until_status("nothing runs", Duration::from_secs(5), |status| status.requests.running == 0).await;
+    assert_eq!((status.leases, status.queue), (0, Some(0)));
+    gateway.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_overload_is_answered_or_refused_and_nobody_is_forgotten() {
+    let slow = SimOptions { tokens: 4, ttft: Duration::from_millis(100), ..SimOptions::default() };
+    let gateway = Setup { max_inflight: 4, adaptive_admission: true, ..Setup::default().without_local().cloud(slow) }
+        .start()
+        .await;
+    let (address, pid) = (gateway.api.trim_start_matches("http://").to_owned(), gateway.pid.to_string());
+    let flood = ["overload", "--clients", "4", "--peak-seconds", "1", "--seconds", "2", "--after-seconds", "0"];
+    let at = ["--address", &address, "--pid", &pid, "--model", "ok", "--key", "low=sk-a", "--key", "high=sk-b"];
+    let output = run(&[&flood[..], &at].concat()).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report = report(&output);
+    let all = &report["all"];
+    let count = |class: &Value, name: &str| class[name].as_u64().unwrap();
+    assert_eq!((count(all, "failed"), count(all, "without_retry_after")), (0, 0), "{report:#}");
+    assert!(count(all, "answered") > 0 && count(all, "refused") > 0, "{report:#}");
+    assert_eq!(count(all, "sent"), count(all, "answered") + count(all, "refused"), "{report:#}");
+    let classes = report["classes"].as_array().unwrap();
+    let of_classes: u64 = classes.iter().map(|class| count(class, "sent")).sum();
+    assert_eq!((classes.len(), of_classes), (2, count(all, "sent")), "{report:#}");
+    assert!(report["memory"]["most_mib"].as_f64() >= report["memory"]["before_mib"].as_f64(), "{report:#}");
+    let refused = gateway.metric("spillway_requests_refused_total{reason=\"full\",priority=\"normal\"}").await;
+    assert!(refused >= Some(count(all, "refused") as f64), "{refused:?} {report:#}");
     gateway.shutdown().await;
 }

@@ -476,3 +476,32 @@ async fn keys_of_one_group_share_a_beginning_and_nothing_of_each_others_text_and
     }
     assert_eq!(runs[0], runs[1], "an answer does not depend on whose conversation came before");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_requests_wait_a_higher_key_goes_first() {
+    let folder = Folder::new().unwrap();
+    let gateway = guarded(&folder).parallel(1).warm().await;
+    let key = |priority: &str| create(folder.path(), &gateway.admin, &["--priority", priority]).1;
+    let (low, high) = (key("low"), key("high"));
+    let mut asking = tokio::task::JoinSet::new();
+    let mut ask = |name: &'static str, tokens: u32, secret: &str| {
+        let (client, api) = (gateway.client.clone(), gateway.api.clone());
+        let ask = Ask::count().model("local").max_tokens(tokens).key(secret);
+        asking.spawn(async move {
+            client.ask(&api, ask).await.assert_complete();
+            name
+        });
+    };
+    ask("first", 200, &high);
+    gateway.until_status("the first is in work", SOON, |status| status.leases == 1).await;
+    ask("low", 2, &low);
+    gateway.until_status("the low one waits", SOON, |status| status.queue == Some(1)).await;
+    ask("high", 8, &high);
+    gateway.until_status("the high one, too", SOON, |status| status.queue == Some(2)).await;
+    let mut ended = Vec::new();
+    while let Some(name) = asking.join_next().await {
+        ended.push(name.unwrap());
+    }
+    assert_eq!(ended, ["first", "high", "low"], "{}", gateway.log_tail());
+    gateway.shutdown().await;
+}

@@ -34,6 +34,8 @@ pub struct Setup {
     /// Bound on the expected wait for the local target; generous, so that tests decide what goes where.
     pub max_latency: Duration,
     pub max_inflight: u32,
+    /// Off but for tests about it: a machine that is busy with other tests is not what a test is about.
+    pub adaptive_admission: bool,
     /// More lines of the server's table.
     pub server: String,
     /// Whether there is a local target.
@@ -73,6 +75,7 @@ impl Default for Setup {
             request_timeout: Duration::from_secs(60),
             max_latency: Duration::from_secs(60),
             max_inflight: 64,
+            adaptive_admission: false,
             server: String::new(),
             local: true,
             keys: 1,
@@ -195,8 +198,8 @@ impl Setup {
         let _ = writeln!(
             text,
             "[server]\nlisten = \"{}\"\nadmin_listen = \"127.0.0.1:0\"\nmax_inflight = {}\n\
-             request_timeout_ms = {request}\ndrain_timeout_ms = {drain}\n{}",
-            self.listen, self.max_inflight, self.server
+             adaptive_admission = {}\nrequest_timeout_ms = {request}\ndrain_timeout_ms = {drain}\n{}",
+            self.listen, self.max_inflight, self.adaptive_admission, self.server
         );
         if self.local {
             let _ = writeln!(

@@ -4,6 +4,7 @@
 use super::*;
 use crate::{
     config::{EngineRestart, LocalConfig},
+    domain::Caller,
     gpu::{EngineSlot, poison::Poison},
 };
 use proptest::{prelude::*, test_runner::Config as Cases};
@@ -14,7 +15,7 @@ fn request() -> ChatRequest {
 
 #[tokio::test(start_paused = true)]
 async fn every_admitted_request_ends_once_whether_settled_or_dropped() {
-    let table = JobTable::new(3);
+    let table = JobTable::new(3, true);
     let (now, config) = (Instant::now(), Arc::new(Config::built_in()));
     let admit = || table.admit(request(), Arc::clone(&config), now);
     let (first, second, third) = (admit().unwrap(), admit().unwrap(), admit().unwrap());
@@ -29,6 +30,43 @@ async fn every_admitted_request_ends_once_whether_settled_or_dropped() {
     let totals = table.totals();
     assert_eq!((totals.admitted, totals.refused, totals.running), (3, 2, 0));
     assert_eq!(totals.ended.into_iter().collect::<Vec<_>>(), [("internal", 1), ("ok", 1), ("shutting_down", 1)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_higher_class_waits_in_front_but_not_of_those_who_have_waited_long() {
+    let table = JobTable::new(8, true);
+    let (began, config) = (Instant::now(), Arc::new(Config::built_in()));
+    let waiting = |priority: Priority, after_s: u64| {
+        let caller = Some(Arc::new(Caller { priority, ..Caller::unlimited("key") }));
+        let request = ChatRequest { caller, ..request() };
+        table.admit(request, Arc::clone(&config), began + Duration::from_secs(after_s)).unwrap()
+    };
+    let guards = [
+        waiting(Priority::Low, 0),
+        waiting(Priority::Normal, 1),
+        waiting(Priority::High, 2),
+        waiting(Priority::Normal, 4),
+        waiting(Priority::High, 7),
+        waiting(Priority::Normal, 20),
+    ];
+    let mut turns: Vec<_> = guards.iter().map(|guard| (guard.job().turn(), guard.job().seq)).collect();
+    turns.sort_unstable();
+    // The first, low one is before whoever came ten seconds after it, whatever their class.
+    assert_eq!(turns.into_iter().map(|(_, seq)| seq).collect::<Vec<_>>(), [3, 2, 5, 4, 1, 6]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_without_a_place_is_counted_as_refused_once_and_told_when_to_come_back() {
+    let table = JobTable::new(10, true);
+    let (now, config) = (Instant::now(), Arc::new(Config::built_in()));
+    let normal: Vec<_> = (0..6).map(|_| table.admit(request(), Arc::clone(&config), now).unwrap()).collect();
+    assert!(table.has_place(Priority::Normal, now).is_ok());
+    let refused = table.has_place(Priority::Low, now).unwrap_err();
+    assert_eq!((refused.kind, refused.retry_after), (ErrorKind::RateLimited, Some(Duration::from_secs(1))));
+    assert!(table.has_place(Priority::High, now).is_ok());
+    assert_eq!((table.totals().admitted, table.totals().refused), (6, 1));
+    drop(normal);
+    assert!(table.has_place(Priority::Low, now).is_ok());
 }
 
 /// Places of the slot that leases are of.
@@ -94,7 +132,7 @@ impl Machine {
     fn new(config: Arc<Config>) -> Self {
         let restart = EngineRestart::default();
         Self {
-            table: JobTable::new(4),
+            table: JobTable::new(4, true),
             slot: EngineSlot::new(Arc::new(LocalConfig::tiny(PARALLEL)), restart, Poison::default()),
             config,
             open: Vec::new(),
@@ -147,7 +185,7 @@ impl Machine {
             Step::Drop(which) => drop(self.end(*which, "internal")),
             Step::Limit(limit) => {
                 self.limit = *limit;
-                self.table.set_limit(*limit);
+                self.table.set_limit(*limit, true);
             }
             Step::Close => {
                 self.closed = true;

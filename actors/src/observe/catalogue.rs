@@ -55,7 +55,11 @@ pub const CATALOGUE: &[Metric] = &[
         "spillway_requests_total",
         "Requests that ended, by final target, model, complexity (none: refused before there was one) and outcome",
     ),
-    counter("spillway_requests_refused_total", "Requests that were not admitted: too many in work, or shutting down"),
+    counter("spillway_requests_refused_total", "Requests that were not admitted, by reason and their key's priority"),
+    gauge(
+        "spillway_admission_limit",
+        "Requests that may be in work at once now; fewer than configured while the gateway lags",
+    ),
     seconds("spillway_request_duration_seconds", WAIT, "Admission to the end of the answer"),
     seconds("spillway_time_to_first_token_seconds", WAIT, "Start of an attempt to its first token"),
     seconds("spillway_inter_token_latency_seconds", SHORT, "Wait for the next piece of a stream that flows"),
@@ -129,6 +133,7 @@ pub const CATALOGUE: &[Metric] = &[
     counter("spillway_connections_cut_total", "Connections that we ended, by cause"),
     counter("spillway_traces_exported_total", "Traced requests whose spans a collector has taken"),
     counter("spillway_traces_dropped_total", "Traced requests whose spans no collector has, by reason"),
+    gauge("spillway_tasks", "Tasks of the runtime that have not ended: actors, connections, requests, timers"),
     gauge("spillway_build_info", "1, with the version as label"),
 ];
 

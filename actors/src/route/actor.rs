@@ -191,15 +191,14 @@ impl RouterActor {
         let conversation = self.fleet.sessions.conversation(&job.request);
         let waiting = Waiting { job, grade, conversation, mark: OnceCell::new(), reply_to, since: Instant::now() };
         let clouds = self.fleet.clouds(waiting.since);
-        let locals = self.fleet.locals(state.queue.len(), waiting.since);
+        let turn = waiting.job.turn();
+        let at = state.queue.partition_point(|other| other.job.turn() < turn);
+        let locals = self.fleet.locals(at, waiting.since);
         // Nobody overtakes who waits already.
         let mut closed = Closed { all: !state.queue.is_empty(), ..Closed::default() };
         match self.answer(&waiting, &locals, &clouds, &mut closed) {
             Some(reply) => reply_with(waiting, reply, &self.fleet.sessions),
-            None => {
-                let at = state.queue.partition_point(|other| other.job.seq < waiting.job.seq);
-                state.queue.insert(at, waiting);
-            }
+            None => state.queue.insert(at, waiting),
         }
     }
 
@@ -247,8 +246,8 @@ impl RouterActor {
         None
     }
 
-    /// Goes through the queue in order of admission. Unless `all`, or a slot died or came back, it stops as soon as no
-    /// place is free. The slot `gone` serves nobody, whatever it says of itself by now.
+    /// Goes through the queue in order of turns: of admission, but for priorities. Unless `all`, or a slot died or came back, it
+    /// stops as soon as no place is free. The slot `gone` serves nobody, whatever it says of itself by now.
     fn serve_queue(&self, state: &mut RouterState, all: bool, gone: Option<usize>) {
         let serves = |slot: usize, view: &SlotView| view.serving && gone != Some(slot);
         let slots = self.fleet.slots.iter().enumerate();

@@ -16,48 +16,52 @@ use tokio::{
 };
 
 /// An answer that takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(in crate::bench) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is asked, of whom.
 #[derive(Debug, Clone)]
-pub(super) struct Asked {
-    pub(super) authority: String,
-    pub(super) path: String,
-    pub(super) key: String,
-    pub(super) body: Bytes,
+pub(in crate::bench) struct Asked {
+    pub(in crate::bench) authority: String,
+    pub(in crate::bench) path: String,
+    pub(in crate::bench) key: String,
+    pub(in crate::bench) body: Bytes,
 }
 
 /// How it is asked.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Load {
-    pub(super) connections: u32,
-    pub(super) lasts: Duration,
+pub(in crate::bench) struct Load {
+    pub(in crate::bench) connections: u32,
+    pub(in crate::bench) lasts: Duration,
     /// Requests a second over all connections; `None`: each connection asks as soon as it has its answer.
-    pub(super) rate: Option<u32>,
+    pub(in crate::bench) rate: Option<u32>,
 }
 
 /// One answer.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Sample {
-    pub(super) failed: bool,
+pub(in crate::bench) struct Sample {
+    pub(in crate::bench) failed: bool,
+    /// 0: no answer came.
+    pub(in crate::bench) status: u16,
+    /// It says when to come again.
+    pub(in crate::bench) retry_after: bool,
     /// From when it was due.
-    pub(super) took: Duration,
+    pub(in crate::bench) took: Duration,
     /// To the first byte of the body.
-    pub(super) first: Duration,
+    pub(in crate::bench) first: Duration,
     /// Events of a stream.
-    pub(super) events: u64,
+    pub(in crate::bench) events: u64,
 }
 
 /// Everything that was answered, and how long that took.
 #[derive(Debug, Default)]
-pub(super) struct Run {
-    pub(super) samples: Vec<Sample>,
-    pub(super) lasted: Duration,
+pub(in crate::bench) struct Run {
+    pub(in crate::bench) samples: Vec<Sample>,
+    pub(in crate::bench) lasted: Duration,
 }
 
 /// # Errors
 /// Nothing listens there.
-pub(super) async fn run(asked: &Asked, load: Load) -> Result<Run, BenchError> {
+pub(in crate::bench) async fn run(asked: &Asked, load: Load) -> Result<Run, BenchError> {
     let asked = Arc::new(asked.clone());
     let mut connections = Vec::new();
     for _ in 0..load.connections {
@@ -110,13 +114,13 @@ async fn talk(mut line: Line, asked: Arc<Asked>, turns: Turns) -> Vec<Sample> {
 }
 
 /// A kept connection.
-struct Line {
+pub(in crate::bench) struct Line {
     sender: SendRequest<Full<Bytes>>,
     _driver: Owned,
 }
 
 impl Line {
-    async fn open(authority: &str) -> Result<Self, BenchError> {
+    pub(in crate::bench) async fn open(authority: &str) -> Result<Self, BenchError> {
         let unreachable = |why: String| BenchError::Unreachable { url: authority.to_owned(), why };
         let socket = TcpStream::connect(authority).await.map_err(|error| unreachable(error.to_string()))?;
         let _ = socket.set_nodelay(true);
@@ -125,10 +129,11 @@ impl Line {
         Ok(Self { sender, _driver: task::owned(async move { drop(connection.await) }) })
     }
 
-    async fn ask(&mut self, asked: &Asked, due: Instant) -> Result<Sample, hyper::Error> {
+    pub(in crate::bench) async fn ask(&mut self, asked: &Asked, due: Instant) -> Result<Sample, hyper::Error> {
         self.sender.ready().await?;
         let response = self.sender.send_request(request(asked)).await?;
-        let failed = !response.status().is_success();
+        let (failed, status) = (!response.status().is_success(), response.status().as_u16());
+        let retry_after = response.headers().contains_key(header::RETRY_AFTER);
         let (mut body, mut first, mut events) = (response.into_body(), None, 0);
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame?.into_data() else { continue };
@@ -136,7 +141,7 @@ impl Line {
             events += memchr::memmem::find_iter(&data, b"data: ").count() as u64;
         }
         let took = due.elapsed();
-        Ok(Sample { failed, took, first: first.unwrap_or(took), events })
+        Ok(Sample { failed, status, retry_after, took, first: first.unwrap_or(took), events })
     }
 }
 

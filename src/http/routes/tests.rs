@@ -43,7 +43,7 @@ fn services_with(limit: usize, fleet: impl FnOnce(&Config) -> Fleet) -> Services
     };
     let (config, _) = load(&sources, &|_| Err(io::Error::other("no file"))).unwrap();
     let shared = Shared {
-        jobs: JobTable::new(limit),
+        jobs: JobTable::new(limit, true),
         fleet: fleet(&config),
         ledger: Ledger::default(),
         hedges: HedgeBudget::new(NanoUsd::ZERO, Instant::now()),

@@ -15,6 +15,7 @@ pub(super) fn server(section: Section<'_>, context: &Context<'_>) -> Option<Serv
     let listen = address(&section, "listen");
     let admin_listen = address(&section, "admin_listen");
     let max_inflight = section.size("max_inflight", 1..=100_000);
+    let adaptive_admission = section.flag("adaptive_admission");
     let max_body_bytes = section.size("max_body_bytes", 1024..=MAX_BODY_BYTES);
     let admin_token = admin_token(&section, context);
     let admin_hosts = section.texts("admin_hosts");
@@ -33,6 +34,7 @@ pub(super) fn server(section: Section<'_>, context: &Context<'_>) -> Option<Serv
         listen: listen?.value,
         admin_listen: admin_listen?.value,
         max_inflight: max_inflight?,
+        adaptive_admission: adaptive_admission?,
         max_body_bytes: max_body_bytes?,
         require_keys: require_keys?,
         admin_token: admin_token?,

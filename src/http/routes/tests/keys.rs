@@ -2,7 +2,10 @@
 
 use super::*;
 use futures_util::stream;
-use spillway_actors::keys::{BudgetWish, KeyWish, Secret, unix_now};
+use spillway_actors::{
+    domain::Priority,
+    keys::{BudgetWish, KeyWish, Secret, unix_now},
+};
 use std::convert::Infallible;
 
 /// Services that need a key, and a key for each of these wishes.
@@ -287,4 +290,30 @@ async fn who_does_not_get_in_is_told_before_the_body_is_there() {
         let got = got(&services, request(Method::POST, "/v1/chat/completions", endless(), (name, value))).await;
         assert_eq!((got.error().as_str(), began.elapsed()), (UNAUTHORIZED, Duration::from_secs(patience)));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_place_a_request_is_refused_by_its_head_and_low_keys_are_refused_first() {
+    let wish = |priority| KeyWish { priority, ..KeyWish::default() };
+    let (services, [low, normal]) = guarded([wish(Priority::Low), wish(Priority::Normal)]).await;
+    let fill = |count: usize| {
+        let request = || parse::chat(RequestId::random(), HI.as_bytes(), &HeaderMap::new(), &services.config).unwrap();
+        let admit = || services.jobs.admit(request(), Arc::clone(&services.config), Instant::now()).unwrap();
+        (0..count).map(|_| admit()).collect::<Vec<_>>()
+    };
+    let some = fill(6);
+    // Two of the eight places are kept for keys above.
+    assert_eq!(chat(&services, &low, HI).await.error(), LIMITED);
+    assert_eq!(chat(&services, &normal, "{").await.error(), "400 invalid_request_error null null", "it was let in");
+    let all = fill(2);
+    let silent = Body::from_stream(stream::pending::<Result<bytes::Bytes, Infallible>>());
+    let began = Instant::now();
+    let asked = request(Method::POST, "/v1/messages", silent, ("x-api-key", normal.expose()));
+    let got = got(&services, asked).await;
+    assert_eq!((got.status, header(&got, "retry-after").as_str()), (429, "1"), "{}", got.json);
+    assert_eq!(got.json["error"]["type"], "rate_limit_error", "in that API's form");
+    assert!(began.elapsed() <= Duration::from_secs(1), "nobody waits for the body");
+    assert_eq!(services.jobs.totals().refused, 2);
+    drop((some, all));
+    assert_eq!(chat(&services, &low, "{").await.status, 400);
 }
