@@ -17,7 +17,7 @@ const ENGINE: &str = "sim:tokens_per_second=200,tokens=4000,load_ms=100";
 /// A gateway with a simulated engine and two providers that go on with each other's answers.
 pub fn stage() -> Setup {
     let sim = SimOptions { tokens: 4000, tokens_per_second: Some(200.0), ..SimOptions::default() };
-    let going_on = "prefill_style = \"assistant\"\n".to_owned();
+    let going_on = "upstream = \"prefix-ok\"\nprefill_style = \"assistant\"\n".to_owned();
     Setup {
         model: ENGINE.to_owned(),
         parallel: 64,
