@@ -62,7 +62,7 @@ pub struct SoakArgs {
     rate: f64,
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Seconds before anything may be called growth [default: a quarter of the run, 10 minutes at most].
+    /// Seconds before anything may be called growth: caches and rows fill [default: half of the run, half an hour at most].
     #[arg(long)]
     warm_up_seconds: Option<u64>,
     /// How fast memory may grow behind the warm-up.
@@ -74,7 +74,8 @@ pub struct SoakArgs {
     /// How long they may take to go: connections to providers are kept for 90 s.
     #[arg(long, default_value_t = 100)]
     settle_seconds: u64,
-    /// The gateway's process on this machine: its memory is then told without what it shares, and kept connections are no left-overs.
+    /// The gateway's process on this machine: its memory is then told without what it shares, too, and kept connections are no
+    /// left-overs.
     #[arg(long)]
     pid: Option<u32>,
     /// Embeddings of this model [default: as the gateway decides].
@@ -86,7 +87,7 @@ pub struct SoakArgs {
 
 impl SoakArgs {
     fn warm_up_s(&self) -> f64 {
-        self.warm_up_seconds.unwrap_or((self.seconds / 4).min(600)) as f64
+        self.warm_up_seconds.unwrap_or((self.seconds / 2).min(1800)) as f64
     }
 
     fn key(&self) -> Option<String> {
@@ -199,10 +200,7 @@ async fn watch(admin: Admin, pid: Option<u32>, every: Duration, looks: Arc<Mutex
             told = Instant::now();
             progress(&format!(
                 "{at_s:.0} s: {:.1} MiB, {} open files, {} tasks, {} threads",
-                look.memory_mib(),
-                look.open_files,
-                look.tasks,
-                look.threads
+                look.resident_mib, look.open_files, look.tasks, look.threads
             ));
         }
     }

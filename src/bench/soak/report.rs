@@ -36,7 +36,9 @@ pub(super) struct Report {
     pub(super) warm_up_s: f64,
     /// Behind the warm-up.
     pub(super) watched_s: f64,
-    pub(super) memory_mib: Trend,
+    pub(super) resident_mib: Trend,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) proportional_mib: Option<Trend>,
     pub(super) open_files: Trend,
     pub(super) tasks: Trend,
     pub(super) threads: Trend,
@@ -61,7 +63,8 @@ impl Report {
             ok: false,
             warm_up_s,
             watched_s: (end_s - warm_up_s).max(0.0),
-            memory_mib: trend(Vitals::memory_mib),
+            resident_mib: trend(|look| look.resident_mib),
+            proportional_mib: rested.proportional_mib.map(|_| trend(|look| look.proportional_mib.unwrap_or_default())),
             open_files: trend(|look| look.open_files),
             tasks: trend(|look| look.tasks),
             threads: trend(|look| look.threads),
@@ -79,7 +82,7 @@ impl Report {
     }
 
     fn judge(&mut self, limits: Limits) {
-        let grown = self.memory_mib.per_hour;
+        let grown = self.resident_mib.per_hour;
         if self.watched_s >= JUDGED_FROM_S && grown > limits.mib_per_hour {
             self.violations.push(format!("memory grows by {grown:.2} MiB/h, {} are allowed", limits.mib_per_hour));
         }
@@ -95,8 +98,10 @@ impl Report {
         let head = ["behind the warm-up", "first", "last", "most", "per hour", "at rest before", "at rest after"];
         let mut rows = vec![head.map(str::to_owned).to_vec()];
         let (before, after) = (&self.rested, &self.settled);
+        let share = [before, after].map(|look| look.proportional_mib.unwrap_or_default());
         for (what, trend, rest) in [
-            ("memory, MiB", self.memory_mib, [before.memory_mib(), after.memory_mib()]),
+            ("memory, MiB", self.resident_mib, [before.resident_mib, after.resident_mib]),
+            ("its share of it", self.proportional_mib.unwrap_or_default(), share),
             ("open files", self.open_files, [before.open_files, after.open_files]),
             ("tasks", self.tasks, [before.tasks, after.tasks]),
             ("threads", self.threads, [before.threads, after.threads]),

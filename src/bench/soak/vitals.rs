@@ -14,7 +14,7 @@ pub(super) struct Vitals {
     /// Since the first look.
     pub(super) at_s: f64,
     pub(super) resident_mib: f64,
-    /// Shared pages by their share; only with a pid.
+    /// Shared pages by their share, so it rises when others that share them end; only with a pid.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) proportional_mib: Option<f64>,
     pub(super) open_files: f64,
@@ -39,10 +39,6 @@ impl Vitals {
             threads: value("process_threads"),
             running: value("spillway_requests_running"),
         }
-    }
-
-    pub(super) fn memory_mib(&self) -> f64 {
-        self.proportional_mib.unwrap_or(self.resident_mib)
     }
 
     /// What is there beyond `before`, and is no connection that is kept for the next request: open files, tasks.
@@ -122,16 +118,16 @@ mod tests {
     #[test]
     fn a_slope_is_that_of_most_of_the_time_whatever_single_looks_say() {
         let leak = looks(|at| 50.0 + at / 3600.0 + if (at as u64).is_multiple_of(100) { 40.0 } else { 0.0 });
-        let trend = Trend::of(&leak, 0.0, Vitals::memory_mib);
+        let trend = Trend::of(&leak, 0.0, |look| look.resident_mib);
         assert!((trend.per_hour - 1.0).abs() < 0.05, "{trend:?}");
-        let flat = Trend::of(&looks(|at| if at < 300.0 { at } else { 300.0 }), 300.0, Vitals::memory_mib);
+        let flat = Trend::of(&looks(|at| if at < 300.0 { at } else { 300.0 }), 300.0, |look| look.resident_mib);
         assert_eq!((flat.per_hour, flat.first, flat.last, flat.most), (0.0, 300.0, 300.0, 300.0));
     }
 
     #[test]
     fn nothing_seen_has_no_trend() {
-        assert_eq!(Trend::of(&[], 0.0, Vitals::memory_mib), Trend::default());
-        assert_eq!(Trend::of(&looks(|_| 1.0)[..1], 0.0, Vitals::memory_mib).per_hour, 0.0);
+        assert_eq!(Trend::of(&[], 0.0, |look| look.resident_mib), Trend::default());
+        assert_eq!(Trend::of(&looks(|_| 1.0)[..1], 0.0, |look| look.resident_mib).per_hour, 0.0);
     }
 
     #[test]
