@@ -16,8 +16,8 @@ use spillway::http::{Endpoint, chat_events, render::Stamp, request_in};
 use spillway_actors::{
     classify::{keywords::keywords, sketch::sketch, weights::Weights},
     cloud::sse::SseParser,
-    domain::{Delta, KeyId, RequestId, RequestKind},
-    flight::FlightEvent,
+    domain::{Complexity, Delta, KeyId, RequestId, RequestKind},
+    flight::{FlightEvent, Head},
     gpu::frame::{FromEngine, JobEvent, JobOutput, encode, take},
     keys::{EmbeddedLimiter, Limiter, Limits},
     upstream::chunk::{ChunkReader, read_whole},
@@ -128,9 +128,17 @@ fn json_out(criterion: &mut Criterion) {
         };
         FlightEvent::Delta(delta)
     };
+    let head = Head {
+        target: "t".into(),
+        model: "m".into(),
+        complexity: Complexity::Trivial,
+        attempts: 1,
+        simulated: false,
+        imprint: None,
+    };
     let events = || (0..TOKENS).map(delta).collect::<Vec<_>>();
     criterion.bench_function("json out/64 tokens", |bench| {
-        bench.iter_batched(events, |events| chat_events(&stamp, &"m".into(), events), BatchSize::SmallInput);
+        bench.iter_batched(events, |events| chat_events(&stamp, &head, events), BatchSize::SmallInput);
     });
 }
 

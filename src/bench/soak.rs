@@ -30,6 +30,7 @@ use std::{
     time::Duration,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
 use vitals::Vitals;
 
 /// Looks that are kept: enough for a slope, few enough to compare every two of them.
@@ -99,6 +100,7 @@ impl From<NoRun> for BenchError {
     fn from(why: NoRun) -> Self {
         match why {
             NoRun::Usage(why) | NoRun::Unhealthy(why) => Self::Usage(why),
+            NoRun::Interrupted => Self::Usage("it was interrupted".to_owned()),
         }
     }
 }
@@ -152,7 +154,9 @@ async fn soak(args: &SoakArgs, scenario: &Scenario, admin: &Admin, due: &[Due]) 
     let looks = Arc::new(Mutex::new(vec![rested]));
     let watching = task::owned(watch(admin.clone(), args.pid, every(args.seconds), Arc::clone(&looks)));
     let others = mix.drive(args.rate * 0.4, args.seconds);
-    let (harvest, mut wake, mixed) = tokio::join!(load.drive(args.seconds), conduct(admin, due), others);
+    let never = CancellationToken::new();
+    let (harvest, mut wake, mixed) =
+        tokio::join!(load.drive(args.seconds, &never), conduct(admin, due, &never), others);
     drop((watching, mix));
     let looks = std::mem::take(&mut *looks.lock());
     if !args.calm

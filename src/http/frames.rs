@@ -182,8 +182,8 @@ impl Frames {
 }
 
 /// The server-sent events of a chat, as its client gets them: for whoever measures how long writing them takes.
-pub fn chat_events(stamp: &Stamp, model: &ModelName, events: Vec<FlightEvent>) -> BytesMut {
-    let (mut frames, mut out) = (Frames::new(stamp, model, false), BytesMut::new());
+pub fn chat_events(stamp: &Stamp, head: &Head, events: Vec<FlightEvent>) -> BytesMut {
+    let (mut frames, mut out) = (Frames::new(stamp, head, false), BytesMut::new());
     for event in events {
         dialect::Frames::write(&mut frames, event, &mut out);
     }
