@@ -94,6 +94,7 @@ fn request() -> ChatRequest {
         trace: None,
         client_id: None,
         body: serde_json::Map::new(),
+        anthropic: serde_json::Map::new(),
     }
 }
 
