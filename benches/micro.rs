@@ -85,8 +85,7 @@ fn json_in(criterion: &mut Criterion) {
     let config = fleet::config();
     let mut group = criterion.benchmark_group("json in");
     for (name, turns) in [("one turn", 1), ("20 turns", 20)] {
-        let turn =
-            |at: usize| json!({"role": if at % 2 == 0 { "user" } else { "assistant" }, "content": PROMPT.repeat(4)});
+        let turn = |at: usize| json!({"role": if at.is_multiple_of(2) { "user" } else { "assistant" }, "content": PROMPT.repeat(4)});
         let messages: Vec<_> = (0..turns).map(turn).collect();
         let body = json!({"model": "auto", "messages": messages, "temperature": 0.5, "max_tokens": 64}).to_string();
         group.throughput(Throughput::Bytes(body.len() as u64));
