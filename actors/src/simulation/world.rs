@@ -336,7 +336,7 @@ async fn trouble(stage: Stage, runtime: Arc<Runtime>, mut dice: Dice, kills: Kil
             _ => {
                 let most = usize::try_from(dice.number(2..40)).unwrap();
                 stage.say(format_args!("at most {most} at once"));
-                runtime.services.jobs.set_limit(most);
+                runtime.services.jobs.set_limit(most, false);
             }
         }
     }
@@ -344,7 +344,7 @@ async fn trouble(stage: Stage, runtime: Arc<Runtime>, mut dice: Dice, kills: Kil
 
 /// Everything works again: the tree is whole, the targets serve, the ledger writes.
 async fn recover(stage: &Stage, runtime: &Runtime) {
-    runtime.services.jobs.set_limit(64);
+    runtime.services.jobs.set_limit(64, false);
     let until = Instant::now() + RECOVERY;
     loop {
         let ill = illness(runtime);
