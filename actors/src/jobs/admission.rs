@@ -20,6 +20,8 @@ pub(super) const TARGET: Duration = Duration::from_millis(50);
 const WINDOW: Duration = Duration::from_millis(200);
 /// After a bad window so much of what ran in it is let in.
 const DECREASE: f64 = 0.9;
+/// But no less than so much of the limit before.
+const AT_ONCE: f64 = 0.7;
 /// So few are never what the gateway chokes on; or all that are configured, if that is fewer.
 const FLOOR: usize = 64;
 /// A class that has not asked for so long needs no places kept.
@@ -107,7 +109,8 @@ impl Admission {
         }
         if least.is_some_and(|least| least > TARGET) {
             // Of what runs: those stay, and a limit far below them would only be slow to come back.
-            let fewer = (most_running as f64 * DECREASE).max(FLOOR.min(self.most) as f64);
+            // One stall takes no more than a part of the limit: a burst behind it may find nobody in its way.
+            let fewer = (most_running as f64 * DECREASE).max(self.limit * AT_ONCE).max(FLOOR.min(self.most) as f64);
             self.limit = self.limit.min(fewer);
         } else {
             // Windows in which nobody came are good ones.

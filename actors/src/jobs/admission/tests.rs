@@ -30,6 +30,16 @@ async fn a_standing_queue_of_our_own_lowers_the_limit_and_its_end_brings_it_back
 }
 
 #[tokio::test(start_paused = true)]
+async fn one_stall_of_a_gateway_that_has_little_to_do_does_not_refuse_the_burst_behind_it() {
+    let began = Instant::now();
+    let mut admission = Admission::new(512, true, began);
+    let now = windows(&mut admission, began, 1, 5, TARGET * 20);
+    assert!(admission.admits(Priority::Normal, 300, now), "{}", admission.limit());
+    windows(&mut admission, now, 40, 5, TARGET * 20);
+    assert_eq!(admission.limit(), FLOOR, "it is no stall any more");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_burst_that_drains_is_no_overload_and_nor_are_streams_that_stay() {
     let began = Instant::now();
     let mut admission = Admission::new(512, true, began);
