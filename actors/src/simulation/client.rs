@@ -114,7 +114,7 @@ impl Wish {
             pause: match dice.number(0..100) {
                 0..15 => dice.ms(0..400),
                 // It has as good as stopped to read.
-                15..18 => dice.ms(10_000..60_000),
+                15..18 => dice.ms(6_000..20_000),
                 _ => Duration::ZERO,
             },
             poisonous: dice.percent(2),

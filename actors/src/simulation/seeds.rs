@@ -17,7 +17,7 @@ const FROM: &str = "SPILLWAY_SIM_FROM";
 /// Lines of a log that are shown of a failure.
 const TAIL: usize = 60;
 
-/// Each has found a bug that is mended.
+/// Each has found a bug that is mended, and says which. They are run with every set of seeds.
 const FOUND: &[(u64, &str)] = &[];
 
 fn number(name: &str) -> Option<u64> {
@@ -93,7 +93,8 @@ fn seeds_keep_every_promise() {
         return;
     }
     let from = number(FROM).unwrap_or(1);
-    let seeds: Vec<u64> = (from..from + number(MANY).unwrap_or(20)).collect();
+    let more = from..from + number(MANY).unwrap_or(20);
+    let seeds: Vec<u64> = FOUND.iter().map(|(seed, _)| *seed).chain(more).collect();
     let began = tokio::time::Instant::now();
     let failed = failures(&seeds);
     println!("{} seeds in {:.1} s, {} failed", seeds.len(), began.elapsed().as_secs_f64(), failed.len());
@@ -109,13 +110,6 @@ fn the_same_seed_gives_the_same_log_and_another_one_another() {
         assert!(one.lines().count() > 100, "seed {seed} has a log");
     }
     assert_ne!(run(1).log, run(2).log);
-}
-
-#[test]
-fn what_seeds_have_found_stays_mended() {
-    let seeds: Vec<u64> = FOUND.iter().map(|(seed, _)| *seed).collect();
-    let failed = failures(&seeds);
-    assert!(failed.is_empty(), "{}", failed.join("\n\n"));
 }
 
 #[test]
