@@ -118,8 +118,10 @@ async fn let_in(services: &Services, (method, path, headers): Head<'_>) -> Resul
         Err(unknown) if !services.config.server.require_keys && !unknown.is_ours => None,
         Err(Unrecognised { error, .. }) => return Err(stranger(error)),
     };
-    if needs_place(method, path) {
-        turned_away(services, key.as_ref()).map_err(|error| Refused { error, key: None })?;
+    if needs_place(method, path)
+        && let Err(error) = turned_away(services, key.as_ref())
+    {
+        return Err(Refused { error, key });
     }
     let Some(key) = key else { return Ok(Access::default()) };
     // Only what makes work is limited; a list of models is not.
