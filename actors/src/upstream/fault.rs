@@ -40,7 +40,8 @@ impl Refusal<'_> {
         error.retry_after =
             self.retry_after.filter(|_| kind == ErrorKind::RateLimited || self.status.is_server_error());
         if kind == ErrorKind::InvalidRequest {
-            error.param = words.param.clone().filter(|param| param.len() <= MAX_PARAM_BYTES && !leaks(param, key));
+            let shown = |param: &String| is_place(param, request_body) && !leaks(param, key);
+            error.param = words.param.clone().filter(shown);
             if let Some(said) = words.quotable(key, request_body) {
                 error.message = format!("the provider refused the request: {said}");
             }
@@ -173,6 +174,17 @@ fn kind_of(status: StatusCode, words: &Words) -> ErrorKind {
 fn leaks(text: &str, key: &str) -> bool {
     const TELLING: usize = 8;
     !key.is_empty() && (text.contains(key) || shares_run(text, key, TELLING))
+}
+
+/// Whether it is the place of a field of the request, as `messages[0].content`, and no more.
+fn is_place(param: &str, request_body: &[u8]) -> bool {
+    let in_place = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.[]".contains(&byte);
+    if param.len() > MAX_PARAM_BYTES || !param.bytes().all(in_place) || request_body.len() > MAX_SEARCHED_BYTES {
+        return false;
+    }
+    let (field, inside) = param.split_at(param.find(['.', '[']).unwrap_or(param.len()));
+    let body = serde_json::from_slice::<Value>(request_body).unwrap_or_default();
+    body.get(field).is_some() && !quotes_prompt(inside, request_body)
 }
 
 /// Whether the provider's words repeat the prompt.

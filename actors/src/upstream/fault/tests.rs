@@ -151,6 +151,18 @@ fn neither_key_nor_prompt_comes_back() {
         let refused = error(400, &format!(r#"{{"error": {{"message": "{said}", "param": "{KEY}"}}}}"#));
         assert_eq!((refused.message.as_str(), refused.param), (generic, None), "{said}");
     }
+    let param = |param: &str| error(400, &format!(r#"{{"error": {{"message": "no", "param": "{param}"}}}}"#)).param;
+    for place in ["messages[0].content", "messages", "response_format"] {
+        assert_eq!(param(place).as_deref(), Some(place));
+    }
+    for none in [
+        "secret",
+        "my secret recipe",
+        "messages[my secret recipe]",
+        "messages.secretrecipeforcanarysoup-".repeat(2).as_str(),
+    ] {
+        assert_eq!(param(none), None, "{none}");
+    }
     let echo = format!(r#"{{"error": {{"message": "Incorrect API key provided: {KEY}"}}}}"#);
     for status in [401, 402, 403, 404, 413, 429, 500] {
         let message = error(status, &echo).to_string();
