@@ -69,9 +69,10 @@ pub fn continuity(prompt: &str, text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Words of a text that tells their places; `None` of any other, or of one that two kinds of target wrote.
+/// Words of a text that tells their places; `None` of any other, or of one that two kinds of target wrote: one that begins with
+/// white space has its first token from a model that only began to speak.
 pub fn words(text: &str) -> Option<usize> {
     let mut words = text.split_whitespace().peekable();
-    words.peek()?;
+    words.peek().filter(|_| !text.starts_with(char::is_whitespace))?;
     words.clone().all(|word| place(word).is_some()).then(|| words.count())
 }

@@ -49,6 +49,11 @@ fn a_truncated_stream_shown_as_complete_is_caught() {
 }
 
 #[test]
+fn what_a_model_said_before_numbered_words_began_is_not_held_against_them() {
+    assert_eq!(broken(&answer(&format!(" {}", numbered(0..5)))), "", "its first token was white space");
+}
+
+#[test]
 fn an_explicit_error_is_an_outcome_and_its_text_may_be_short_but_not_torn() {
     let error = Outcome::Error { status: 200, kind: "server_error".into(), code: json!(null), message: "cut".into() };
     let cut = Record { outcome: error, ..answer(&numbered(0..2)) };
