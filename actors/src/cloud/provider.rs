@@ -137,15 +137,10 @@ impl Provider {
 
     /// The gauges of one that nobody has called yet.
     fn show_at_rest(&self) {
-        let inner = self.inner.lock();
-        if inner.secrets.is_empty() {
-            return;
+        if self.is_usable() {
+            observe::provider_configured(self.config.name.as_str());
         }
-        observe::provider_configured(self.config.name.as_str());
-        inner
-            .models
-            .indices()
-            .for_each(|model| self.show_breaker(&inner.models, model, BreakerState::Passing, Instant::now()));
+        self.show_breakers(Instant::now());
     }
 
     /// As at the start; what may change since are models and keys.
@@ -296,8 +291,12 @@ impl Provider {
     }
 
     /// For who watches: a breaker lets the next call through when its time is over, though no call comes.
+    /// Of a provider that never had a key nothing is shown.
     pub fn show_breakers(&self, now: Instant) {
         let inner = self.inner.lock();
+        if inner.secrets.is_empty() && inner.last_call.is_none() {
+            return;
+        }
         let listed: Vec<usize> = inner.models.listed().into_iter().map(|(model, _)| model).collect();
         for (model, state) in inner.states.iter().enumerate() {
             // Of a model that is gone nobody is kept out.

@@ -30,6 +30,7 @@ pub(super) fn keep_probing(
         let mut wait = interval;
         loop {
             tokio::time::sleep(jittered(wait, rand::random())).await;
+            provider.show_breakers(Instant::now());
             // Real traffic that succeeds is the better probe.
             let result = if scores.succeeded_within(at, interval, Instant::now()) {
                 None
@@ -50,7 +51,6 @@ pub(super) fn keep_probing(
 
 /// `None`: no key may be used now, so nothing was asked.
 async fn probe(provider: &Provider) -> Option<ProbeResult> {
-    provider.show_breakers(Instant::now());
     let (turn, secret) = provider.probe_key(Instant::now())?;
     let answer = provider.client().models(&secret).await;
     let at = Instant::now();
