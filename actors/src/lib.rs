@@ -39,6 +39,7 @@ pub mod health;
 pub mod jobs;
 pub mod keys;
 pub mod ledger;
+mod lock;
 pub mod observe;
 pub mod route;
 pub mod runtime;

@@ -7,16 +7,16 @@ use crate::{
         pepper::write_private,
         record::{KeyRecord, MAX_KEYS},
     },
+    lock::try_hold,
     task,
 };
 use futures_util::FutureExt;
-use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     hash::{DefaultHasher, Hash, Hasher},
     io::{self, Read},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -100,13 +100,10 @@ impl FileStore {
     fn lock(&self) -> Result<File, StoreError> {
         let failed = self.failed("cannot be locked");
         let path = self.path.with_added_extension("lock");
-        let options = || OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
-        let file = options().map_err(&failed)?;
         for _ in 0..TRIES {
-            match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(file),
-                Err(rustix::io::Errno::WOULDBLOCK) => std::thread::sleep(PAUSE),
-                Err(error) => return Err(failed(error.into())),
+            match try_hold(&path).map_err(&failed)? {
+                Some(file) => return Ok(file),
+                None => std::thread::sleep(PAUSE),
             }
         }
         Err(StoreError::Busy(self.path.clone()))

@@ -1,11 +1,11 @@
 //! The journal's folder: its lock, and its segments by number. One process at a time may hold it.
 
 use super::frame::SEGMENT_HEAD;
-use rustix::fs::{FlockOperation, flock};
+use crate::lock::try_hold;
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -48,13 +48,9 @@ impl Folder {
         let io = |source| FolderError::Io { folder: path.to_owned(), source };
         // What was spent, on what and by whom is the operator's to know.
         DirBuilder::new().recursive(true).mode(OWNER_FOLDER).create(path).map_err(io)?;
-        let mut options = OpenOptions::new();
-        let options = options.create(true).truncate(false).write(true).mode(OWNER_FILE);
-        let lock = options.open(path.join(LOCK)).map_err(io)?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(FolderError::Held(path.to_owned())),
-            Err(error) => Err(io(error.into())),
+        match try_hold(&path.join(LOCK)).map_err(io)? {
+            Some(lock) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            None => Err(FolderError::Held(path.to_owned())),
         }
     }
 

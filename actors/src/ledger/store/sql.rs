@@ -14,24 +14,14 @@ use crate::{
     domain::{Day, KeyId, UnixMs},
     ledger::{
         budget::Spent,
-        journal::{Entry, OWNER_FILE, Record},
+        journal::{Entry, Record},
         row::{AttemptRow, RequestRow},
     },
+    lock::try_hold,
 };
 use futures_util::future::FutureExt;
-use rustix::{
-    fs::{FlockOperation, flock},
-    io::Errno,
-};
 use secrecy::SecretString;
-use std::{
-    collections::BTreeMap,
-    fs::{File, OpenOptions},
-    io,
-    os::unix::fs::OpenOptionsExt,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs::File, io, path::PathBuf, time::Duration};
 use tokio::{
     sync::Mutex,
     time::{Instant, sleep},
@@ -122,16 +112,13 @@ impl SqlStore {
     async fn hold_file(&self) -> Result<Option<File>, StoreError> {
         let Place::Sqlite(path) = &self.place else { return Ok(None) };
         let unusable = |error: io::Error| StoreError::Unusable { place: self.place.name(), message: error.to_string() };
-        let mut options = OpenOptions::new();
-        let options = options.create(true).truncate(false).write(true).mode(OWNER_FILE);
-        let lock = options.open(path.with_added_extension("lock")).map_err(unusable)?;
+        let lock = path.with_added_extension("lock");
         let patience = Instant::now() + FILE_PATIENCE;
         loop {
-            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Some(lock)),
-                Err(Errno::WOULDBLOCK) if Instant::now() < patience => sleep(LOCK_LOOK).await,
-                Err(Errno::WOULDBLOCK) => return Err(StoreError::Held { place: self.place.name() }),
-                Err(error) => return Err(unusable(error.into())),
+            match try_hold(&lock).map_err(unusable)? {
+                Some(held) => return Ok(Some(held)),
+                None if Instant::now() < patience => sleep(LOCK_LOOK).await,
+                None => return Err(StoreError::Held { place: self.place.name() }),
             }
         }
     }
