@@ -2,19 +2,17 @@
 //!
 //! Pure: durations come in as arguments. A step costs what its decoding sequences cost plus so much per prompt token; both
 //! are measured as moving averages. Beside running streams a step may take [`SLOWDOWN`] times as long as the streams alone
-//! would need: below three times with room for scatter, and not less, because a prompt in small portions is slow work on a
-//! CPU and its client waits too. How much a few prompt tokens cost beside a stream says little about a full batch of them
+//! would need: below three times with room for scatter, and not much less, because a prompt in small portions is slow work on
+//! a CPU and its client waits too. For a short prompt it may take [`UNNOTICED`]: a reader hardly sees the pause, and the prompt
+//! is done in few steps. How much a few prompt tokens cost beside a stream says little about a full batch of them
 //! (a CPU takes twice as long for each), so it is measured where it is used, against steps without any put in between.
 
 use std::time::Duration;
 
 /// A step with prompt tokens may take this many times as long as the same step without.
-const SLOWDOWN: f64 = 2.4;
-/// Where many wait for short prompts and few stream, the few wait for the many: so many times the share of those who wait
-/// for one that streams, within bounds. A burst of requests is served in the time that its work takes, and not one by one
-/// beside the first of them that streams.
-const CROWD: f64 = 4.0;
-const MOST_CROWD: f64 = 16.0;
+const SLOWDOWN: f64 = 2.0;
+/// Microseconds that a step with tokens of a short prompt may take at least.
+const UNNOTICED: f64 = 150_000.0;
 /// Weight of a new measurement.
 const WEIGHT: f64 = 0.25;
 /// One measurement counts at most this many times more or less than expected: a machine that slept is not a slow model.
@@ -62,9 +60,14 @@ impl Pace {
         }
     }
 
-    /// Prompt tokens for the next step; at most `most`. Nobody decoding: `most`. `short`: clients who wait for a prompt that
-    /// is soon done.
-    pub fn prompt_budget(&self, decoding: usize, short: usize, most: usize) -> usize {
+    /// How long so many prompt tokens take without streams, if that is known.
+    pub fn alone(&self, prompt: usize) -> Option<Duration> {
+        self.prompt_token.map(|each| Duration::from_secs_f64(each * as_f64(prompt) / 1e6))
+    }
+
+    /// Prompt tokens for the next step; at most `most`. Nobody decoding: `most`. `short`: somebody waits for a prompt that is
+    /// soon done.
+    pub fn prompt_budget(&self, decoding: usize, short: bool, most: usize) -> usize {
         if decoding == 0 {
             return most;
         }
@@ -74,8 +77,8 @@ impl Pace {
         let (Some(base), Some(each)) = (self.expected(decoding), self.mixed_token.or(self.prompt_token)) else {
             return most;
         };
-        let crowd = (CROWD * as_f64(short) / as_f64(decoding)).clamp(1.0, MOST_CROWD);
-        let room = base * (SLOWDOWN - 1.0) * crowd;
+        let room = base * (SLOWDOWN - 1.0);
+        let room = if short { room.max(UNNOTICED - base) } else { room };
         let fit = (AT_LEAST..=most).rev().find(|&tokens| as_f64(tokens) * each <= room);
         fit.unwrap_or(AT_LEAST).min(most)
     }
@@ -111,9 +114,9 @@ mod tests {
     #[test]
     fn unmeasured_or_alone_a_prompt_may_fill_the_batch() {
         let mut pace = Pace::new(4);
-        assert_eq!(pace.prompt_budget(1, 0, 128), 128);
+        assert_eq!(pace.prompt_budget(1, false, 128), 128);
         pace.observe(0, 100, micros(200_000));
-        assert_eq!((pace.prompt_budget(0, 0, 256), pace.prompt_budget(2, 0, 128)), (256, 128));
+        assert_eq!((pace.prompt_budget(0, false, 256), pace.prompt_budget(2, false, 128)), (256, 128));
     }
 
     #[test]
@@ -122,8 +125,8 @@ mod tests {
         pace.observe(1, 0, micros(8_000));
         pace.observe(8, 0, micros(40_000));
         pace.observe(0, 100, micros(100_000));
-        assert_eq!((pace.prompt_budget(1, 0, 128), pace.prompt_budget(8, 0, 128)), (11, 56));
-        assert_eq!(pace.prompt_budget(5, 0, 128), 11, "an unmeasured count is taken for the smaller one measured");
+        assert_eq!((pace.prompt_budget(1, false, 128), pace.prompt_budget(8, false, 128)), (8, 40));
+        assert_eq!(pace.prompt_budget(5, false, 128), 8, "an unmeasured count is taken for the smaller one measured");
     }
 
     #[test]
@@ -131,7 +134,7 @@ mod tests {
         let mut pace = Pace::new(1);
         pace.observe(1, 0, micros(10));
         pace.observe(0, 1, micros(1_000_000));
-        assert_eq!((pace.prompt_budget(1, 0, 128), pace.prompt_budget(1, 0, 1)), (AT_LEAST, 1));
+        assert_eq!((pace.prompt_budget(1, false, 128), pace.prompt_budget(1, false, 1)), (AT_LEAST, 1));
     }
 
     #[test]
@@ -140,7 +143,7 @@ mod tests {
         pace.observe(0, 100, micros(100_000));
         pace.observe(1, 0, micros(10_000));
         pace.observe(1, 0, micros(60_000_000));
-        assert!(pace.prompt_budget(1, 0, 128) < 28);
+        assert!(pace.prompt_budget(1, false, 128) < 20);
     }
 
     #[test]
@@ -148,12 +151,12 @@ mod tests {
         let mut pace = Pace::new(1);
         pace.observe(1, 0, micros(10_000));
         for _ in 0..MIXED_IN_A_ROW {
-            assert!(pace.prompt_budget(1, 0, 128) > 0);
+            assert!(pace.prompt_budget(1, false, 128) > 0);
             pace.observe(1, 4, micros(20_000));
         }
-        assert_eq!(pace.prompt_budget(1, 0, 128), 0);
+        assert_eq!(pace.prompt_budget(1, false, 128), 0);
         pace.observe(1, 0, micros(10_000));
-        assert!(pace.prompt_budget(1, 0, 128) > 0);
+        assert!(pace.prompt_budget(1, false, 128) > 0);
     }
 
     proptest! {
@@ -170,7 +173,7 @@ mod tests {
             }
             let mut budget = 0;
             for _ in 0..200 {
-                let next = pace.prompt_budget(decoding, 0, 128);
+                let next = pace.prompt_budget(decoding, false, 128);
                 pace.observe(decoding, next, micros(decode + each * next as u64));
                 budget = if next > 0 { next } else { budget };
             }

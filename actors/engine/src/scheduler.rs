@@ -16,6 +16,7 @@ use crate::{
     pace::Pace,
     prefix::{Change, Rows},
 };
+use burst::{Burst, Peace};
 use reuse::Follow;
 use spillway_actors::gpu::frame::JobId;
 use std::{
@@ -27,7 +28,7 @@ use std::{
 const HEADROOM_TOKENS: usize = 8;
 /// Positions of scored prompts in one batch: each is a row over the whole vocabulary, to be kept and gone through.
 const SCORED_AT_ONCE: usize = 64;
-/// Tokens of a prompt that is soon computed: those who stream can wait for it.
+/// Tokens of a prompt that is soon computed: those who stream can wait for it, from its first token to its last.
 const SHORT_PROMPT: usize = 1000;
 /// Other work moves on, however slow the machine.
 const LEAST_BESIDE: usize = 8;
@@ -59,6 +60,8 @@ struct Running {
     order: u64,
     /// How many of its tokens are in the KV cache.
     evaluated: usize,
+    /// How many it brought that had to be computed.
+    brought: usize,
     /// Somebody ahead computes the same tokens.
     follows: Option<Follow>,
 }
@@ -99,6 +102,7 @@ pub struct Scheduler {
     next_order: u64,
     rows: Rows,
     pace: Pace,
+    peace: Peace,
     /// To be done to the backend's cells before the next batch.
     changes: Vec<Change>,
     /// Nothing was computed since nobody ran.
@@ -117,6 +121,7 @@ impl Scheduler {
             next_order: 0,
             rows: Rows::new(sequences),
             pace: Pace::new(sequences + 1),
+            peace: Peace::new(),
             changes: Vec::new(),
             begins: true,
         }
@@ -139,7 +144,7 @@ impl Scheduler {
         if self.canary.is_none()
             && let Some(ask) = self.canaries.pop_front()
         {
-            self.canary = Some(Running { ask, order: 0, evaluated: 0, follows: None });
+            self.canary = Some(Running { ask, order: 0, evaluated: 0, brought: ask.tokens, follows: None });
             seated.push(Seat { job: ask.job, sequence: self.limits.parallel, reused: 0 });
         }
         while let Some(seat) = self.admit_next(tokens_of) {
@@ -179,7 +184,7 @@ impl Scheduler {
         self.waiting.remove(&order);
         let (sequence, reused) = self.prepare_row(found, ask.scope)?;
         let seat = self.seats.get_mut(usize::try_from(sequence).ok()?)?;
-        *seat = Some(Running { ask, order, evaluated: reused, follows });
+        *seat = Some(Running { ask, order, evaluated: reused, brought: ask.tokens - reused, follows });
         self.rows.set_live(sequence, true);
         Some(Seat { job: ask.job, sequence, reused })
     }
@@ -250,10 +255,10 @@ impl Scheduler {
         let begins = std::mem::take(&mut self.begins) && decoding.is_empty();
         let first = if begins { self.limits.first_prompt_tokens } else { usize::MAX };
         let most = self.limits.batch_tokens.min(first);
-        let is_burst = self.gather(&mut decoding, &mut prompts, most);
+        let burst = self.gather(&mut decoding, &mut prompts, most);
         let mut budget = most.saturating_sub(decoding.len());
-        if !decoding.is_empty() && !is_burst {
-            let short = prompts.iter().filter(|(_, running)| running.is_short()).count();
+        if !decoding.is_empty() && burst == Burst::None {
+            let short = prompts.iter().any(|(_, running)| running.is_short());
             budget = self.pace.prompt_budget(decoding.len(), short, budget.min(self.limits.mixed_prompt_tokens));
         }
         let mut chunks: Vec<Chunk> =
@@ -261,7 +266,7 @@ impl Scheduler {
         let (canary, jobs): (Vec<_>, Vec<_>) =
             prompts.into_iter().partition(|(sequence, _)| *sequence == self.limits.parallel);
         let mut scored = SCORED_AT_ONCE;
-        for (group, gathers) in [(canary, false), (jobs, is_burst)] {
+        for (group, gathers) in [(canary, false), (jobs, burst == Burst::Gathers)] {
             // In a burst everybody's last prompt token waits for the others.
             let due = |running: &Running| running.due() - usize::from(gathers && !running.speaks());
             let needs: Vec<(u64, usize)> = group.iter().map(|(_, running)| (running.ask.group, due(running))).collect();
@@ -284,7 +289,7 @@ impl Scheduler {
         if self.running_count() == 0 {
             return most;
         }
-        self.pace.prompt_budget(decoding, 0, most.min(self.limits.mixed_prompt_tokens)).max(LEAST_BESIDE).min(most)
+        self.pace.prompt_budget(decoding, false, most.min(self.limits.mixed_prompt_tokens)).max(LEAST_BESIDE).min(most)
     }
 
     fn chunk(&self, sequence: Sequence, running: &Running, len: usize) -> Chunk {
@@ -438,7 +443,7 @@ impl Running {
 
     /// Others can wait for it.
     fn is_short(&self) -> bool {
-        self.due() <= SHORT_PROMPT
+        self.brought <= SHORT_PROMPT
     }
 
     /// How many tokens its next chunk may hold. An exact job's generated tokens are computed one by one, as when they

@@ -32,8 +32,8 @@ use spillway_actors::{
 };
 use std::{path::Path, time::Instant};
 
-/// On a CPU a prompt token costs as much time as a generated one, so prompts get less room beside running jobs.
-const MIXED_PROMPT_TOKENS_CPU: usize = 128;
+/// On a CPU a prompt token costs a good part of the time of a generated one, so prompts get less room beside running jobs.
+const MIXED_PROMPT_TOKENS_CPU: usize = 256;
 /// On a CPU the first batch is short enough that others can join before the first prompt is computed.
 const FIRST_PROMPT_TOKENS_CPU: usize = 64;
 /// So many of a model's weights cost a token twenty times what it costs to look at a cell that it may not see.

@@ -1,47 +1,110 @@
-//! A burst of requests onto an engine in which hardly anybody speaks: their prompts are computed first, and they begin to
-//! speak together.
+//! A burst of requests onto an engine in which not many speak: their prompts are computed first, and they begin to speak
+//! together.
 //!
 //! One that began alone would decode alone, which takes as long as decoding for all, and every further prompt would hold it
-//! up. Nobody waits so for a long prompt, and who speaks already goes on, with a token a batch.
+//! up. Nobody waits so for a long prompt. Who speaks already pauses once while the burst is computed, where that is soon
+//! done: one pause disturbs less than a slow token in each of several batches. After a pause they are left in peace for a
+//! while, and a further burst has them with it, a token a batch.
 
 use super::{Running, Scheduler};
 use crate::backend::Sequence;
+use std::time::Duration;
 
 /// Prompt tokens that are computed before they speak: the oldest prompts up to so many.
 const BURST_TOKENS: usize = 2048;
-/// So many must wait for each that speaks.
-const WAITING_PER_SPEAKER: usize = 4;
+/// So long may they pause who speak.
+const PAUSE: Duration = Duration::from_millis(2500);
+/// And after a pause so many steps not again.
+const STEPS_IN_PEACE: u32 = 16;
 
 type Member = (Sequence, Running);
 
+/// What the next batch is to a burst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Burst {
+    /// There is none.
+    None,
+    /// Part of it: nobody of it speaks after this batch.
+    Gathers,
+    /// The rest of it: with this batch all of it speaks.
+    Speaks,
+}
+
+/// Whether those who speak pause.
+#[derive(Debug)]
+pub(super) struct Peace {
+    pausing: bool,
+    /// Since the last pause.
+    steps: u32,
+}
+
+impl Peace {
+    pub(super) fn new() -> Self {
+        Self { pausing: false, steps: STEPS_IN_PEACE }
+    }
+
+    /// A pause begins or goes on only if it is `short`.
+    fn pauses(&self, short: bool) -> bool {
+        short && (self.pausing || self.steps >= STEPS_IN_PEACE)
+    }
+
+    /// Told of every batch.
+    fn batch(&mut self, pausing: bool) {
+        self.pausing = pausing;
+        self.steps = if pausing { 0 } else { self.steps.saturating_add(1) };
+    }
+}
+
 impl Scheduler {
-    /// Whether the prompts that wait, the oldest first, are a burst of more than `budget`. Then the arguments keep who takes
-    /// part in the batch: those of the burst with all but their last tokens.
-    pub(super) fn gather(&self, decoding: &mut Vec<Member>, prompts: &mut Vec<Member>, budget: usize) -> bool {
-        let is_canary = |member: &Member| member.0 == self.limits.parallel;
-        let goes_on = |member: &Member| member.1.speaks() || is_canary(member);
-        let all = decoding.iter().chain(prompts.iter());
-        let (speakers, waiting) = all.fold((0, 0), |(speakers, waiting), member| match goes_on(member) {
-            true => (speakers + 1, waiting),
-            false => (speakers, waiting + 1),
-        });
-        if speakers * WAITING_PER_SPEAKER > waiting {
-            return false;
+    /// Whether the prompts that wait, the oldest first, are a burst. The arguments keep who takes part in the batch of at
+    /// most `budget` tokens: while the burst gathers, those of it with all but their last tokens.
+    pub(super) fn gather(&mut self, decoding: &mut Vec<Member>, prompts: &mut Vec<Member>, budget: usize) -> Burst {
+        let members = self.burst(decoding, prompts);
+        let due: usize = members.iter().map(|(_, running)| running.due()).sum();
+        let (burst, pause) = if members.is_empty() {
+            (Burst::None, false)
+        } else if due + decoding.len() <= budget {
+            if prompts.iter().any(|member| !self.goes_on(member) && !member.1.is_short()) {
+                // A long one has to move on, too.
+                (Burst::None, false)
+            } else {
+                prompts.retain(|member| self.goes_on(member) || members.contains(member));
+                (Burst::Speaks, false)
+            }
+        } else {
+            let pause = self.peace.pauses(self.pace.alone(due).is_some_and(|takes| takes <= PAUSE));
+            decoding.retain(|member| self.is_canary(member) || (member.1.speaks() && !pause));
+            prompts.retain(|member| self.goes_on(member) || members.contains(member));
+            (Burst::Gathers, pause)
+        };
+        self.peace.batch(pause);
+        burst
+    }
+
+    /// The prompts of the burst that are not yet computed; empty when there is none.
+    fn burst(&self, decoding: &[Member], prompts: &[Member]) -> Vec<Member> {
+        let speakers = decoding.iter().chain(prompts).filter(|member| self.goes_on(member)).count();
+        if speakers * 2 > decoding.len() + prompts.len() {
+            return Vec::new();
         }
-        let (mut burst, mut due) = (Vec::new(), 0);
-        for &member in prompts.iter().filter(|member| !goes_on(member)) {
-            let with_it = due + member.1.due();
-            if with_it > BURST_TOKENS || !member.1.is_short() || member.1.is_scored() {
+        let ready = || decoding.iter().filter(|member| !self.goes_on(member));
+        let mut size: usize = ready().map(|(_, running)| running.brought).sum();
+        let mut members = Vec::new();
+        for &member in prompts.iter().filter(|member| !self.goes_on(member)) {
+            size += member.1.brought;
+            if size > BURST_TOKENS || !member.1.is_short() || member.1.is_scored() {
                 break;
             }
-            burst.push(member);
-            due = with_it;
+            members.push(member);
         }
-        if burst.is_empty() || burst.len() + decoding.len() < 2 || due + decoding.len() <= budget {
-            return false;
-        }
-        decoding.retain(goes_on);
-        prompts.retain(|member| goes_on(member) || burst.contains(member));
-        true
+        if members.len() + ready().count() < 2 { Vec::new() } else { members }
+    }
+
+    fn goes_on(&self, member: &Member) -> bool {
+        member.1.speaks() || self.is_canary(member)
+    }
+
+    fn is_canary(&self, member: &Member) -> bool {
+        member.0 == self.limits.parallel
     }
 }

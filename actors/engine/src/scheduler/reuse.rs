@@ -117,6 +117,7 @@ impl Scheduler {
                 }
             };
             if let Some(follower) = self.find(running.ask.job) {
+                follower.brought -= evaluated - follower.evaluated;
                 follower.evaluated = evaluated;
                 follower.follows = follows;
             }

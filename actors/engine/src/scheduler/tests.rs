@@ -75,11 +75,11 @@ fn a_canary_has_its_own_sequence_and_never_waits_behind_jobs() {
 
 #[test]
 fn decoding_sequences_come_first_and_short_prompts_are_done_beside_long_ones() {
-    let mut scheduler = Scheduler::new(limits());
+    let mut scheduler = Scheduler::new(Limits { pool_cells: 5000, max_request_tokens: 5000, ..limits() });
     scheduler.enqueue(ask(1, 3), false);
     admit(&mut scheduler);
     evaluate(&mut scheduler);
-    scheduler.enqueue(ask(2, 40), false);
+    scheduler.enqueue(ask(2, 1500), false);
     scheduler.enqueue(ask(3, 2), false);
     admit(&mut scheduler);
     let plan = evaluate(&mut scheduler);
@@ -100,8 +100,8 @@ fn prompts_get_less_of_a_step_when_they_are_slow() {
     let plan = evaluate(&mut scheduler);
     assert_eq!(
         plan.iter().map(|chunk| chunk.len).collect::<Vec<_>>(),
-        [1, 4],
-        "four times 42 ms more, for a short prompt, at 40 ms each"
+        [1, 3],
+        "150 ms for a short prompt: 30, and 40 for each token"
     );
 }
 
@@ -202,6 +202,45 @@ fn who_speaks_goes_on_beside_a_burst() {
         assert_eq!(plan.iter().map(|chunk| chunk.len).sum::<usize>(), 16, "a whole batch, however slow: {plan:?}");
         assert!(plan[1..].iter().all(|chunk| !chunk.samples));
     }
+}
+
+#[test]
+fn who_speaks_pauses_once_where_the_burst_is_soon_computed_and_is_then_left_in_peace() {
+    let limits = Limits { parallel: 6, pool_cells: 1000, max_request_tokens: 1000, ..limits() };
+    let mut scheduler = Scheduler::new(limits);
+    scheduler.enqueue(ask(1, 3), false);
+    admit(&mut scheduler);
+    let plan = evaluate(&mut scheduler);
+    scheduler.took(&plan, Duration::from_millis(3));
+    (2..5).for_each(|job| scheduler.enqueue(ask(job, 10), false));
+    admit(&mut scheduler);
+    let pause = evaluate(&mut scheduler);
+    assert!(pause.iter().all(|chunk| chunk.job != 1 && !chunk.samples), "{pause:?}");
+    let together = evaluate(&mut scheduler);
+    assert_eq!(
+        together.iter().map(|chunk| (chunk.job, chunk.samples)).collect::<Vec<_>>(),
+        [(1, true), (2, true), (3, true), (4, true)]
+    );
+    (2..5).for_each(|job| scheduler.remove(job, false));
+    (5..8).for_each(|job| scheduler.enqueue(ask(job, 10), false));
+    admit(&mut scheduler);
+    let beside = evaluate(&mut scheduler);
+    assert_eq!(beside.first().map(|chunk| (chunk.job, chunk.samples)), Some((1, true)));
+    assert!(beside[1..].iter().all(|chunk| !chunk.samples), "{beside:?}");
+}
+
+#[test]
+fn a_burst_ends_with_its_tokens_though_others_wait() {
+    let limits = Limits { batch_tokens: 512, parallel: 6, pool_cells: 9000, max_request_tokens: 9000, ..limits() };
+    let mut scheduler = Scheduler::new(limits);
+    (1..6).for_each(|job| scheduler.enqueue(ask(job, 600), false));
+    admit(&mut scheduler);
+    let speaking: Vec<JobId> = (0..6)
+        .map(|_| evaluate(&mut scheduler))
+        .find(|plan| plan.iter().any(|chunk| chunk.samples))
+        .map(|plan| plan.iter().filter(|chunk| chunk.samples).map(|chunk| chunk.job).collect())
+        .unwrap_or_default();
+    assert_eq!(speaking, [1, 2, 3], "2,048 tokens hold three of them");
 }
 
 #[test]
