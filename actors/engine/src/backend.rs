@@ -22,8 +22,6 @@ pub struct Limits {
     pub batch_tokens: usize,
     /// Most tokens of the first decode after a time without jobs: those who come together are computed together.
     pub first_prompt_tokens: usize,
-    /// Most prompt tokens of one decode that also carries decoding sequences: bounds how long a long prompt delays them.
-    pub mixed_prompt_tokens: usize,
     /// Sequences for jobs; one more exists for the canary.
     pub parallel: u32,
     /// KV cells shared by the jobs.

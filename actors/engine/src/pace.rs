@@ -3,8 +3,8 @@
 //! Pure: durations come in as arguments. A step costs what its decoding sequences cost plus so much per prompt token; both
 //! are measured as moving averages. Beside running streams a step may take [`SLOWDOWN`] times as long as the streams alone
 //! would need: below three times with room for scatter, and not much less, because a prompt in small portions is slow work on
-//! a CPU and its client waits too. For a short prompt it may take [`UNNOTICED`]: a reader hardly sees the pause, and the prompt
-//! is done in few steps. How much a few prompt tokens cost beside a stream says little about a full batch of them
+//! a CPU and its client waits too. For a short prompt it may take [`ONE_PAUSE`], which on most machines is all of the prompt: one
+//! pause costs the streams less than many slow steps, and the prompt's client waits a fraction. How much a few prompt tokens cost beside a stream says little about a full batch of them
 //! (a CPU takes twice as long for each), so it is measured where it is used, against steps without any put in between.
 
 use std::time::Duration;
@@ -12,7 +12,7 @@ use std::time::Duration;
 /// A step with prompt tokens may take this many times as long as the same step without.
 const SLOWDOWN: f64 = 2.0;
 /// Microseconds that a step with tokens of a short prompt may take at least.
-const UNNOTICED: f64 = 150_000.0;
+const ONE_PAUSE: f64 = 1_000_000.0;
 /// Weight of a new measurement.
 const WEIGHT: f64 = 0.25;
 /// One measurement counts at most this many times more or less than expected: a machine that slept is not a slow model.
@@ -78,7 +78,7 @@ impl Pace {
             return most;
         };
         let room = base * (SLOWDOWN - 1.0);
-        let room = if short { room.max(UNNOTICED - base) } else { room };
+        let room = if short { room.max(ONE_PAUSE - base) } else { room };
         let fit = (AT_LEAST..=most).rev().find(|&tokens| as_f64(tokens) * each <= room);
         fit.unwrap_or(AT_LEAST).min(most)
     }

@@ -259,7 +259,7 @@ impl Scheduler {
         let mut budget = most.saturating_sub(decoding.len());
         if !decoding.is_empty() && burst == Burst::None {
             let short = prompts.iter().any(|(_, running)| running.is_short());
-            budget = self.pace.prompt_budget(decoding.len(), short, budget.min(self.limits.mixed_prompt_tokens));
+            budget = self.pace.prompt_budget(decoding.len(), short, budget);
         }
         let mut chunks: Vec<Chunk> =
             decoding.iter().map(|(sequence, running)| self.chunk(*sequence, running, 1)).collect();
@@ -289,7 +289,7 @@ impl Scheduler {
         if self.running_count() == 0 {
             return most;
         }
-        self.pace.prompt_budget(decoding, false, most.min(self.limits.mixed_prompt_tokens)).max(LEAST_BESIDE).min(most)
+        self.pace.prompt_budget(decoding, false, most).max(LEAST_BESIDE).min(most)
     }
 
     fn chunk(&self, sequence: Sequence, running: &Running, len: usize) -> Chunk {

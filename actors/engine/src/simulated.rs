@@ -76,7 +76,6 @@ pub fn load(spec: &LoadSpec, mut progress: Progress) -> Result<(Simulated, Loade
     let limits = Limits {
         batch_tokens: BATCH_TOKENS,
         first_prompt_tokens: BATCH_TOKENS,
-        mixed_prompt_tokens: BATCH_TOKENS,
         parallel: spec.parallel,
         pool_cells: spec.context_tokens as usize,
         kept_cells: 0,

@@ -35,7 +35,6 @@ impl Counting {
         let limits = Limits {
             batch_tokens: 16,
             first_prompt_tokens: usize::MAX,
-            mixed_prompt_tokens: 8,
             parallel,
             pool_cells,
             canary_cells: 16,

@@ -32,10 +32,8 @@ use spillway_actors::{
 };
 use std::{path::Path, time::Instant};
 
-/// On a CPU a prompt token costs a good part of the time of a generated one, so prompts get less room beside running jobs.
-const MIXED_PROMPT_TOKENS_CPU: usize = 256;
 /// On a CPU the first batch is short enough that others can join before the first prompt is computed.
-const FIRST_PROMPT_TOKENS_CPU: usize = 64;
+const FIRST_PROMPT_TOKENS_CPU: usize = 128;
 /// So many of a model's weights cost a token twenty times what it costs to look at a cell that it may not see.
 const PARAMETERS_PER_LOOK: u64 = 400;
 /// llama.cpp's own limit is 256 sequences; one is the canary's.
@@ -234,14 +232,12 @@ fn limits(spec: &LoadSpec, device: &Device, model: &LlamaModel, cells: Cells, ba
     let longest = spec.max_request_tokens.unwrap_or(u32::MAX).min(trained).min(pool);
     let keeps_all = apart || device.is_gpu();
     let batch_tokens = as_usize(batch.min(batch_tokens(device, spec)));
-    let mixed_prompt_tokens = if device.is_gpu() { batch_tokens } else { batch_tokens.min(MIXED_PROMPT_TOKENS_CPU) };
     // Alone on a sequence of its own, a job's batches must be the same every time.
     let waits = !device.is_gpu() && spec.parallel > 1;
     let first_prompt_tokens = if waits { batch_tokens.min(FIRST_PROMPT_TOKENS_CPU) } else { batch_tokens };
     Limits {
         batch_tokens,
         first_prompt_tokens,
-        mixed_prompt_tokens,
         parallel: spec.parallel,
         pool_cells: as_usize(pool),
         canary_cells: as_usize(CANARY_CELLS),

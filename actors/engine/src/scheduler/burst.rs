@@ -12,8 +12,8 @@ use std::time::Duration;
 
 /// Prompt tokens that are computed before they speak: the oldest prompts up to so many.
 const BURST_TOKENS: usize = 2048;
-/// So long may they pause who speak.
-const PAUSE: Duration = Duration::from_millis(2500);
+/// So long may they pause who speak; half of the silence that a gateway takes for a broken stream.
+const PAUSE: Duration = Duration::from_secs(10);
 /// And after a pause so many steps not again.
 const STEPS_IN_PEACE: u32 = 16;
 

@@ -7,7 +7,6 @@ fn limits() -> Limits {
     Limits {
         batch_tokens: 16,
         first_prompt_tokens: usize::MAX,
-        mixed_prompt_tokens: 6,
         parallel: 3,
         pool_cells: 100,
         canary_cells: 32,
@@ -83,7 +82,7 @@ fn decoding_sequences_come_first_and_short_prompts_are_done_beside_long_ones() {
     scheduler.enqueue(ask(3, 2), false);
     admit(&mut scheduler);
     let plan = evaluate(&mut scheduler);
-    assert_eq!(plan, [run_of(1, 0, 3, 1, true), run_of(2, 1, 0, 4, false), run_of(3, 2, 0, 2, true)]);
+    assert_eq!(plan, [run_of(1, 0, 3, 1, true), run_of(2, 1, 0, 13, false), run_of(3, 2, 0, 2, true)]);
 }
 
 #[test]
@@ -92,7 +91,7 @@ fn prompts_get_less_of_a_step_when_they_are_slow() {
     scheduler.enqueue(ask(1, 3), false);
     admit(&mut scheduler);
     let prompt = evaluate(&mut scheduler);
-    scheduler.took(&prompt, Duration::from_millis(120));
+    scheduler.took(&prompt, Duration::from_millis(1200));
     let alone = evaluate(&mut scheduler);
     scheduler.took(&alone, Duration::from_millis(30));
     scheduler.enqueue(ask(2, 40), false);
@@ -100,8 +99,8 @@ fn prompts_get_less_of_a_step_when_they_are_slow() {
     let plan = evaluate(&mut scheduler);
     assert_eq!(
         plan.iter().map(|chunk| chunk.len).collect::<Vec<_>>(),
-        [1, 3],
-        "150 ms for a short prompt: 30, and 40 for each token"
+        [1, 2],
+        "a second for a short prompt: 30 ms, and 400 for each token"
     );
 }
 
@@ -424,8 +423,8 @@ proptest! {
             if plan.iter().any(|chunk| chunk.job == 0 && chunk.samples) {
                 break;
             }
-            // A sequence's share of half of the smallest budget, which is the mixed one.
-            let share = limits.mixed_prompt_tokens / 2 / 3;
+            // A sequence's share of half of the budget.
+            let share = limits.batch_tokens / 2 / 3;
             prop_assert!(step <= long / share, "{step} steps");
             for chunk in plan.iter().filter(|chunk| chunk.samples) {
                 scheduler.remove(chunk.job, false);
