@@ -3,20 +3,24 @@
 //! Pure: durations come in as arguments. A step costs what its decoding sequences cost plus so much per prompt token; both
 //! are measured as moving averages. Beside running streams a step may take [`SLOWDOWN`] times as long as the streams alone
 //! would need: below three times with room for scatter, and not much less, because a prompt in small portions is slow work on
-//! a CPU and its client waits too. For a short prompt it may take [`ONE_PAUSE`], which on most machines is all of the prompt: one
-//! pause costs the streams less than many slow steps, and the prompt's client waits a fraction. How much a few prompt tokens cost beside a stream says little about a full batch of them
+//! a CPU and its client waits too. For a short prompt it may take [`ONE_PAUSE`]: a second of pause now and then costs the streams
+//! no more than many slow steps, and the prompt's client waits a fraction. How much a few prompt tokens cost beside a stream says little about a full batch of them
 //! (a CPU takes twice as long for each), so it is measured where it is used, against steps without any put in between.
 
 use std::time::Duration;
 
 /// A step with prompt tokens may take this many times as long as the same step without.
 const SLOWDOWN: f64 = 2.0;
-/// Microseconds that a step with tokens of a short prompt may take at least.
-const ONE_PAUSE: f64 = 1_000_000.0;
+/// A step with tokens of short prompts may take so long at least.
+pub const ONE_PAUSE: Duration = Duration::from_secs(1);
 /// Weight of a new measurement.
 const WEIGHT: f64 = 0.25;
 /// One measurement counts at most this many times more or less than expected: a machine that slept is not a slow model.
 const MOST_SURPRISE: f64 = 4.0;
+/// A prompt's token is never taken for free, however the measurements scatter: nothing would bound a step any more.
+const LEAST_SHARE: f64 = 0.05;
+/// The first tokens of a step read the weights for all the others: so few say nothing about many.
+const TELLING: usize = 16;
 /// A prompt moves on, however slow the machine.
 const AT_LEAST: usize = 2;
 /// Every so many steps with prompt tokens, one without shows what the streams cost alone by now.
@@ -44,6 +48,7 @@ impl Pace {
         let took = took.as_secs_f64() * 1e6;
         match (decoding, prompt) {
             (0, 0) => {}
+            (0, _) if prompt < TELLING && self.prompt_token.is_some() => {}
             (0, _) => blend(&mut self.prompt_token, took / as_f64(prompt)),
             (_, 0) => {
                 self.mixed_in_a_row = 0;
@@ -54,7 +59,7 @@ impl Pace {
             (_, _) => {
                 self.mixed_in_a_row = self.mixed_in_a_row.saturating_add(1);
                 if let Some(base) = self.expected(decoding) {
-                    blend(&mut self.mixed_token, (took - base).max(0.0) / as_f64(prompt));
+                    blend(&mut self.mixed_token, (took - base).max(took * LEAST_SHARE) / as_f64(prompt));
                 }
             }
         }
@@ -78,7 +83,7 @@ impl Pace {
             return most;
         };
         let room = base * (SLOWDOWN - 1.0);
-        let room = if short { room.max(ONE_PAUSE - base) } else { room };
+        let room = if short { room.max(ONE_PAUSE.as_secs_f64() * 1e6 - base) } else { room };
         let fit = (AT_LEAST..=most).rev().find(|&tokens| as_f64(tokens) * each <= room);
         fit.unwrap_or(AT_LEAST).min(most)
     }
@@ -157,6 +162,28 @@ mod tests {
         assert_eq!(pace.prompt_budget(1, false, 128), 0);
         pace.observe(1, 0, micros(10_000));
         assert!(pace.prompt_budget(1, false, 128) > 0);
+    }
+
+    #[test]
+    fn a_step_that_took_no_longer_than_without_its_prompt_tokens_does_not_make_them_free_for_ever() {
+        let mut pace = Pace::new(1);
+        pace.observe(0, 100, micros(500_000));
+        pace.observe(1, 0, micros(30_000));
+        pace.observe(1, 2, micros(29_000));
+        for _ in 0..50 {
+            pace.observe(1, 0, micros(30_000));
+            let next = pace.prompt_budget(1, false, 255);
+            pace.observe(1, next, micros(30_000 + 5_000 * u64::try_from(next).unwrap()));
+        }
+        assert!(pace.prompt_budget(1, false, 255) < 20);
+    }
+
+    #[test]
+    fn the_first_tokens_of_a_batch_say_nothing_about_the_others() {
+        let mut pace = Pace::new(1);
+        pace.observe(0, 100, micros(100_000));
+        (0..50).for_each(|_| pace.observe(0, 2, micros(20_000)));
+        assert_eq!(pace.alone(100), Some(micros(100_000)));
     }
 
     proptest! {

@@ -16,7 +16,7 @@ use crate::{
     pace::Pace,
     prefix::{Change, Rows},
 };
-use burst::{Burst, Peace};
+use burst::{Burst, Member, Patience};
 use reuse::Follow;
 use spillway_actors::gpu::frame::JobId;
 use std::{
@@ -28,8 +28,9 @@ use std::{
 const HEADROOM_TOKENS: usize = 8;
 /// Positions of scored prompts in one batch: each is a row over the whole vocabulary, to be kept and gone through.
 const SCORED_AT_ONCE: usize = 64;
-/// Tokens of a prompt that is soon computed: those who stream can wait for it, from its first token to its last.
+/// Tokens of a prompt that is soon computed, if it takes no longer than [`SHORT_WORK`]: those who stream can wait for it.
 const SHORT_PROMPT: usize = 1000;
+const SHORT_WORK: Duration = Duration::from_secs(5);
 /// Other work moves on, however slow the machine.
 const LEAST_BESIDE: usize = 8;
 
@@ -102,7 +103,7 @@ pub struct Scheduler {
     next_order: u64,
     rows: Rows,
     pace: Pace,
-    peace: Peace,
+    patience: Patience,
     /// To be done to the backend's cells before the next batch.
     changes: Vec<Change>,
     /// Nothing was computed since nobody ran.
@@ -121,7 +122,7 @@ impl Scheduler {
             next_order: 0,
             rows: Rows::new(sequences),
             pace: Pace::new(sequences + 1),
-            peace: Peace::new(),
+            patience: Patience::new(),
             changes: Vec::new(),
             begins: true,
         }
@@ -242,8 +243,8 @@ impl Scheduler {
         Some(ask.job)
     }
 
-    /// The next batch: every decoding sequence, then the canary's prompt, then prompts in shares of a budget that keeps
-    /// the decoding ones' steps short.
+    /// The next batch: every decoding sequence, unless a burst has it pause; then the canary's prompt, then prompts in shares
+    /// of what keeps the decoding ones' steps short.
     pub fn plan(&mut self) -> Vec<Chunk> {
         let canary_alone = self.canary.is_some() && self.limits.parallel == 1;
         let ready = self.running().filter(|(sequence, running)| {
@@ -256,31 +257,53 @@ impl Scheduler {
         let first = if begins { self.limits.first_prompt_tokens } else { usize::MAX };
         let most = self.limits.batch_tokens.min(first);
         let burst = self.gather(&mut decoding, &mut prompts, most);
-        let mut budget = most.saturating_sub(decoding.len());
-        if !decoding.is_empty() && burst == Burst::None {
-            let short = prompts.iter().any(|(_, running)| running.is_short());
-            budget = self.pace.prompt_budget(decoding.len(), short, budget);
-        }
         let mut chunks: Vec<Chunk> =
             decoding.iter().map(|(sequence, running)| self.chunk(*sequence, running, 1)).collect();
-        let (canary, jobs): (Vec<_>, Vec<_>) =
-            prompts.into_iter().partition(|(sequence, _)| *sequence == self.limits.parallel);
-        let mut scored = SCORED_AT_ONCE;
-        for (group, gathers) in [(canary, false), (jobs, burst == Burst::Gathers)] {
-            // In a burst everybody's last prompt token waits for the others.
-            let due = |running: &Running| running.due() - usize::from(gathers && !running.speaks());
-            let needs: Vec<(u64, usize)> = group.iter().map(|(_, running)| (running.ask.group, due(running))).collect();
-            for ((sequence, running), len) in group.into_iter().zip(shares::split_by_group(budget, &needs)) {
-                let len = if running.is_scored() { len.min(scored) } else { len };
-                scored -= if running.is_scored() { len } else { 0 };
-                budget -= len;
-                if len > 0 {
-                    chunks.push(self.chunk(sequence, &running, len));
-                }
-            }
+        let paced = burst == Burst::None && !decoding.is_empty();
+        let (mut first, mut long) = (prompts, Vec::new());
+        let (mut room, mut for_long) = (most.saturating_sub(decoding.len()), 0);
+        if paced {
+            (first, long) = first.into_iter().partition(|(_, running)| self.is_short(running));
+            (room, for_long) = self.shared(decoding.len(), &first, !long.is_empty(), room);
         }
+        let (canary, jobs): (Vec<_>, Vec<_>) = first.into_iter().partition(|member| self.is_canary(member));
+        let mut scored = SCORED_AT_ONCE;
+        let gathers = burst == Burst::Gathers;
+        self.fill(&mut chunks, canary, &mut room, &mut scored, false);
+        self.fill(&mut chunks, jobs, &mut room, &mut scored, gathers);
+        self.fill(&mut chunks, long, &mut for_long, &mut scored, false);
         self.make_room(&chunks);
         chunks
+    }
+
+    /// Beside `decoding` sequences: prompt tokens for the `short` prompts, and for long ones, if there are any. A long prompt
+    /// gets what it would get without the short ones, and never what may hold somebody up for them.
+    fn shared(&self, decoding: usize, short: &[Member], long: bool, room: usize) -> (usize, usize) {
+        let for_long = if long { self.pace.prompt_budget(decoding, false, room) } else { 0 };
+        let most =
+            if short.is_empty() { for_long } else { self.pace.prompt_budget(decoding, true, room).max(for_long) };
+        let due: usize = short.iter().map(|(_, running)| running.due()).sum();
+        let for_short = due.min(most - for_long.min(most / 2));
+        (for_short, for_long.min(most - for_short))
+    }
+
+    /// Adds what `room` holds of this group's prompts. In a burst that `gathers` everybody's last token waits for the others.
+    fn fill(&self, chunks: &mut Vec<Chunk>, group: Vec<Member>, room: &mut usize, scored: &mut usize, gathers: bool) {
+        let needs: Vec<(u64, usize)> =
+            group.iter().map(|(_, running)| (running.ask.group, running.due() - usize::from(gathers))).collect();
+        for ((sequence, running), len) in group.into_iter().zip(shares::split_by_group(*room, &needs)) {
+            let len = if running.is_scored() { len.min(*scored) } else { len };
+            *scored -= if running.is_scored() { len } else { 0 };
+            *room -= len;
+            if len > 0 {
+                chunks.push(self.chunk(sequence, &running, len));
+            }
+        }
+    }
+
+    /// Others can wait for it.
+    fn is_short(&self, running: &Running) -> bool {
+        running.brought <= SHORT_PROMPT && self.pace.alone(running.brought).is_none_or(|takes| takes <= SHORT_WORK)
     }
 
     /// Tokens of other work between two steps, so that those who decode keep their pace; `most` when nobody does.
@@ -339,6 +362,7 @@ impl Scheduler {
         self.rows.truncate(sequence, 0);
         let running = self.seats.get_mut(usize::try_from(sequence).ok()?)?.as_mut()?;
         running.evaluated = 0;
+        running.brought = running.ask.tokens;
         running.follows = None;
         Some(running.ask.job)
     }
@@ -439,11 +463,6 @@ impl Running {
     /// Its client has got a token already.
     fn speaks(&self) -> bool {
         self.ask.tokens > self.ask.prompt
-    }
-
-    /// Others can wait for it.
-    fn is_short(&self) -> bool {
-        self.brought <= SHORT_PROMPT
     }
 
     /// How many tokens its next chunk may hold. An exact job's generated tokens are computed one by one, as when they

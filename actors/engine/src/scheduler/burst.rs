@@ -1,23 +1,26 @@
-//! A burst of requests onto an engine in which not many speak: their prompts are computed first, and they begin to speak
-//! together.
+//! A burst of requests onto an engine in which no more speak than wait: their prompts are computed first, and they begin to
+//! speak together.
 //!
 //! One that began alone would decode alone, which takes as long as decoding for all, and every further prompt would hold it
-//! up. Nobody waits so for a long prompt. Who speaks already pauses once while the burst is computed, where that is soon
-//! done: one pause disturbs less than a slow token in each of several batches. After a pause they are left in peace for a
-//! while, and a further burst has them with it, a token a batch.
+//! up. Nobody waits so for a long prompt. Who speaks already pauses meanwhile, which disturbs less than a slow token in each of
+//! many batches; a pause is bounded in time, whoever comes and leaves in it, and then they are left in peace for a while.
+//! What takes no longer than the pace allows a short prompt anyway is no burst.
 
 use super::{Running, Scheduler};
-use crate::backend::Sequence;
+use crate::{
+    backend::Sequence,
+    pace::{ONE_PAUSE, Pace},
+};
 use std::time::Duration;
 
 /// Prompt tokens that are computed before they speak: the oldest prompts up to so many.
 const BURST_TOKENS: usize = 2048;
-/// So long may they pause who speak; half of the silence that a gateway takes for a broken stream.
+/// So long a burst may take, and they pause who speak; half of the silence that a gateway takes for a broken stream.
 const PAUSE: Duration = Duration::from_secs(10);
 /// And after a pause so many steps not again.
 const STEPS_IN_PEACE: u32 = 16;
 
-type Member = (Sequence, Running);
+pub(super) type Member = (Sequence, Running);
 
 /// What the next batch is to a burst.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,81 +33,78 @@ pub(super) enum Burst {
     Speaks,
 }
 
-/// Whether those who speak pause.
+/// How much was asked of those who speak, and of those who could.
 #[derive(Debug)]
-pub(super) struct Peace {
-    pausing: bool,
-    /// Since the last pause.
+pub(super) struct Patience {
+    /// Prompt tokens that the burst under way has taken so far.
+    spent: usize,
+    /// Since somebody paused.
     steps: u32,
 }
 
-impl Peace {
+impl Patience {
     pub(super) fn new() -> Self {
-        Self { pausing: false, steps: STEPS_IN_PEACE }
+        Self { spent: 0, steps: STEPS_IN_PEACE }
     }
 
-    /// A pause begins or goes on only if it is `short`.
-    fn pauses(&self, short: bool) -> bool {
-        short && (self.pausing || self.steps >= STEPS_IN_PEACE)
+    /// Whether a burst may begin, or go on, that has `due` tokens left.
+    fn lasts(&self, pace: &Pace, due: usize, somebody_speaks: bool) -> bool {
+        let Some(takes) = pace.alone(self.spent + due) else { return !somebody_speaks };
+        let begins = || self.steps >= STEPS_IN_PEACE && takes > ONE_PAUSE;
+        takes <= PAUSE && (!somebody_speaks || self.spent > 0 || begins())
     }
 
-    /// Told of every batch.
-    fn batch(&mut self, pausing: bool) {
-        self.pausing = pausing;
-        self.steps = if pausing { 0 } else { self.steps.saturating_add(1) };
+    /// Told of every batch; `tokens` of a burst.
+    fn batch(&mut self, burst: Burst, tokens: usize, somebody_speaks: bool) {
+        self.spent = if burst == Burst::Gathers { self.spent + tokens } else { 0 };
+        let pause = burst != Burst::None && somebody_speaks;
+        self.steps = if pause { 0 } else { self.steps.saturating_add(1) };
     }
 }
 
 impl Scheduler {
     /// Whether the prompts that wait, the oldest first, are a burst. The arguments keep who takes part in the batch of at
-    /// most `budget` tokens: while the burst gathers, those of it with all but their last tokens.
-    pub(super) fn gather(&mut self, decoding: &mut Vec<Member>, prompts: &mut Vec<Member>, budget: usize) -> Burst {
-        let members = self.burst(decoding, prompts);
+    /// most `room` tokens: while the burst gathers, those of it with all but their last tokens.
+    pub(super) fn gather(&mut self, decoding: &mut Vec<Member>, prompts: &mut Vec<Member>, room: usize) -> Burst {
+        let members = self.members(decoding, prompts);
+        let together = members.len() + decoding.iter().filter(|member| self.is_new(member)).count();
+        let speakers = decoding.iter().chain(prompts.iter()).filter(|member| member.1.speaks()).count();
         let due: usize = members.iter().map(|(_, running)| running.due()).sum();
-        let (burst, pause) = if members.is_empty() {
-            (Burst::None, false)
-        } else if due + decoding.len() <= budget {
-            if prompts.iter().any(|member| !self.goes_on(member) && !member.1.is_short()) {
-                // A long one has to move on, too.
-                (Burst::None, false)
-            } else {
-                prompts.retain(|member| self.goes_on(member) || members.contains(member));
-                (Burst::Speaks, false)
-            }
+        let is_burst = !members.is_empty()
+            && (2.max(speakers)..).contains(&together)
+            && self.patience.lasts(&self.pace, due, speakers > 0);
+        let burst = if is_burst {
+            prompts.retain(|member| self.is_canary(member) || members.contains(member));
+            let all: usize = prompts.iter().map(|(_, running)| running.due()).sum();
+            if all + decoding.len() <= room { Burst::Speaks } else { Burst::Gathers }
         } else {
-            let pause = self.peace.pauses(self.pace.alone(due).is_some_and(|takes| takes <= PAUSE));
-            decoding.retain(|member| self.is_canary(member) || (member.1.speaks() && !pause));
-            prompts.retain(|member| self.goes_on(member) || members.contains(member));
-            (Burst::Gathers, pause)
+            Burst::None
         };
-        self.peace.batch(pause);
+        if burst == Burst::Gathers {
+            decoding.retain(|member| self.is_canary(member));
+        }
+        self.patience.batch(burst, due.min(room), speakers > 0);
         burst
     }
 
-    /// The prompts of the burst that are not yet computed; empty when there is none.
-    fn burst(&self, decoding: &[Member], prompts: &[Member]) -> Vec<Member> {
-        let speakers = decoding.iter().chain(prompts).filter(|member| self.goes_on(member)).count();
-        if speakers * 2 > decoding.len() + prompts.len() {
-            return Vec::new();
-        }
-        let ready = || decoding.iter().filter(|member| !self.goes_on(member));
-        let mut size: usize = ready().map(|(_, running)| running.brought).sum();
-        let mut members = Vec::new();
-        for &member in prompts.iter().filter(|member| !self.goes_on(member)) {
+    /// The prompts of the burst that are not yet computed.
+    fn members(&self, decoding: &[Member], prompts: &[Member]) -> Vec<Member> {
+        let ready = decoding.iter().filter(|member| self.is_new(member));
+        let mut size: usize = ready.map(|(_, running)| running.brought).sum();
+        let new = prompts.iter().filter(|member| self.is_new(member));
+        let fits = |member: &&Member| {
             size += member.1.brought;
-            if size > BURST_TOKENS || !member.1.is_short() || member.1.is_scored() {
-                break;
-            }
-            members.push(member);
-        }
-        if members.len() + ready().count() < 2 { Vec::new() } else { members }
+            size <= BURST_TOKENS && self.is_short(&member.1) && !member.1.is_scored()
+        };
+        new.take_while(fits).copied().collect()
     }
 
-    fn goes_on(&self, member: &Member) -> bool {
-        member.1.speaks() || self.is_canary(member)
+    /// Its client waits for the first token.
+    fn is_new(&self, member: &Member) -> bool {
+        !member.1.speaks() && !self.is_canary(member)
     }
 
-    fn is_canary(&self, member: &Member) -> bool {
+    pub(super) fn is_canary(&self, member: &Member) -> bool {
         member.0 == self.limits.parallel
     }
 }

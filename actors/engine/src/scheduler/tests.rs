@@ -82,7 +82,7 @@ fn decoding_sequences_come_first_and_short_prompts_are_done_beside_long_ones() {
     scheduler.enqueue(ask(3, 2), false);
     admit(&mut scheduler);
     let plan = evaluate(&mut scheduler);
-    assert_eq!(plan, [run_of(1, 0, 3, 1, true), run_of(2, 1, 0, 13, false), run_of(3, 2, 0, 2, true)]);
+    assert_eq!(plan, [run_of(1, 0, 3, 1, true), run_of(3, 2, 0, 2, true), run_of(2, 1, 0, 13, false)]);
 }
 
 #[test]
@@ -186,36 +186,41 @@ fn a_burst_begins_to_speak_together_and_a_long_prompt_holds_nobody_up() {
     assert!(evaluate(&mut scheduler).contains(&run_of(2, 1, 0, 4, true)));
 }
 
-#[test]
-fn who_speaks_goes_on_beside_a_burst() {
-    let limits = Limits { parallel: 6, pool_cells: 1000, max_request_tokens: 1000, ..limits() };
-    let mut scheduler = Scheduler::new(limits);
-    scheduler.enqueue(ask(1, 3), false);
+/// One speaks, and it is known what a prompt token takes.
+fn one_speaks(batch_tokens: usize, prompt_token: Duration) -> Scheduler {
+    let mut scheduler =
+        Scheduler::new(Limits { batch_tokens, parallel: 9, pool_cells: 9000, max_request_tokens: 9000, ..limits() });
+    scheduler.enqueue(ask(1, 40), false);
     admit(&mut scheduler);
-    evaluate(&mut scheduler);
-    (2..7).for_each(|job| scheduler.enqueue(ask(job, 10), false));
-    admit(&mut scheduler);
-    for _ in 0..3 {
-        let plan = evaluate(&mut scheduler);
-        assert_eq!(plan.first(), Some(&run_of(1, 0, plan[0].start, 1, true)));
-        assert_eq!(plan.iter().map(|chunk| chunk.len).sum::<usize>(), 16, "a whole batch, however slow: {plan:?}");
-        assert!(plan[1..].iter().all(|chunk| !chunk.samples));
+    while scheduler.find(1).is_some_and(|running| !running.speaks()) {
+        step(&mut scheduler, prompt_token);
     }
+    step(&mut scheduler, prompt_token);
+    scheduler
+}
+
+/// A decoded token takes as long as one of a prompt.
+fn step(scheduler: &mut Scheduler, token: Duration) -> (Vec<Chunk>, Duration) {
+    let plan = evaluate(scheduler);
+    let took = token * u32::try_from(plan.iter().map(|chunk| chunk.len).sum::<usize>()).unwrap();
+    scheduler.took(&plan, took);
+    (plan, took)
+}
+
+fn speaks(plan: &[Chunk], job: JobId) -> bool {
+    plan.iter().any(|chunk| chunk.job == job && chunk.samples)
 }
 
 #[test]
 fn who_speaks_pauses_once_where_the_burst_is_soon_computed_and_is_then_left_in_peace() {
-    let limits = Limits { parallel: 6, pool_cells: 1000, max_request_tokens: 1000, ..limits() };
-    let mut scheduler = Scheduler::new(limits);
-    scheduler.enqueue(ask(1, 3), false);
-    admit(&mut scheduler);
-    let plan = evaluate(&mut scheduler);
-    scheduler.took(&plan, Duration::from_millis(3));
+    let token = Duration::from_millis(40);
+    let mut scheduler = one_speaks(16, token);
     (2..5).for_each(|job| scheduler.enqueue(ask(job, 10), false));
     admit(&mut scheduler);
-    let pause = evaluate(&mut scheduler);
+    let (pause, _) = step(&mut scheduler, token);
     assert!(pause.iter().all(|chunk| chunk.job != 1 && !chunk.samples), "{pause:?}");
-    let together = evaluate(&mut scheduler);
+    let (together, _) =
+        std::iter::repeat_with(|| step(&mut scheduler, token)).find(|(plan, _)| speaks(plan, 2)).unwrap();
     assert_eq!(
         together.iter().map(|chunk| (chunk.job, chunk.samples)).collect::<Vec<_>>(),
         [(1, true), (2, true), (3, true), (4, true)]
@@ -223,9 +228,98 @@ fn who_speaks_pauses_once_where_the_burst_is_soon_computed_and_is_then_left_in_p
     (2..5).for_each(|job| scheduler.remove(job, false));
     (5..8).for_each(|job| scheduler.enqueue(ask(job, 10), false));
     admit(&mut scheduler);
-    let beside = evaluate(&mut scheduler);
-    assert_eq!(beside.first().map(|chunk| (chunk.job, chunk.samples)), Some((1, true)));
-    assert!(beside[1..].iter().all(|chunk| !chunk.samples), "{beside:?}");
+    let (beside, took) = step(&mut scheduler, token);
+    assert!(speaks(&beside, 1), "{beside:?}");
+    assert!(took <= Duration::from_secs(1), "{took:?}");
+}
+
+#[test]
+fn a_pause_is_bounded_whoever_comes_in_it() {
+    let token = Duration::from_millis(33);
+    let mut scheduler = one_speaks(256, token);
+    (2..4).for_each(|job| scheduler.enqueue(ask(job, 150), false));
+    let (mut silent, mut longest) = (Duration::ZERO, Duration::ZERO);
+    for job in 4..40 {
+        admit(&mut scheduler);
+        let (plan, took) = step(&mut scheduler, token);
+        silent = if speaks(&plan, 1) { took } else { silent + took };
+        longest = longest.max(silent);
+        scheduler.enqueue(ask(job, 250), false);
+    }
+    assert!(longest <= Duration::from_secs(12), "{longest:?}");
+}
+
+#[test]
+fn a_pause_is_bounded_whoever_leaves_in_it() {
+    let token = Duration::from_millis(40);
+    let mut scheduler = one_speaks(16, token);
+    let (mut silent, mut longest) = (Duration::ZERO, Duration::ZERO);
+    for pair in 1..40 {
+        let jobs = [2 * pair, 2 * pair + 1];
+        jobs.iter().for_each(|job| scheduler.enqueue(ask(*job, 20), false));
+        admit(&mut scheduler);
+        let (plan, took) = step(&mut scheduler, token);
+        silent = if speaks(&plan, 1) { took } else { silent + took };
+        longest = longest.max(silent);
+        jobs.iter().for_each(|job| scheduler.remove(*job, false));
+    }
+    assert!(longest <= Duration::from_secs(11), "{longest:?}");
+}
+
+#[test]
+fn a_burst_that_takes_too_long_is_computed_beside_who_speaks_within_a_second_a_step() {
+    let token = Duration::from_millis(80);
+    let mut scheduler = one_speaks(256, token);
+    (2..8).for_each(|job| scheduler.enqueue(ask(job, 60), false));
+    admit(&mut scheduler);
+    for _ in 0..20 {
+        let (plan, took) = step(&mut scheduler, token);
+        assert!(speaks(&plan, 1), "{plan:?}");
+        assert!(took <= Duration::from_millis(1080), "{took:?}");
+    }
+}
+
+#[test]
+fn a_long_prompt_does_not_ride_on_the_second_of_a_short_one() {
+    let token = Duration::from_millis(5);
+    let mut scheduler = one_speaks(256, token);
+    scheduler.enqueue(ask(2, 3000), false);
+    for job in 3..40 {
+        scheduler.enqueue(ask(job, 2), false);
+        admit(&mut scheduler);
+        let (plan, took) = step(&mut scheduler, token);
+        assert!(took <= token * 6, "{plan:?}");
+        scheduler.remove(job, false);
+    }
+}
+
+#[test]
+fn a_burst_before_anybody_speaks_is_no_pause() {
+    let token = Duration::from_millis(100);
+    let mut scheduler = Scheduler::new(Limits { parallel: 6, pool_cells: 1000, max_request_tokens: 1000, ..limits() });
+    (1..3).for_each(|job| scheduler.enqueue(ask(job, 10), false));
+    admit(&mut scheduler);
+    while !speaks(&step(&mut scheduler, token).0, 1) {}
+    (3..5).for_each(|job| scheduler.enqueue(ask(job, 10), false));
+    admit(&mut scheduler);
+    let (plan, _) = step(&mut scheduler, token);
+    assert!(!speaks(&plan, 1), "a pause is still to be had: {plan:?}");
+}
+
+#[test]
+fn who_lost_its_cells_brings_its_whole_prompt_again() {
+    let mut scheduler = Scheduler::new(Limits { pool_cells: 9000, max_request_tokens: 9000, ..limits() });
+    scheduler.enqueue(ask(1, 1500), false);
+    admit(&mut scheduler);
+    while !speaks(&evaluate(&mut scheduler), 1) {}
+    scheduler.remove(1, true);
+    scheduler.enqueue(ask(1, 1510), false);
+    admit(&mut scheduler);
+    let short =
+        |scheduler: &mut Scheduler| scheduler.find(1).copied().is_some_and(|running| scheduler.is_short(&running));
+    assert!(short(&mut scheduler));
+    scheduler.lost(0);
+    assert!(!short(&mut scheduler));
 }
 
 #[test]
