@@ -465,7 +465,7 @@ impl Flight {
     fn note_score(&self, decision: &Decision) {
         let Some(last) = self.attempts.last() else { return };
         let fact = AttemptFact {
-            good: AttemptFact::verdict(last.outcome),
+            good: AttemptFact::verdict(last.outcome, last.first_token.is_some()),
             first_token: last.first_token,
             took: last.took,
             completion_tokens: last.usage.completion_tokens,

@@ -3,6 +3,7 @@
 use crate::support::{Ask, Gateway, Outcome, Setup, checks::error_object};
 use reqwest::Method;
 use serde_json::Value;
+use spillway::sim::SimOptions;
 use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -191,6 +192,25 @@ async fn more_requests_than_admitted_are_refused_with_retry_after() {
     drop(held);
     gateway.until_status("both have gone", Duration::from_secs(5), |status| status.requests.running == 0).await;
     still_serves(&gateway).await;
+    gateway.shutdown().await;
+}
+
+/// A request whose own time is over says nothing about the provider that was answering it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f03_streams_that_reach_their_deadline_do_not_shut_their_provider_for_others() {
+    let cloud = SimOptions { tokens: 4000, tokens_per_second: Some(100.0), ..SimOptions::default() };
+    let setup = Setup { local: false, request_timeout: Duration::from_millis(2000), ..Setup::default() }.cloud(cloud);
+    let gateway = setup.start().await;
+    let mut streams = tokio::task::JoinSet::new();
+    for _ in 0..8 {
+        let (client, api) = (gateway.client.clone(), gateway.api.clone());
+        streams.spawn(async move { client.ask(&api, Ask::hard().model("ok").max_tokens(4000).stream()).await });
+    }
+    while let Some(record) = streams.join_next().await {
+        let record = record.unwrap();
+        assert!(matches!(record.outcome, Outcome::Error { .. }) && !record.text.is_empty(), "{record:#?}");
+    }
+    gateway.client.ask(&gateway.api, Ask::hard().model("ok").max_tokens(2)).await.assert_complete();
     gateway.shutdown().await;
 }
 

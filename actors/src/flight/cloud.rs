@@ -76,6 +76,10 @@ impl Progress {
     pub(super) fn call_end(&self, result: &Result<(), Failure>) -> CallEnd {
         match result {
             Ok(()) => CallEnd::Success { first_token: self.first_token },
+            // A provider that was answering is not to blame for the time that the request was given.
+            Err(failure) if failure.error.kind == ErrorKind::Timeout && self.first_token.is_some() => {
+                CallEnd::Abandoned
+            }
             Err(failure) => CallEnd::of(&failure.error),
         }
     }
@@ -303,7 +307,9 @@ impl Flight {
                 delta.content = (!fresh.is_empty()).then_some(fresh);
             }
             if delta.is_visible() {
+                let shown = Instant::now();
                 self.show(delta, decision).await;
+                progress.so_far.released(shown, Instant::now());
             }
         }
         Ok(())

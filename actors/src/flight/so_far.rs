@@ -16,6 +16,9 @@ const BESIDE: u64 = 16;
 /// A pace is not measured over less: the first tokens often come together.
 const LEAST_SPAN: Duration = Duration::from_millis(250);
 
+/// Who waits so long for a provider's next token has read all that it had sent.
+const CAUGHT_UP: Duration = Duration::from_millis(20);
+
 /// Our count of a provider's tokens may be several times too high: above so many times what it was asked for, and so many
 /// beside, it is none.
 const OVERRUN: u64 = 4;
@@ -34,6 +37,10 @@ pub(super) struct SoFar {
     last: Instant,
     /// The reader of the answer takes nothing since then.
     held_since: Option<Instant>,
+    /// How long the reader took over what it was shown, since the provider was last waited for: meanwhile more was made and
+    /// lies unread.
+    held: Duration,
+    released: Option<Instant>,
     /// The provider has said its last word.
     is_over: bool,
 }
@@ -49,6 +56,8 @@ impl SoFar {
             first: None,
             last: began,
             held_since: None,
+            held: Duration::ZERO,
+            released: None,
             is_over: false,
         }
     }
@@ -71,6 +80,9 @@ impl SoFar {
     pub(super) fn heard(&mut self, now: Instant) {
         self.first.get_or_insert(now);
         self.last = now;
+        if self.released.take().is_some_and(|since| now.saturating_duration_since(since) >= CAUGHT_UP) {
+            self.held = Duration::ZERO;
+        }
     }
 
     /// Visible output came, and with it what was `told` of its tokens.
@@ -100,6 +112,12 @@ impl SoFar {
         self.held_since = since;
     }
 
+    /// The reader has taken what it was shown at `since`.
+    pub(super) fn released(&mut self, since: Instant, now: Instant) {
+        self.held += now.saturating_duration_since(since);
+        (self.held_since, self.released) = (None, Some(now));
+    }
+
     /// What is accounted for if it is left now; `most` output was set aside for it.
     pub(super) fn left(&self, most: u64, now: Instant) -> TokenUsage {
         if self.is_over {
@@ -113,7 +131,8 @@ impl SoFar {
         let span = self.first.map_or(LEAST_SPAN, |first| self.last.duration_since(first)).max(LEAST_SPAN);
         let pace = (self.usage.completion_tokens as f64 / span.as_secs_f64()).max(UNSEEN_PACE);
         let since = if self.first.is_none() { Some(self.began) } else { self.held_since };
-        let unseen = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)) + ON_ITS_WAY;
+        let since = since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        let unseen = since + self.held + ON_ITS_WAY;
         BESIDE.saturating_add((pace * unseen.as_secs_f64()).ceil() as u64)
     }
 }
@@ -169,6 +188,21 @@ mod tests {
         so_far.held(Some(now));
         let left = so_far.left(MOST, now + Duration::from_secs(4)).completion_tokens;
         assert!((300..=350).contains(&left), "fifty a second for another four: {left}");
+    }
+
+    #[test]
+    fn a_slow_reader_leaves_what_its_provider_has_made_meanwhile_until_it_has_caught_up() {
+        let (mut so_far, mut now) = after_tokens(Instant::now(), 50);
+        for _ in 0..50 {
+            so_far.released(now, now + Duration::from_millis(170));
+            now += Duration::from_millis(170);
+            so_far.delta(&text("tok "), None, now);
+        }
+        let left = so_far.left(MOST, now).completion_tokens;
+        assert!((500..=560).contains(&left), "a hundred, and fifty a second for another eight and a half: {left}");
+        so_far.released(now, now);
+        so_far.delta(&text("tok "), None, now + CAUGHT_UP);
+        assert!(so_far.left(MOST, now + CAUGHT_UP).completion_tokens < 140, "it was waited for: nothing is unread");
     }
 
     #[test]

@@ -44,8 +44,9 @@ pub struct AttemptFact {
 }
 
 impl AttemptFact {
-    /// Whether an attempt that ended with this label, as metrics and the ledger name it, speaks for its target.
-    pub fn verdict(outcome: &str) -> Option<bool> {
+    /// Whether an attempt that ended with this label, as metrics and the ledger name it, speaks for its target. One that was
+    /// `answering` when its request's time was over does not.
+    pub fn verdict(outcome: &str, answering: bool) -> Option<bool> {
         let at_fault = [
             ErrorKind::Upstream,
             ErrorKind::Timeout,
@@ -58,6 +59,7 @@ impl AttemptFact {
         match outcome {
             "ok" => Some(true),
             "engine_died" => Some(false),
+            label if answering && label == ErrorKind::Timeout.label() => None,
             label => at_fault.iter().any(|kind| kind.label() == label).then_some(false),
         }
     }
@@ -270,13 +272,15 @@ mod tests {
 
     #[test]
     fn the_requests_own_faults_do_not_count_against_a_target() {
-        assert_eq!(AttemptFact::verdict("ok"), Some(true));
+        assert_eq!(AttemptFact::verdict("ok", true), Some(true));
         for label in ["engine_died", "upstream", "timeout", "unavailable", "rate_limited", "unauthorized"] {
-            assert_eq!(AttemptFact::verdict(label), Some(false), "{label}");
+            assert_eq!(AttemptFact::verdict(label, false), Some(false), "{label}");
         }
         for label in ["invalid_request", "context_length_exceeded", "content_filter", "abandoned"] {
-            assert_eq!(AttemptFact::verdict(label), None, "{label}");
+            assert_eq!(AttemptFact::verdict(label, false), None, "{label}");
         }
+        assert_eq!(AttemptFact::verdict("timeout", true), None);
+        assert_eq!(AttemptFact::verdict("upstream", true), Some(false));
     }
 
     proptest! {
