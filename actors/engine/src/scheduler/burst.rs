@@ -70,9 +70,8 @@ impl Scheduler {
         let together = members.len() + decoding.iter().filter(|member| self.is_new(member)).count();
         let speakers = decoding.iter().chain(prompts.iter()).filter(|member| member.1.speaks()).count();
         let due: usize = members.iter().map(|(_, running)| running.due()).sum();
-        let is_burst = !members.is_empty()
-            && (2.max(speakers)..).contains(&together)
-            && self.patience.lasts(&self.pace, due, speakers > 0);
+        let is_burst =
+            !members.is_empty() && together >= speakers.max(2) && self.patience.lasts(&self.pace, due, speakers > 0);
         let burst = if is_burst {
             prompts.retain(|member| self.is_canary(member) || members.contains(member));
             let all: usize = prompts.iter().map(|(_, running)| running.due()).sum();
