@@ -34,8 +34,9 @@ const RUN_HELP: &str = "\
 SCENARIO is a file, or one of those that come with spillway: gpu-flap, provider-blackout, everything, soak
 (config/chaos/*.toml explain themselves).
 
-Rules that always hold: every request ends in one way that its client is told; no token is missing or comes twice; no cut
-answer is shown as complete; the gateway's process goes on; afterwards everything serves again and nothing is left over.
+Rules that always hold: every request ends in one way that its client is told, and never with a 500; no token is missing or
+comes twice; no cut answer is shown as complete; hardly a request fails that met nothing broken; the gateway's process goes
+on; afterwards everything serves again and nothing is left over.
 Ctrl-C ends the run early, with its report; once more, at once.
 Exit code 0: all of them were kept. 1: one was broken. 2: usage. 3: no such instance, it lets nobody in, or chaos is off there.
 

@@ -21,6 +21,11 @@ impl Trouble {
     pub const fn at(ns: u64) -> Self {
         Self { from_ns: ns, until_ns: ns }
     }
+
+    /// Whether a request was open in it.
+    pub const fn meets(&self, sent_ns: u64, ended_ns: u64) -> bool {
+        sent_ns < self.until_ns && self.from_ns < ended_ns
+    }
 }
 
 /// What is kept of a request once its answer has been judged.
@@ -88,7 +93,7 @@ impl Seen {
     }
 
     pub fn standing(&self, troubles: &[Trouble]) -> Standing {
-        let open = |trouble: &&Trouble| self.sent_ns < trouble.until_ns && trouble.from_ns < self.ended_ns;
+        let open = |trouble: &&Trouble| trouble.meets(self.sent_ns, self.ended_ns);
         let mut during = troubles.iter().filter(open).peekable();
         if during.peek().is_none() {
             return Standing::Untouched;
@@ -122,7 +127,9 @@ pub struct Tally {
     /// Streams under way at some trouble, and those of them that went on to a whole answer.
     pub committed: usize,
     pub committed_complete: usize,
-    /// Errors of requests that no trouble had touched: what it left behind, such as a tripped breaker.
+    /// Requests that no trouble touched, and those of them that ended in an error: what one left behind, such as a tripped
+    /// breaker, or what has nothing to do with any.
+    pub untouched: usize,
     pub untouched_errors: usize,
     /// Streams that went on elsewhere.
     pub resumed: usize,
@@ -143,7 +150,10 @@ impl Tally {
             tally.shown_as_complete += usize::from(one.false_end);
             tally.resumed += usize::from(one.resumed);
             match one.standing(troubles) {
-                Standing::Untouched => tally.untouched_errors += usize::from(one.is_error()),
+                Standing::Untouched => {
+                    tally.untouched += 1;
+                    tally.untouched_errors += usize::from(one.is_error());
+                }
                 Standing::Uncommitted => {
                     tally.uncommitted += 1;
                     tally.uncommitted_complete += whole;
@@ -157,21 +167,35 @@ impl Tally {
         tally
     }
 
-    /// Of requests that had nothing to show when something broke.
-    pub fn uncommitted_success_percent(&self) -> f64 {
-        if self.uncommitted == 0 {
-            return 100.0;
-        }
-        self.uncommitted_complete as f64 * 100.0 / self.uncommitted as f64
+    /// Of requests that had nothing to show when something broke; `None`: there was none.
+    pub fn uncommitted_success_percent(&self) -> Option<f64> {
+        (self.uncommitted > 0).then(|| self.uncommitted_complete as f64 * 100.0 / self.uncommitted as f64)
     }
 }
 
-/// Rules that an answer has broken: exactly one terminal outcome, no torn text, no cut stream shown as complete. `whole`: the
+/// So few errors say nothing of a share, unless there may be none.
+const FEW: usize = 3;
+
+/// Whether more of the requests that no trouble touched failed than may; `None`: no.
+pub fn too_many_failed(errors: usize, of: usize, wanted_percent: f64) -> Option<String> {
+    let few = if wanted_percent < 100.0 { FEW } else { 0 };
+    let got = of.saturating_sub(errors) as f64 * 100.0 / of.max(1) as f64;
+    (errors > few && got < wanted_percent).then(|| {
+        format!("{errors} of {of} requests that no trouble touched failed: {got:.2} % were answered, {wanted_percent} % are expected")
+    })
+}
+
+/// Rules that an answer has broken: exactly one terminal outcome, no 500, no torn text, no cut stream shown as complete. `whole`: the
 /// words of a whole answer to this request, if an unharmed one is known.
 pub fn violations(record: &Record, whole: Option<usize>) -> Vec<String> {
     let mut broken = record.faults.clone();
     if let Outcome::Broken(why) = &record.outcome {
         broken.push(format!("no terminal outcome: {why}"));
+    }
+    if let Outcome::Error { status, code, message, .. } = &record.outcome
+        && (*status == 500 || *code == "internal_error")
+    {
+        broken.push(format!("a 500 is a bug: {message}"));
     }
     if let Err(what) = continuity(&record.prompt, &record.text) {
         broken.push(format!("torn text: {what}"));

@@ -3,7 +3,7 @@
 use super::{
     admin::Status,
     conduct::Wake,
-    history::Tally,
+    history::{Tally, too_many_failed},
     load::Harvest,
     metrics::{AtMost, Exposition},
     scenario::Expect,
@@ -36,7 +36,8 @@ pub struct Report {
     pub seed: u64,
     pub seconds: u64,
     pub requests: Tally,
-    pub uncommitted_success_percent: f64,
+    /// `None`: nobody was without text when something broke.
+    pub uncommitted_success_percent: Option<f64>,
     /// Answers whose tokens could be checked one by one.
     pub checked: usize,
     pub held_back: usize,
@@ -108,14 +109,17 @@ impl Report {
 
     /// The rules of the run as a whole.
     fn judge(&mut self, expect: &Expect, status: &Status, at_rest: bool) {
-        let (got, wanted) = (self.uncommitted_success_percent, expect.uncommitted_success_percent.0);
-        let requests = self.requests.requests;
+        let (got, wanted) = (self.uncommitted_success_percent.unwrap_or(100.0), expect.uncommitted_success_percent.0);
+        let Tally { requests, complete, untouched, untouched_errors, .. } = self.requests;
+        let too_many = too_many_failed(untouched_errors, untouched, expect.untouched_success_percent.0);
         let mut rule = |kept: bool, what: String| {
             if !kept {
                 self.violations.push(what);
             }
         };
         rule(requests > 0, "nothing was asked".to_owned());
+        rule(requests == 0 || complete > 0, format!("none of {requests} requests was answered"));
+        rule(too_many.is_none(), too_many.unwrap_or_default());
         rule(
             got >= wanted,
             format!("{got:.2} % of the requests without text at a trouble were answered, {wanted} % are expected"),
@@ -149,7 +153,8 @@ impl Report {
         for (what, count) in [
             ("complete", tally.complete),
             ("explicit errors", tally.explicit_errors),
-            ("of them untouched by any trouble", tally.untouched_errors),
+            ("untouched by any trouble", tally.untouched),
+            ("of them ended in an error", tally.untouched_errors),
             ("lost (no outcome at all)", tally.lost),
             ("doubled or missing tokens", tally.torn),
             ("truncated, but shown as complete", tally.shown_as_complete),
@@ -159,11 +164,9 @@ impl Report {
         ] {
             writeln!(out, "  {what:<36} {count}")?;
         }
-        writeln!(
-            out,
-            "  without text when something broke    {}, of which {:.2} % were answered",
-            tally.uncommitted, self.uncommitted_success_percent
-        )?;
+        let answered =
+            self.uncommitted_success_percent.map_or("-".to_owned(), |percent| format!("{percent:.2} % were answered"));
+        writeln!(out, "  without text when something broke    {}, of which {answered}", tally.uncommitted)?;
         writeln!(
             out,
             "  streaming when something broke       {}, of which {} went on to a whole answer",
@@ -235,6 +238,51 @@ fn counts<C: std::fmt::Display>(out: &mut String, of: &BTreeMap<String, C>) -> s
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chaos::{
+        history::{End, Seen},
+        scenario::UpTo,
+    };
+
+    fn judged(complete: usize, errors: usize, wanted: f64) -> Vec<String> {
+        let seen = |end| Seen {
+            sent_ns: 0,
+            first_ns: None,
+            ended_ns: 1,
+            end,
+            stream: false,
+            torn: false,
+            broke_protocol: false,
+            false_end: false,
+            resumed: false,
+        };
+        let ends = [vec![seen(End::Complete); complete], vec![seen(End::Error(429)); errors]].concat();
+        let exposition = Exposition::read("process_start_time_seconds 1");
+        let status = r#"{"gpus": [], "queue": 0, "leases": 0, "breakers": [], "requests": {"admitted": 0, "running": 0,
+            "ended": {}}, "chaos": false}"#;
+        let report = Report::of(Run {
+            scenario: "s",
+            seed: 1,
+            seconds: 1,
+            expect: Expect { untouched_success_percent: UpTo(wanted), ..Expect::default() },
+            harvest: Harvest { seen: ends, ..Harvest::default() },
+            wake: Wake::default(),
+            before: &exposition,
+            after: &exposition,
+            status: &serde_json::from_str(status).unwrap(),
+            at_rest: true,
+        });
+        assert_eq!(report.ok, report.violations.is_empty());
+        report.violations
+    }
+
+    #[test]
+    fn a_run_whose_requests_fail_untouched_by_any_trouble_is_no_good_one() {
+        assert!(judged(4, 614, 99.0)[0].contains("614 of 618"));
+        assert!(judged(0, 2, 99.0)[0].contains("none of 2 requests was answered"));
+        assert!(judged(500, 1, 100.0)[0].contains("1 of 501"));
+        assert_eq!(judged(500, 3, 99.0), [""; 0]);
+        assert_eq!(judged(500, 0, 100.0), [""; 0]);
+    }
 
     #[test]
     fn what_was_not_measured_has_no_figure() {

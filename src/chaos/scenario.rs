@@ -190,13 +190,19 @@ impl Fault {
 pub struct Expect {
     /// Of the requests that had no text yet when something broke.
     pub uncommitted_success_percent: UpTo<100>,
+    /// Of the requests that met nothing broken; a trouble may leave a tripped breaker or a full queue behind.
+    pub untouched_success_percent: UpTo<100>,
     /// After the load's end everything serves again within this time.
     pub recovers_within_s: Within<1, 600>,
 }
 
 impl Default for Expect {
     fn default() -> Self {
-        Self { uncommitted_success_percent: UpTo(99.0), recovers_within_s: Within(60) }
+        Self {
+            uncommitted_success_percent: UpTo(99.0),
+            untouched_success_percent: UpTo(99.0),
+            recovers_within_s: Within(60),
+        }
     }
 }
 

@@ -61,6 +61,27 @@ fn an_explicit_error_is_an_outcome_and_its_text_may_be_short_but_not_torn() {
     assert!(broken(&Record { text: numbered([0, 0]), ..cut }).contains("torn text"));
 }
 
+#[test]
+fn a_500_is_a_violation_and_another_explicit_error_is_none() {
+    let failed = |status, code: &str| {
+        let outcome = Outcome::Error { status, kind: "server_error".into(), code: json!(code), message: "m".into() };
+        broken(&Record { outcome, ..answer("") })
+    };
+    assert!(failed(500, "x").contains("a 500 is a bug: m"));
+    assert!(failed(200, "internal_error").contains("a 500 is a bug: m"), "at the end of a stream");
+    assert_eq!((failed(503, "unavailable"), failed(429, "x")), (String::new(), String::new()));
+}
+
+#[test]
+fn errors_that_no_trouble_explains_are_a_small_share_or_none() {
+    let told = too_many_failed(614, 618, 99.0).unwrap();
+    assert!(told.contains("614 of 618") && told.contains("0.65 % were answered"), "{told}");
+    assert!(too_many_failed(4, 100, 99.0).is_some() && too_many_failed(4, 400, 99.0).is_none());
+    assert_eq!(too_many_failed(3, 20, 99.0), None, "so few are no share");
+    assert!(too_many_failed(1, 10_000, 100.0).is_some() && too_many_failed(0, 10_000, 100.0).is_none());
+    assert_eq!(too_many_failed(0, 0, 100.0), None);
+}
+
 fn seen(sent: u64, first: Option<u64>, ended: u64, end: End) -> Seen {
     let ms = 1_000_000;
     Seen { sent_ns: sent * ms, first_ns: first.map(|at| at * ms), ended_ns: ended * ms, end, ..Seen::of(&answer("")) }
@@ -112,6 +133,8 @@ proptest! {
             .collect();
         let tally = Tally::of(&all, &[Trouble::at(100_000_000)]);
         prop_assert_eq!(tally.requests, tally.complete + tally.explicit_errors + tally.lost);
+        prop_assert_eq!(tally.requests, tally.untouched + tally.uncommitted + tally.committed);
+        prop_assert_eq!(tally.uncommitted_success_percent().is_none(), tally.uncommitted == 0);
         prop_assert!(tally.uncommitted_complete <= tally.uncommitted && tally.uncommitted <= tally.requests);
     }
 }
