@@ -6,7 +6,7 @@ mod mix;
 mod report;
 mod vitals;
 
-use super::{BenchError, progress};
+use super::{BenchError, positive, progress};
 use crate::chaos::{
     AdminArgs,
     admin::{Admin, AdminError},
@@ -15,7 +15,7 @@ use crate::chaos::{
     metrics::Exposition,
     report::{Report as Kept, Run},
     run::{NoRun, cast, scenario},
-    scenario::Scenario,
+    scenario::{Scenario, UpTo},
     schedule::{Cast, Due, schedule},
 };
 use mix::Mix;
@@ -31,7 +31,7 @@ use std::{
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use tokio_util::sync::CancellationToken;
-use vitals::Vitals;
+use vitals::{POOLS_CLOSE_S, Vitals, Watched};
 
 /// Looks that are kept: enough for a slope, few enough to compare every two of them.
 const LOOKS: u64 = 1200;
@@ -59,7 +59,7 @@ pub struct SoakArgs {
     seconds: u64,
     /// Requests a second, whether or not those before were answered: three in five are chats as the scenario says, the others
     /// are everything else.
-    #[arg(long, default_value_t = 20.0)]
+    #[arg(long, default_value_t = 20.0, value_parser = positive::<800>)]
     rate: f64,
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -67,16 +67,21 @@ pub struct SoakArgs {
     #[arg(long)]
     warm_up_seconds: Option<u64>,
     /// How fast memory may grow behind the warm-up.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = positive::<1_000_000>)]
     max_mib_per_hour: f64,
+    /// By how much memory at rest may have grown, whenever it did: what is kept for later (rows, answers, buffers) is bounded,
+    /// and came to less than 10 MiB in an hour at 20 requests a second.
+    #[arg(long, default_value_t = 32.0, value_parser = positive::<1_000_000>)]
+    max_mib_at_rest: f64,
     /// Open files and tasks that may be left over when everything has come to rest.
     #[arg(long, default_value_t = 4)]
     max_left_over: u32,
-    /// How long they may take to go: connections to providers are kept for 90 s.
-    #[arg(long, default_value_t = 100)]
+    /// How long they may take to go: connections to providers are closed after 90 to 180 s. With less than that, as many new
+    /// ones as there were requests at once are no left-overs, if --pid lets them be counted.
+    #[arg(long, default_value_t = POOLS_CLOSE_S + 10)]
     settle_seconds: u64,
-    /// The gateway's process on this machine: its memory is then told without what it shares, too, and kept connections are no
-    /// left-overs.
+    /// The gateway's process on this machine: its memory is then told without what it shares, too, and its connections are
+    /// counted.
     #[arg(long)]
     pid: Option<u32>,
     /// Embeddings of this model [default: as the gateway decides].
@@ -116,7 +121,7 @@ impl From<AdminError> for BenchError {
 pub async fn run(args: &SoakArgs) -> Result<ExitCode, BenchError> {
     let mut scenario = scenario(&args.scenario).map_err(BenchError::Usage)?;
     scenario.seconds.0 = args.seconds;
-    scenario.load.requests_per_second.0 = (args.rate * 0.6).min(500.0);
+    scenario.load.requests_per_second.0 = args.rate * 0.6;
     let admin = args.at.admin()?;
     let due = orders(args, &scenario, &admin).await?;
     let report = soak(args, &scenario, &admin, &due).await?;
@@ -143,7 +148,7 @@ async fn soak(args: &SoakArgs, scenario: &Scenario, admin: &Admin, due: &[Due]) 
     load.look_at_the_unharmed().await.map_err(BenchError::Usage)?;
     until_at_rest(admin, AT_REST).await?;
     let before = Exposition::read(&admin.metrics().await?);
-    let rested = Vitals::of(&before, args.pid, 0.0);
+    let rested = Vitals::of(&before, args.pid, 0.0).map_err(BenchError::Usage)?;
     progress(&format!(
         "soak: {} s at {} requests/s, {} orders, seed {}",
         args.seconds,
@@ -151,14 +156,20 @@ async fn soak(args: &SoakArgs, scenario: &Scenario, admin: &Admin, due: &[Due]) 
         due.len(),
         args.seed
     ));
-    let looks = Arc::new(Mutex::new(vec![rested]));
-    let watching = task::owned(watch(admin.clone(), args.pid, every(args.seconds), Arc::clone(&looks)));
+    let watched = Arc::new(Mutex::new(Watched { looks: vec![rested], ..Watched::default() }));
+    let watching = task::owned(watch(admin.clone(), args.pid, every(args.seconds), Arc::clone(&watched)));
     let others = mix.drive(args.rate * 0.4, args.seconds);
     let never = CancellationToken::new();
-    let (harvest, mut wake, mixed) =
+    let (harvest, mut wake, mut mixed) =
         tokio::join!(load.drive(args.seconds, &never), conduct(admin, due, &never), others);
     drop((watching, mix));
-    let looks = std::mem::take(&mut *looks.lock());
+    let watched = std::mem::take(&mut *watched.lock());
+    let mut expect = scenario.expect;
+    if args.calm {
+        // There is nothing to explain an error.
+        expect.untouched_success_percent = UpTo(100.0);
+    }
+    mixed.judge(&wake.troubles, expect.untouched_success_percent.0);
     if !args.calm
         && let Err(error) = admin.clear().await
     {
@@ -166,13 +177,18 @@ async fn soak(args: &SoakArgs, scenario: &Scenario, admin: &Admin, due: &[Due]) 
     }
     let limit = Duration::from_secs(scenario.expect.recovers_within_s.0);
     let (status, at_rest) = until_at_rest(admin, limit).await?;
-    let settled = settle(args, admin, &rested).await?;
-    let after = Exposition::read(&admin.metrics().await?);
+    let settled = settle(args, admin, &rested, watched.kept(args.settle_seconds)).await;
+    // From here on an instance that does not answer is what the run has brought about.
+    let after = admin.metrics().await.unwrap_or_else(|error| {
+        wake.complaints.push(error.to_string());
+        String::new()
+    });
+    let after = Exposition::read(&after);
     let kept = Kept::of(Run {
         scenario: if args.calm { "calm" } else { &args.scenario },
         seed: args.seed,
         seconds: args.seconds,
-        expect: scenario.expect,
+        expect,
         harvest,
         wake,
         before: &before,
@@ -180,8 +196,13 @@ async fn soak(args: &SoakArgs, scenario: &Scenario, admin: &Admin, due: &[Due]) 
         status: &status,
         at_rest,
     });
-    let limits = Limits { mib_per_hour: args.max_mib_per_hour, left_over: f64::from(args.max_left_over) };
-    Ok(Report::of(Soaked { kept, mixed, looks, rested, settled, warm_up_s: args.warm_up_s(), limits }))
+    let limits = Limits {
+        mib_per_hour: args.max_mib_per_hour,
+        mib_at_rest: args.max_mib_at_rest,
+        left_over: f64::from(args.max_left_over),
+    };
+    let (settled_for_s, warm_up_s) = (args.settle_seconds, args.warm_up_s());
+    Ok(Report::of(Soaked { kept, mixed, watched, rested, settled, settled_for_s, warm_up_s, limits }))
 }
 
 /// Between two looks.
@@ -189,18 +210,24 @@ fn every(seconds: u64) -> Duration {
     Duration::from_millis((seconds * 1000 / LOOKS).max(250))
 }
 
-/// Looks until it is dropped. A look that fails is left out: an instance that does not answer shows elsewhere.
-async fn watch(admin: Admin, pid: Option<u32>, every: Duration, looks: Arc<Mutex<Vec<Vitals>>>) {
+async fn look(admin: &Admin, pid: Option<u32>, at_s: f64) -> Result<Vitals, String> {
+    let text = admin.metrics().await.map_err(|error| error.to_string())?;
+    Vitals::of(&Exposition::read(&text), pid, at_s)
+}
+
+/// Looks until it is dropped.
+async fn watch(admin: Admin, pid: Option<u32>, every: Duration, watched: Arc<Mutex<Watched>>) {
     let (began, mut told) = (Instant::now(), Instant::now());
     let mut ticks = interval(every);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     loop {
         ticks.tick().await;
         let at_s = began.elapsed().as_secs_f64();
-        let Ok(text) = admin.metrics().await else { continue };
-        let look = Vitals::of(&Exposition::read(&text), pid, at_s);
-        looks.lock().push(look);
-        if told.elapsed() >= TOLD_EVERY {
+        let look = look(&admin, pid, at_s).await;
+        watched.lock().add(look.clone());
+        if let Ok(look) = look
+            && told.elapsed() >= TOLD_EVERY
+        {
             told = Instant::now();
             progress(&format!(
                 "{at_s:.0} s: {:.1} MiB, {} open files, {} tasks, {} threads",
@@ -211,14 +238,17 @@ async fn watch(admin: Admin, pid: Option<u32>, every: Duration, looks: Arc<Mutex
 }
 
 /// The last look, once what was opened is closed again, or the time for that is over.
-async fn settle(args: &SoakArgs, admin: &Admin, rested: &Vitals) -> Result<Vitals, BenchError> {
+async fn settle(args: &SoakArgs, admin: &Admin, rested: &Vitals, kept: f64) -> Result<Vitals, String> {
     let end = Instant::now() + Duration::from_secs(args.settle_seconds);
+    let (most, mib) = (f64::from(args.max_left_over), rested.resident_mib + args.max_mib_at_rest);
     loop {
-        let look = Vitals::of(&Exposition::read(&admin.metrics().await?), args.pid, 0.0);
-        let (files, tasks) = look.left_since(rested);
-        let most = f64::from(args.max_left_over);
-        if (files <= most && tasks <= most) || Instant::now() >= end {
-            return Ok(look);
+        let look = look(admin, args.pid, 0.0).await;
+        let rests = look.as_ref().is_ok_and(|look| {
+            let (files, tasks) = look.left_since(rested, kept);
+            files <= most && tasks <= most && look.resident_mib <= mib
+        });
+        if rests || Instant::now() >= end {
+            return look;
         }
         sleep(SETTLING).await;
     }

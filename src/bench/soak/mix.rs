@@ -1,11 +1,16 @@
 //! What a soak asks beside plain chats: other APIs, wrong requests, clients that leave. An open loop; what is asked follows
-//! from the seed. Each answer is judged by its kind, purely; a refusal with the right error object is none of our business,
-//! but a 500 is always a bug, and so is a wrong request that is answered.
+//! from the seed. Each answer is judged by its kind, purely: a 500 is always a bug, and so is a wrong request that is
+//! answered. How many right ones may be refused is judged when all have ended.
 
-use crate::chaos::{checks::error_object, draw::Draw};
+use crate::chaos::{
+    checks::error_object,
+    draw::Draw,
+    history::{Trouble, too_many_failed},
+    reading::unix_ns,
+};
 use futures_util::StreamExt;
 use parking_lot::Mutex;
-use reqwest::{Client, RequestBuilder};
+use reqwest::{Client, RequestBuilder, Response};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -53,6 +58,13 @@ const KINDS: [Kind; 11] = [
     Kind::LeavesWhole,
 ];
 
+impl Kind {
+    /// Whether it should be answered.
+    const fn is_right(self) -> bool {
+        !matches!(self, Self::NoJson | Self::WrongField | Self::UnknownModel)
+    }
+}
+
 /// How it ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
@@ -61,6 +73,14 @@ enum End {
     Refused,
     /// The client left, as it meant to.
     Left,
+}
+
+/// A right request: from when to when it was open, and whether it was refused.
+#[derive(Debug, Clone, Copy)]
+struct Right {
+    sent_ns: u64,
+    ended_ns: u64,
+    refused: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -76,15 +96,23 @@ pub(super) struct Count {
 pub(super) struct Mixed {
     pub(super) kinds: BTreeMap<Kind, Count>,
     pub(super) held_back: usize,
+    /// Right requests that no trouble touched, and those of them that were refused.
+    pub(super) untouched: usize,
+    pub(super) untouched_refused: usize,
     #[serde(skip)]
     pub(super) violations: Vec<String>,
     pub(super) more_violations: usize,
+    #[serde(skip)]
+    right: Vec<Right>,
 }
 
 impl Mixed {
-    fn add(&mut self, kind: Kind, end: Result<End, String>) {
+    fn add(&mut self, kind: Kind, sent_ns: u64, ended_ns: u64, end: Result<End, String>) {
         let count = self.kinds.entry(kind).or_default();
         count.sent += 1;
+        if kind.is_right() {
+            self.right.push(Right { sent_ns, ended_ns, refused: end == Ok(End::Refused) });
+        }
         match end {
             Ok(End::Answered) => count.answered += 1,
             Ok(End::Refused) => count.refused += 1,
@@ -92,6 +120,20 @@ impl Mixed {
             Err(why) if self.violations.len() < TOLD => self.violations.push(format!("{kind:?}: {why}")),
             Err(_) => self.more_violations += 1,
         }
+    }
+
+    /// Once all have ended: each right kind was answered, and no more were refused than `wanted_percent` and what was broken
+    /// on purpose explain.
+    pub(super) fn judge(&mut self, troubles: &[Trouble], wanted_percent: f64) {
+        let untouched = |one: &&Right| !troubles.iter().any(|trouble| trouble.meets(one.sent_ns, one.ended_ns));
+        let refused: Vec<bool> = self.right.iter().filter(untouched).map(|one| one.refused).collect();
+        self.untouched = refused.len();
+        self.untouched_refused = refused.into_iter().filter(|refused| *refused).count();
+        let too_many = too_many_failed(self.untouched_refused, self.untouched, wanted_percent);
+        self.violations.extend(too_many.map(|why| format!("beside the chats, {why}")));
+        let unanswered = self.kinds.iter().filter(|(kind, count)| kind.is_right() && count.answered + count.left == 0);
+        let unanswered = unanswered.map(|(kind, count)| format!("{kind:?}: none of {} was answered", count.sent));
+        self.violations.extend(unanswered.collect::<Vec<_>>());
     }
 }
 
@@ -142,8 +184,9 @@ impl Mix {
             let mix = self.clone();
             let kind = Draw::of(self.seed, (1 << 50) + number).one_of(&KINDS).copied().unwrap_or(Kind::Models);
             open.spawn(async move {
+                let sent_ns = unix_ns();
                 let end = mix.one(kind).await;
-                mix.mixed.lock().add(kind, end);
+                mix.mixed.lock().add(kind, sent_ns, unix_ns(), end);
             });
         }
         while open.join_next().await.is_some() {}
@@ -202,25 +245,31 @@ impl Mix {
     }
 
     async fn one(&self, kind: Kind) -> Result<End, String> {
-        let request = self.request(kind);
-        if kind == Kind::LeavesWhole {
-            return match timeout(BRIEF, request.send()).await {
-                Ok(Err(error)) => Err(format!("no answer: {error:?}")),
-                // Its answer may have been quicker.
-                Ok(Ok(_)) | Err(_) => Ok(End::Left),
-            };
-        }
-        let asking = async {
-            let answer = request.send().await.map_err(|error| format!("no answer: {error:?}"))?;
-            let status = answer.status().as_u16();
-            if kind == Kind::LeavesStream && status == 200 {
-                let _first = answer.bytes_stream().next().await;
-                return Ok(End::Left);
-            }
-            let text = answer.text().await.map_err(|error| format!("the answer broke off: {error:?}"))?;
-            judge(kind, status, &text)
+        let sending = self.request(kind).send();
+        let sent = if kind == Kind::LeavesWhole {
+            let Ok(sent) = timeout(BRIEF, sending).await else { return Ok(End::Left) };
+            sent
+        } else {
+            timeout(PATIENCE, sending).await.map_err(|_| format!("no answer within {PATIENCE:?}"))?
         };
-        timeout(PATIENCE, asking).await.unwrap_or_else(|_| Err(format!("no end within {PATIENCE:?}")))
+        let answer = sent.map_err(|error| format!("no answer: {error:?}"))?;
+        let reading = timeout(PATIENCE, read(kind, answer));
+        reading.await.unwrap_or_else(|_| Err(format!("no end within {PATIENCE:?}")))
+    }
+}
+
+/// An answer to its end, or to where its client leaves.
+async fn read(kind: Kind, answer: Response) -> Result<End, String> {
+    let broke_off = |error: reqwest::Error| format!("the answer broke off: {error:?}");
+    let status = answer.status().as_u16();
+    match kind {
+        // It was quicker than its client's patience.
+        Kind::LeavesWhole if status == 200 => Ok(End::Left),
+        Kind::LeavesStream if status == 200 => {
+            let first = answer.bytes_stream().next().await;
+            first.ok_or("a stream without a byte")?.map(|_| End::Left).map_err(broke_off)
+        }
+        _ => judge(kind, status, &answer.text().await.map_err(broke_off)?),
     }
 }
 
@@ -300,12 +349,46 @@ mod tests {
     }
 
     #[test]
+    fn refusals_that_no_trouble_explains_break_a_rule_and_so_does_a_kind_that_is_never_answered() {
+        let of = |ends: &[(Kind, u64, End, usize)], troubles: &[Trouble], wanted: f64| {
+            let mut mixed = Mixed::default();
+            for (kind, at, end, times) in ends {
+                (0..*times).for_each(|_| mixed.add(*kind, *at, at + 10, Ok(*end)));
+            }
+            mixed.judge(troubles, wanted);
+            mixed.violations
+        };
+        let one_refused = [(Kind::Message, 0, End::Answered, 500), (Kind::Message, 100, End::Refused, 1)];
+        assert!(of(&one_refused, &[], 100.0)[0].contains("1 of 501"));
+        assert_eq!(of(&one_refused, &[], 99.0), [""; 0]);
+        assert_eq!(of(&one_refused, &[Trouble::at(105)], 100.0), [""; 0], "it was open when something broke");
+        let most_refused = [(Kind::Models, 0, End::Answered, 20), (Kind::LeavesWhole, 0, End::Refused, 20)];
+        let told = of(&most_refused, &[Trouble::at(50)], 99.0);
+        assert!(told[0].contains("20 of 40") && told[1] == "LeavesWhole: none of 20 was answered", "{told:?}");
+        let wrong = [(Kind::NoJson, 0, End::Refused, 9), (Kind::LeavesStream, 0, End::Left, 9)];
+        assert_eq!(of(&wrong, &[], 100.0), [""; 0], "those are to be refused, and these to leave");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_leaves_sees_what_came_before() {
+        let answer = |status: u16, body: &'static str| {
+            Response::from(http::Response::builder().status(status).body(body).unwrap())
+        };
+        for kind in [Kind::LeavesWhole, Kind::LeavesStream] {
+            assert!(read(kind, answer(500, REFUSAL)).await.unwrap_err().contains("a 500 is a bug"));
+            assert_eq!(read(kind, answer(429, REFUSAL)).await, Ok(End::Refused));
+            assert_eq!(read(kind, answer(200, "{}")).await, Ok(End::Left));
+        }
+        assert!(read(Kind::LeavesStream, answer(200, "")).await.unwrap_err().contains("without a byte"));
+    }
+
+    #[test]
     fn what_is_wrong_is_told_and_then_counted() {
         let mut mixed = Mixed::default();
         for _ in 0..TOLD + 2 {
-            mixed.add(Kind::Models, Err("gone".to_owned()));
+            mixed.add(Kind::Models, 0, 1, Err("gone".to_owned()));
         }
-        mixed.add(Kind::Models, Ok(End::Answered));
+        mixed.add(Kind::Models, 0, 1, Ok(End::Answered));
         let count = mixed.kinds[&Kind::Models];
         assert_eq!((count.sent, count.answered, mixed.violations.len(), mixed.more_violations), (TOLD + 3, 1, TOLD, 2));
     }

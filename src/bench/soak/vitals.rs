@@ -7,6 +7,8 @@ use std::{collections::HashSet, fs};
 
 const MIB: f64 = (1 << 20) as f64;
 const HOUR: f64 = 3600.0;
+/// The gateway closes a connection to a provider that was idle for 90 s, and looks for such every 90 s.
+pub(super) const POOLS_CLOSE_S: u64 = 180;
 
 /// One look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
@@ -27,27 +29,64 @@ pub(super) struct Vitals {
 }
 
 impl Vitals {
-    pub(super) fn of(exposition: &Exposition, pid: Option<u32>, at_s: f64) -> Self {
-        let value = |name: &str| exposition.value(name).unwrap_or(0.0);
-        Self {
+    /// # Errors
+    /// A figure is missing, which is not the same as none.
+    pub(super) fn of(exposition: &Exposition, pid: Option<u32>, at_s: f64) -> Result<Self, String> {
+        let told = |name: &str| {
+            let value = exposition.value(name).filter(|value| value.is_finite());
+            value.ok_or_else(|| format!("/metrics does not tell {name}"))
+        };
+        let of_process = |figure: fn(u32) -> Option<f64>| {
+            pid.map(|pid| figure(pid).ok_or_else(|| format!("this machine tells nothing of process {pid}"))).transpose()
+        };
+        Ok(Self {
             at_s,
-            resident_mib: value("process_resident_memory_bytes") / MIB,
-            proportional_mib: pid.and_then(proportional_mib),
-            open_files: value("process_open_fds"),
-            connections: pid.and_then(connections),
-            tasks: value("spillway_tasks"),
-            threads: value("process_threads"),
-            running: value("spillway_requests_running"),
-        }
+            resident_mib: told("process_resident_memory_bytes")? / MIB,
+            proportional_mib: of_process(proportional_mib)?,
+            open_files: told("process_open_fds")?,
+            connections: of_process(connections)?,
+            tasks: told("spillway_tasks")?,
+            threads: told("process_threads")?,
+            running: told("spillway_requests_running")?,
+        })
     }
 
-    /// What is there beyond `before`, and is no connection that is kept for the next request: open files, tasks.
-    pub(super) fn left_since(&self, before: &Self) -> (f64, f64) {
+    /// What is there beyond `before`: open files, tasks. Up to `kept` new connections are none of it: they wait for the next
+    /// request.
+    pub(super) fn left_since(&self, before: &Self, kept: f64) -> (f64, f64) {
         let kept = match (self.connections, before.connections) {
-            (Some(now), Some(then)) => (now - then).max(0.0),
+            (Some(now), Some(then)) => (now - then).clamp(0.0, kept.max(0.0)),
             _ => 0.0,
         };
         (self.open_files - before.open_files - kept, self.tasks - before.tasks - kept)
+    }
+}
+
+/// All looks of a run.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Watched {
+    pub(super) looks: Vec<Vitals>,
+    /// Looks that told nothing, or not all of it, and why the first of them did not.
+    pub(super) failed: usize,
+    pub(super) why: Option<String>,
+}
+
+impl Watched {
+    pub(super) fn add(&mut self, look: Result<Vitals, String>) {
+        match look {
+            Ok(look) => self.looks.push(look),
+            Err(why) => {
+                self.failed += 1;
+                self.why.get_or_insert(why);
+            }
+        }
+    }
+
+    /// As many connections as there ever were requests at once may be kept for the next ones, while the gateway's pools
+    /// have had no time to close them.
+    pub(super) fn kept(&self, settled_for_s: u64) -> f64 {
+        let most = self.looks.iter().map(|look| look.running).fold(0.0, f64::max);
+        if settled_for_s < POOLS_CLOSE_S { most } else { 0.0 }
     }
 }
 
@@ -131,11 +170,38 @@ mod tests {
     }
 
     #[test]
-    fn kept_connections_are_nothing_left_over() {
+    fn connections_are_nothing_left_over_only_as_far_as_the_pools_may_keep_them() {
         let before = Vitals { open_files: 20.0, tasks: 30.0, connections: Some(2.0), ..Vitals::default() };
         let after = Vitals { open_files: 25.0, tasks: 36.0, connections: Some(7.0), ..Vitals::default() };
-        assert_eq!(after.left_since(&before), (0.0, 1.0));
-        assert_eq!(Vitals { connections: None, ..after }.left_since(&before), (5.0, 6.0), "they are not known");
+        assert_eq!(after.left_since(&before, 16.0), (0.0, 1.0));
+        assert_eq!(after.left_since(&before, 3.0), (2.0, 3.0), "three may be kept, not five");
+        assert_eq!(after.left_since(&before, 0.0), (5.0, 6.0), "none may be kept any more");
+        assert_eq!(Vitals { connections: None, ..after }.left_since(&before, 16.0), (5.0, 6.0), "they are not known");
+        let look = |running| Ok(Vitals { running, ..before });
+        let mut watched = Watched::default();
+        [look(1.0), look(9.0), look(2.0)].into_iter().for_each(|look| watched.add(look));
+        assert_eq!((watched.kept(POOLS_CLOSE_S - 1), watched.kept(POOLS_CLOSE_S)), (9.0, 0.0));
+    }
+
+    #[test]
+    fn a_figure_that_is_missing_is_told_and_is_not_nought() {
+        let all = "process_resident_memory_bytes 1048576\nprocess_open_fds 9\nspillway_tasks 20\nprocess_threads 5\n\
+                   spillway_requests_running 0\n";
+        let look = Vitals::of(&Exposition::read(all), None, 3.0).unwrap();
+        assert_eq!((look.at_s, look.resident_mib, look.open_files, look.running), (3.0, 1.0, 9.0, 0.0));
+        let mut watched = Watched::default();
+        for name in ["process_resident_memory_bytes", "process_open_fds", "spillway_tasks", "spillway_requests_running"]
+        {
+            let without = all.replace(name, "something_else");
+            let told = Vitals::of(&Exposition::read(&without), None, 0.0);
+            assert_eq!(told, Err(format!("/metrics does not tell {name}")));
+            watched.add(told);
+        }
+        let strange = Vitals::of(&Exposition::read(&all.replace(" 20", " NaN")), None, 0.0);
+        assert_eq!(strange, Err("/metrics does not tell spillway_tasks".to_owned()));
+        assert!(Vitals::of(&Exposition::read(all), Some(u32::MAX), 0.0).unwrap_err().contains("process 4294967295"));
+        assert_eq!((watched.looks.len(), watched.failed), (0, 4));
+        assert_eq!(watched.why.as_deref(), Some("/metrics does not tell process_resident_memory_bytes"));
     }
 
     #[cfg(target_os = "linux")]
