@@ -13,6 +13,7 @@ use serde_json::json;
 use std::{
     fs,
     io::{self, Write},
+    sync::Arc,
     time::Duration,
 };
 use wire::{Asked, Load, Run};
@@ -71,7 +72,7 @@ enum Kind {
 }
 
 /// One way, direct or through the gateway.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 struct Way {
     requests_per_second: f64,
     p50_us: f64,
@@ -81,6 +82,16 @@ struct Way {
     first_byte_p99_us: f64,
     events_per_request: f64,
     failures: usize,
+    /// What the first of them said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
+}
+
+impl Way {
+    /// It has no times.
+    fn is_unanswered(&self) -> bool {
+        self.requests_per_second <= 0.0
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -89,10 +100,11 @@ struct Level {
     connections: u32,
     direct: Way,
     gateway: Way,
-    added_p50_us: f64,
-    added_p99_us: f64,
-    added_first_byte_p50_us: f64,
-    added_first_byte_p99_us: f64,
+    /// `None`: one of the ways has no answer.
+    added_p50_us: Option<f64>,
+    added_p99_us: Option<f64>,
+    added_first_byte_p50_us: Option<f64>,
+    added_first_byte_p99_us: Option<f64>,
     /// Of the gateway's process.
     #[serde(skip_serializing_if = "Option::is_none")]
     cpu_us_per_request: Option<f64>,
@@ -101,7 +113,7 @@ struct Level {
 }
 
 /// # Errors
-/// Nothing listens at one of the URLs.
+/// Nothing listens at one of the URLs, or at one of the levels a way had no good answer.
 pub async fn run(args: GatewayArgs) -> Result<(), BenchError> {
     let mut levels = Vec::new();
     for &kind in &args.kinds {
@@ -115,7 +127,20 @@ pub async fn run(args: GatewayArgs) -> Result<(), BenchError> {
     let text =
         if args.json { serde_json::to_string_pretty(&levels).map_err(io::Error::other)? } else { table(&levels) };
     writeln!(io::stdout(), "{text}")?;
-    Ok(())
+    unanswered(&levels).map_or(Ok(()), |why| Err(BenchError::Usage(why)))
+}
+
+fn ways(level: &Level) -> [(&'static str, &Way); 2] {
+    [("direct", &level.direct), ("gateway", &level.gateway)]
+}
+
+fn unanswered(levels: &[Level]) -> Option<String> {
+    levels.iter().find_map(|level| {
+        let (name, way) = ways(level).into_iter().find(|(_, way)| way.is_unanswered())?;
+        let (kind, connections) = (level.kind, level.connections);
+        let why = way.failure.as_deref().unwrap_or("no answer");
+        Some(format!("{name}: {kind:?}, {connections} connections: no request was answered: {why}"))
+    })
 }
 
 async fn level(
@@ -125,25 +150,29 @@ async fn level(
     direct: &Asked,
     gateway: &Asked,
 ) -> Result<Level, BenchError> {
+    // Each level hears failures of its own.
+    let [direct, gateway] = [direct, gateway].map(|asked| Asked { heard: Arc::default(), ..asked.clone() });
     let (mut directs, mut gateways, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
     for round in 1..=args.rounds {
         progress(&format!("{kind:?}, {} connections, round {round} of {}", load.connections, args.rounds));
-        directs.push(way(&wire::run(direct, load).await?));
+        directs.push(way(&wire::run(&direct, load).await?, &direct));
         let before = args.pid.and_then(cpu_seconds);
-        let run = wire::run(gateway, load).await?;
+        let run = wire::run(&gateway, load).await?;
         if let (Some(before), Some(after)) = (before, args.pid.and_then(cpu_seconds)) {
             cpu.push((after - before) * 1e6 / run.samples.len().max(1) as f64);
         }
-        gateways.push(way(&run));
+        gateways.push(way(&run, &gateway));
     }
     let (direct, gateway) = (middle(&directs), middle(&gateways));
+    let known = !direct.is_unanswered() && !gateway.is_unanswered();
+    let added = |time: fn(&Way) -> f64| known.then(|| time(&gateway) - time(&direct));
     Ok(Level {
         kind,
         connections: load.connections,
-        added_p50_us: gateway.p50_us - direct.p50_us,
-        added_p99_us: gateway.p99_us - direct.p99_us,
-        added_first_byte_p50_us: gateway.first_byte_p50_us - direct.first_byte_p50_us,
-        added_first_byte_p99_us: gateway.first_byte_p99_us - direct.first_byte_p99_us,
+        added_p50_us: added(|way| way.p50_us),
+        added_p99_us: added(|way| way.p99_us),
+        added_first_byte_p50_us: added(|way| way.first_byte_p50_us),
+        added_first_byte_p99_us: added(|way| way.first_byte_p99_us),
         direct,
         gateway,
         cpu_us_per_request: (!cpu.is_empty()).then(|| median(cpu)),
@@ -165,10 +194,12 @@ fn asked(url: &str, key: &str, model: &str, kind: Kind) -> Result<Asked, BenchEr
         path: format!("{}/chat/completions", parsed.path().trim_end_matches('/')),
         key: key.to_owned(),
         body: Bytes::from(body.to_string()),
+        stream: kind == Kind::Stream,
+        heard: Arc::default(),
     })
 }
 
-fn way(run: &Run) -> Way {
+fn way(run: &Run, asked: &Asked) -> Way {
     let good: Vec<_> = run.samples.iter().filter(|sample| !sample.failed).collect();
     let rank = |mut times: Vec<Duration>, share: f64| {
         times.sort_unstable();
@@ -186,6 +217,7 @@ fn way(run: &Run) -> Way {
         first_byte_p99_us: rank(first(), 0.99),
         events_per_request: good.iter().map(|sample| sample.events).sum::<u64>() as f64 / good.len().max(1) as f64,
         failures: run.samples.len() - good.len(),
+        failure: asked.heard.any(),
     }
 }
 
@@ -201,6 +233,7 @@ fn middle(ways: &[Way]) -> Way {
         first_byte_p99_us: of(|way| way.first_byte_p99_us),
         events_per_request: of(|way| way.events_per_request),
         failures: ways.iter().map(|way| way.failures).sum(),
+        failure: ways.iter().find_map(|way| way.failure.clone()),
     }
 }
 
@@ -242,16 +275,21 @@ fn table(levels: &[Level]) -> String {
             whole(level.gateway.p50_us),
             whole(level.gateway.p99_us),
             whole(level.gateway.p999_us),
-            whole(level.added_p50_us),
-            whole(level.added_p99_us),
-            whole(level.added_first_byte_p50_us),
-            whole(level.added_first_byte_p99_us),
+            known(level.added_p50_us),
+            known(level.added_p99_us),
+            known(level.added_first_byte_p50_us),
+            known(level.added_first_byte_p99_us),
             known(level.cpu_us_per_request),
             known(level.resident_mib),
             (level.direct.failures + level.gateway.failures).to_string(),
         ]);
     }
-    columns(&rows)
+    let failures = levels.iter().flat_map(|level| ways(level).map(|(name, way)| (level, name, way)));
+    let failures = failures.filter_map(|(level, name, way)| {
+        let (kind, connections) = (level.kind, level.connections);
+        Some(format!("\nfailed at {name}, {kind:?}, {connections} connections, for example: {}", way.failure.as_ref()?))
+    });
+    columns(&rows) + &failures.collect::<String>()
 }
 
 #[cfg(test)]
@@ -272,8 +310,40 @@ mod tests {
     fn failures_are_counted_and_left_out_of_the_times() {
         let sample = |ms, failed| Sample { failed, took: Duration::from_millis(ms), ..Sample::default() };
         let samples = vec![sample(1, false), sample(900, true), sample(3, false), sample(2, false)];
-        let way = way(&Run { samples, lasted: Duration::from_secs(1) });
+        let way = way(&Run { samples, lasted: Duration::from_secs(1) }, &nobody());
         assert_eq!((way.requests_per_second, way.p50_us, way.p999_us, way.failures), (3.0, 2000.0, 3000.0, 1));
+    }
+
+    fn nobody() -> Asked {
+        asked("http://127.0.0.1:1/v1", "k", "m", Kind::Whole).unwrap()
+    }
+
+    #[test]
+    fn a_level_without_an_answer_has_no_figures_of_what_is_added_and_says_why() {
+        let asked = nobody();
+        asked.heard.add(404, || "404, refused: no such model".to_owned());
+        let failed = Sample { failed: true, status: 404, ..Sample::default() };
+        let gateway = way(&Run { samples: vec![failed; 3], lasted: Duration::from_secs(1) }, &asked);
+        assert!(gateway.is_unanswered());
+        let good = Way { requests_per_second: 9.0, ..Way::default() };
+        let mut level = Level {
+            kind: Kind::Whole,
+            connections: 4,
+            direct: good.clone(),
+            gateway,
+            added_p50_us: None,
+            added_p99_us: None,
+            added_first_byte_p50_us: None,
+            added_first_byte_p99_us: None,
+            cpu_us_per_request: None,
+            resident_mib: None,
+        };
+        let why = unanswered(std::slice::from_ref(&level)).unwrap();
+        assert_eq!(why, "gateway: Whole, 4 connections: no request was answered: 404, refused: no such model");
+        let table = table(std::slice::from_ref(&level));
+        assert!(table.contains("for example: 404, refused: no such model") && !table.contains(" -1"), "{table}");
+        level.gateway = good;
+        assert_eq!(unanswered(&[level]), None);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! `spillway bench overload`: many times more requests than can be served, in an open loop: what is answered meanwhile, how
-//! quickly the others are refused, and what memory is left behind. It judges nothing.
+//! quickly the others are refused, and what memory is left behind. It judges nothing, unless nothing at all is answered.
 
 mod open_loop;
 mod report;
@@ -9,9 +9,9 @@ use super::{
     edge::resident_mib,
     gateway::{
         cpu_seconds,
-        wire::{self, Asked, Load},
+        wire::{self, Asked, Heard, Load},
     },
-    progress,
+    positive, progress,
 };
 use bytes::Bytes;
 use open_loop::{Ended, Flood};
@@ -53,9 +53,9 @@ pub struct OverloadArgs {
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
     peak_seconds: u64,
     /// Requests a second that can be served, if that is known: it is not measured then.
-    #[arg(long)]
+    #[arg(long, value_parser = positive::<1_000_000>)]
     peak: Option<f64>,
-    #[arg(long, default_value_t = 10.0)]
+    #[arg(long, default_value_t = 10.0, value_parser = positive::<1000>)]
     times: f64,
     /// Of the overload.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -94,6 +94,8 @@ impl OverloadArgs {
             path: "/v1/chat/completions".to_owned(),
             key: key.to_owned(),
             body: Bytes::from(body.to_string()),
+            stream: self.stream,
+            heard: Arc::default(),
         }
     }
 
@@ -131,7 +133,9 @@ pub async fn run(args: OverloadArgs) -> Result<(), BenchError> {
     let (before, most) = (args.memory(), Arc::new(AtomicU64::new(0)));
     let looking = task::owned(look(args.pid, Arc::clone(&most)));
     let cpu = args.cpu();
-    let asked = classes.iter().map(|(_, key)| Arc::new(args.asked(key))).collect();
+    let heard = Arc::<Heard>::default();
+    let asked =
+        classes.iter().map(|(_, key)| Arc::new(Asked { heard: Arc::clone(&heard), ..args.asked(key) })).collect();
     let flood = Flood { rate, lasts: Duration::from_secs(args.seconds), connections: args.connections as usize, asked };
     let ended = flood.run().await;
     let cpu = cpu.zip(args.cpu()).map(|(before, after)| (after - before) * 1e6);
@@ -143,10 +147,16 @@ pub async fn run(args: OverloadArgs) -> Result<(), BenchError> {
         most_mib: f64::from_bits(most.load(Ordering::Relaxed)).max(before),
         after_mib: args.memory(),
     };
-    let report = report(&args, &classes, &peak, rate, &ended, cpu, memory);
+    let mut report = report(&args, &classes, &peak, rate, &ended, cpu, memory);
+    let answered = report.all.answered;
+    report.failure = if answered > 0 { heard.failure() } else { heard.any() };
     let text =
         if args.json { serde_json::to_string_pretty(&report).map_err(io::Error::other)? } else { report.table() };
     writeln!(io::stdout(), "{text}")?;
+    if answered == 0 {
+        let why = report.failure.unwrap_or_default();
+        return Err(BenchError::Usage(format!("no request of the overload was answered: {why}")));
+    }
     Ok(())
 }
 
@@ -159,11 +169,12 @@ async fn peak(args: &OverloadArgs, classes: &[(String, String)]) -> Result<Peak,
     let key = classes.last().map_or("none", |(_, key)| key.as_str());
     let load = Load { connections: args.clients, lasts: Duration::from_secs(args.peak_seconds), rate: None };
     let cpu = args.cpu();
-    let run = wire::run(&args.asked(key), load).await?;
+    let asked = args.asked(key);
+    let run = wire::run(&asked, load).await?;
     let cpu = cpu.zip(args.cpu()).map(|(before, after)| (after - before) * 1e6);
     let good = run.samples.iter().filter(|sample| !sample.failed).count();
     if good == 0 {
-        let why = run.samples.first().map_or("no answer".to_owned(), |sample| format!("status {}", sample.status));
+        let why = asked.heard.any().unwrap_or_else(|| "no answer".to_owned());
         return Err(BenchError::Unreachable { url: args.address.clone(), why });
     }
     tokio::time::sleep(PAUSE).await;
@@ -207,6 +218,7 @@ fn report(
         all,
         classes: if by_class.len() > 1 { by_class } else { Vec::new() },
         memory,
+        failure: None,
     }
 }
 

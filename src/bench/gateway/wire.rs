@@ -7,8 +7,12 @@ use http::{HeaderValue, Method, Request, Uri, header};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use memchr::memmem;
 use spillway_actors::task::{self, Owned};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 use tokio::{
     net::TcpStream,
     task::JoinSet,
@@ -18,6 +22,14 @@ use tokio::{
 /// An answer that takes longer has failed.
 pub(in crate::bench) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Bytes of a foreign error that are worth showing.
+const SHOWN: usize = 200;
+/// How a stream says that it is over, and how that it broke off.
+const DONE: &[u8] = b"data: [DONE]";
+const ERROR: &[u8] = b"data: {\"error\"";
+/// One less than the longer of them.
+const SEAM: usize = ERROR.len() - 1;
+
 /// What is asked, of whom.
 #[derive(Debug, Clone)]
 pub(in crate::bench) struct Asked {
@@ -25,6 +37,39 @@ pub(in crate::bench) struct Asked {
     pub(in crate::bench) path: String,
     pub(in crate::bench) key: String,
     pub(in crate::bench) body: Bytes,
+    /// Whether the body asks for one, which then must be whole.
+    pub(in crate::bench) stream: bool,
+    pub(in crate::bench) heard: Arc<Heard>,
+}
+
+/// What was said at the first failure and at the first refusal (429, 503), for whoever wonders.
+#[derive(Debug, Default)]
+pub(in crate::bench) struct Heard {
+    failure: OnceLock<String>,
+    refusal: OnceLock<String>,
+}
+
+impl Heard {
+    pub(in crate::bench) fn failure(&self) -> Option<String> {
+        self.failure.get().cloned()
+    }
+
+    /// The failure, or else the refusal.
+    pub(in crate::bench) fn any(&self) -> Option<String> {
+        self.failure.get().or_else(|| self.refusal.get()).cloned()
+    }
+
+    pub(in crate::bench) fn add(&self, status: u16, said: impl FnOnce() -> String) {
+        let place = if is_refusal(status) { &self.refusal } else { &self.failure };
+        if place.get().is_none() {
+            let _ = place.set(said());
+        }
+    }
+}
+
+/// There is no room just now.
+pub(in crate::bench) const fn is_refusal(status: u16) -> bool {
+    matches!(status, 429 | 503)
 }
 
 /// How it is asked.
@@ -100,10 +145,7 @@ async fn talk(mut line: Line, asked: Arc<Asked>, turns: Turns) -> Vec<Sample> {
     let mut samples = Vec::new();
     while let Some(due) = turns.due(samples.len() as u32, Instant::now()) {
         sleep_until(due).await;
-        let sample = match timeout(PATIENCE, line.ask(&asked, due)).await {
-            Ok(Ok(sample)) => sample,
-            _ => Sample { failed: true, took: due.elapsed(), ..Sample::default() },
-        };
+        let sample = line.sample(&asked, due).await;
         if sample.failed {
             let Ok(another) = Line::open(&asked.authority).await else { break };
             line = another;
@@ -129,19 +171,91 @@ impl Line {
         Ok(Self { sender, _driver: task::owned(async move { drop(connection.await) }) })
     }
 
-    pub(in crate::bench) async fn ask(&mut self, asked: &Asked, due: Instant) -> Result<Sample, hyper::Error> {
+    /// No answer, or none in time, is a failure without a status.
+    pub(in crate::bench) async fn sample(&mut self, asked: &Asked, due: Instant) -> Sample {
+        let why = match timeout(PATIENCE, self.ask(asked, due)).await {
+            Ok(Ok(sample)) => return sample,
+            Ok(Err(error)) => format!("no answer: {error}"),
+            Err(_) => format!("no answer within {PATIENCE:?}"),
+        };
+        asked.heard.add(0, || why);
+        Sample { failed: true, took: due.elapsed(), ..Sample::default() }
+    }
+
+    async fn ask(&mut self, asked: &Asked, due: Instant) -> Result<Sample, hyper::Error> {
         self.sender.ready().await?;
         let response = self.sender.send_request(request(asked)).await?;
-        let (failed, status) = (!response.status().is_success(), response.status().as_u16());
+        let status = response.status().as_u16();
+        let mut seen = Seen { good: response.status().is_success(), stream: asked.stream, ..Seen::default() };
         let retry_after = response.headers().contains_key(header::RETRY_AFTER);
-        let (mut body, mut first, mut events) = (response.into_body(), None, 0);
+        let (mut body, mut first) = (response.into_body(), None);
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame?.into_data() else { continue };
             first.get_or_insert_with(|| due.elapsed());
-            events += memchr::memmem::find_iter(&data, b"data: ").count() as u64;
+            seen.take(&data);
         }
-        let took = due.elapsed();
-        Ok(Sample { failed, status, retry_after, took, first: first.unwrap_or(took), events })
+        let (took, fault) = (due.elapsed(), seen.fault());
+        if let Some(fault) = fault {
+            asked.heard.add(status, || format!("{status}, {fault}: {}", seen.said()));
+        }
+        Ok(Sample {
+            failed: fault.is_some(),
+            status,
+            retry_after,
+            took,
+            first: first.unwrap_or(took),
+            events: seen.events,
+        })
+    }
+}
+
+/// What an answer's body has shown so far, without reading what its events say.
+#[derive(Default)]
+struct Seen {
+    good: bool,
+    stream: bool,
+    events: u64,
+    done: bool,
+    error: bool,
+    /// The end of what came, for a pattern that lies across two pieces.
+    seam: Vec<u8>,
+    /// The beginning of a refusal, or of a stream's error.
+    said: Vec<u8>,
+}
+
+impl Seen {
+    fn take(&mut self, data: &[u8]) {
+        self.events += memmem::find_iter(data, b"data: ").count() as u64;
+        if !self.good {
+            let room = SHOWN.saturating_sub(self.said.len());
+            self.said.extend_from_slice(data.get(..room).unwrap_or(data));
+        } else if self.stream {
+            self.seam.extend_from_slice(data.get(..SEAM).unwrap_or(data));
+            let has = |pattern| memmem::find(data, pattern).is_some() || memmem::find(&self.seam, pattern).is_some();
+            let (done, error) = (has(DONE), has(ERROR));
+            if error && !self.error {
+                let from = memmem::find(data, ERROR).unwrap_or(0);
+                self.said.extend(data.iter().skip(from).take(SHOWN));
+            }
+            (self.done, self.error) = (self.done || done, self.error || error);
+            self.seam.extend_from_slice(data.get(SEAM..).unwrap_or_default());
+            self.seam.drain(..self.seam.len().saturating_sub(SEAM));
+        }
+    }
+
+    /// Why it is no whole answer.
+    const fn fault(&self) -> Option<&'static str> {
+        match self {
+            Self { good: false, .. } => Some("refused"),
+            Self { stream: false, .. } => None,
+            Self { error: true, .. } => Some("a stream that ended in an error"),
+            Self { done: false, .. } => Some("a stream without [DONE]"),
+            _ => None,
+        }
+    }
+
+    fn said(&self) -> String {
+        String::from_utf8_lossy(&self.said).split_whitespace().collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -164,6 +278,57 @@ fn request(asked: &Asked) -> Request<Full<Bytes>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn fault(stream: bool, pieces: &[&[u8]]) -> (Option<&'static str>, String, u64) {
+        let mut seen = Seen { good: true, stream, ..Seen::default() };
+        pieces.iter().for_each(|piece| seen.take(piece));
+        (seen.fault(), seen.said(), seen.events)
+    }
+
+    #[test]
+    fn a_stream_is_an_answer_only_with_its_end_and_without_an_error() {
+        let text = br#"data: {"choices":[{"delta":{"content":"an \"error\", [DONE]"}}]}"#;
+        let whole = [text, &b"\n\ndata: [DONE]\n\n"[..]].concat();
+        let broken = [
+            text,
+            &br#"
+
+data: {"error":{"message":"t: timeout"}}
+
+"#[..],
+        ]
+        .concat();
+        assert_eq!(fault(true, &[&whole]), (None, String::new(), 2));
+        assert_eq!(fault(true, &[text]).0, Some("a stream without [DONE]"));
+        assert_eq!(fault(false, &[b"{}"]).0, None);
+        let (why, said, _) = fault(true, &[&broken]);
+        assert_eq!(why, Some("a stream that ended in an error"));
+        assert_eq!(said, r#"data: {"error":{"message":"t: timeout"}}"#);
+        for at in 1..whole.len() {
+            let (one, other) = whole.split_at(at);
+            assert_eq!(fault(true, &[one, other]).0, None, "cut at {at}");
+        }
+        for at in 1..broken.len() - 3 {
+            let (one, other) = broken.split_at(at);
+            assert!(fault(true, &[one, other]).0.is_some_and(|why| why.contains("error")), "cut at {at}");
+        }
+        let bytes: Vec<&[u8]> = whole.chunks(1).collect();
+        assert_eq!(fault(true, &bytes).0, None, "byte by byte");
+    }
+
+    #[test]
+    fn the_first_words_of_a_failure_and_of_a_refusal_are_kept_apart() {
+        let heard = Heard::default();
+        assert_eq!(heard.any(), None);
+        heard.add(429, || "429, refused: full".to_owned());
+        assert_eq!((heard.failure(), heard.any().as_deref()), (None, Some("429, refused: full")));
+        heard.add(404, || "404, refused: who?".to_owned());
+        heard.add(0, || "no answer".to_owned());
+        assert_eq!((heard.failure(), heard.any().as_deref()), (heard.any(), Some("404, refused: who?")));
+        let mut refused = Seen::default();
+        (0..50).for_each(|_| refused.take(b"no room\n"));
+        assert!(refused.fault() == Some("refused") && refused.said().len() <= SHOWN, "{}", refused.said());
+    }
 
     #[test]
     fn at_a_rate_every_request_has_its_time_and_late_ones_keep_it() {

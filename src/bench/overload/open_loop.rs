@@ -1,13 +1,13 @@
 //! Requests at their times, whatever became of those before. Each takes a connection that is free, or opens one; if all that
 //! there may be are busy it waits, and what it waited counts, because times are from when it was due.
 
-use crate::bench::gateway::wire::{Asked, Line, PATIENCE, Sample};
+use crate::bench::gateway::wire::{Asked, Line, Sample};
 use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::Semaphore,
     task::JoinSet,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until},
 };
 
 /// What is sent, and when.
@@ -70,16 +70,22 @@ async fn one(asked: &Asked, lines: &Lines, class: usize, began: Instant, due: Du
         None => Line::open(&asked.authority).await,
     };
     let late = at.elapsed();
-    let Ok(mut line) = line else {
-        return Ended { class, due, late, sample: Sample { failed: true, took: at.elapsed(), ..Sample::default() } };
-    };
-    let sample = match timeout(PATIENCE, line.ask(asked, at)).await {
-        Ok(Ok(sample)) => {
-            lines.free.lock().push(line);
-            sample
+    let mut line = match line {
+        Ok(line) => line,
+        Err(error) => {
+            asked.heard.add(0, || error.to_string());
+            return Ended {
+                class,
+                due,
+                late,
+                sample: Sample { failed: true, took: at.elapsed(), ..Sample::default() },
+            };
         }
-        // A kept connection may be closed just when it is used, which is no answer either.
-        _ => Sample { failed: true, took: at.elapsed(), ..Sample::default() },
     };
+    // A kept connection may be closed just when it is used, which is no answer either.
+    let sample = line.sample(asked, at).await;
+    if sample.status != 0 {
+        lines.free.lock().push(line);
+    }
     Ended { class, due, late, sample }
 }

@@ -1,7 +1,10 @@
 //! What an overload came to, as JSON or as a table. Pure.
 
 use super::open_loop::Ended;
-use crate::bench::stats::{Percentiles, columns};
+use crate::bench::{
+    gateway::wire::is_refusal,
+    stats::{Percentiles, columns},
+};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -46,7 +49,7 @@ impl Class {
 }
 
 fn is_refused(one: &Ended) -> bool {
-    matches!(one.sample.status, 429 | 503)
+    is_refusal(one.sample.status)
 }
 
 #[derive(Debug, Clone, Copy, Default, Serialize)]
@@ -69,6 +72,9 @@ pub(super) struct Report {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) classes: Vec<Class>,
     pub(super) memory: Memory,
+    /// What the first of those that failed said; without any, and with no answer, the first refusal's words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) failure: Option<String>,
 }
 
 impl Report {
@@ -97,7 +103,7 @@ impl Report {
         format!(
             "peak {:.0}/s, then {:.0}/s: goodput {:.1} % of the peak\n\n{}\n\nrefused without retry-after: {}; sent late by p99 {:.1} ms\n\
              processor time: {} µs an answer, {} µs a refusal\n\
-             memory: {before_mib:.1} MiB before, {most_mib:.1} at most, {after_mib:.1} afterwards",
+             memory: {before_mib:.1} MiB before, {most_mib:.1} at most, {after_mib:.1} afterwards{}",
             self.peak_per_second,
             self.rate_per_second,
             self.goodput_percent_of_peak,
@@ -106,6 +112,7 @@ impl Report {
             self.all.late_ms.p99,
             known(self.cpu_us_per_answer),
             known(self.cpu_us_per_refusal),
+            self.failure.iter().map(|why| format!("\nfailed, for example: {why}")).collect::<String>(),
         )
     }
 }
