@@ -57,8 +57,8 @@ chaos: build ## break a loaded gateway for a minute and report what that did to 
 soak: build ## an hour of everything at 20 requests/s with a little chaos: whether anything is lost or grows (SECONDS_OF_SOAK=3600)
 	@SPILLWAY="$(TARGET_DIR)/release/spillway" scripts/chaos.sh --soak --seconds $(SECONDS_OF_SOAK) --seed $(SEED)
 
-bench: build ## what the gateway adds to a request, against a provider on this machine that answers at once; a few minutes
-	@SPILLWAY="$(TARGET_DIR)/release/spillway" scripts/bench.sh
+bench: build ## what the gateway adds to a request, against a provider on this machine that answers at once; a few minutes (ARGS="--json")
+	@SPILLWAY="$(TARGET_DIR)/release/spillway" scripts/bench.sh $(ARGS)
 
 bench-micro: ## how long the steps of a request take by themselves, none of them with I/O (ARGS=NAME for some)
 	@cargo bench --locked --workspace $(FEATURES) --bench micro -- $(ARGS)

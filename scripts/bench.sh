@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # `make bench`: what the gateway adds to a request, with everything switched on (keys, limits, budget, ledger, metrics,
-# classifier), against a provider on this machine that answers at once. Further arguments are those of `spillway bench gateway`.
+# classifier), against a provider on this machine that answers at once. Further arguments are those of `spillway bench gateway`
+# (ARGS="--json" of `make bench`); with --json nothing else goes to stdout.
 #
 # SPILLWAY names the binary. With nginx and wrk installed, the same load also goes from wrk to nginx directly and through the
 # gateway, which says more about the gateway and less about who asks: our own client takes longer than nginx's answer.
@@ -21,6 +22,8 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
+json=
+for argument in "$@"; do [[ "$argument" == --json ]] && json=yes; done
 api=18180 admin=18181 sim=18190 nginx=18191
 model_lines() { # model_lines NAME
 	printf '[[cloud.models]]\nname = "%s"\ncontext_tokens = 128000\ninput_usd_per_mtok = 0.15\ncached_usd_per_mtok = 0.075\n' "$1"
@@ -28,7 +31,7 @@ model_lines() { # model_lines NAME
 }
 {
 	printf 'local = []\n[server]\nlisten = "127.0.0.1:%s"\nadmin_listen = "127.0.0.1:%s"\nrequire_keys = true\nmax_inflight = 1024\n' $api $admin
-	printf '[ledger]\nurl = "sqlite:%s/ledger.db"\n' "$work"
+	printf '[ledger]\nurl = "sqlite:%s/ledger.db"\n[keys]\nfile = "%s/keys.json"\n' "$work" "$work"
 	printf '[[cloud]]\nname = "sim"\nbase_url = "http://127.0.0.1:%s/v1"\napi_keys_env = ["BENCH_KEY"]\nsimulated = true\nmax_concurrency = 1024\n' $sim
 	model_lines ok
 	printf '[[cloud]]\nname = "nginx"\nbase_url = "http://127.0.0.1:%s/v1"\napi_keys_env = ["BENCH_KEY"]\nsimulated = true\nmax_concurrency = 1024\n' $nginx
@@ -52,11 +55,12 @@ done
 key=$("$spillway" keys create --config "$work/gateway.toml" --name bench --budget-total 1000000 --concurrency 2048 \
 	--requests-per-minute 100000000 --tokens-per-minute 1000000000 2>"$work/keys.log")
 idle=$(awk '/VmRSS/{print int($2/1024)}' "/proc/$gateway/status")
-echo "$(date -u +%F), $(nproc) cores, load $(cut -d' ' -f1 /proc/loadavg), $("$spillway" --version); the gateway idle: $idle MiB"
+say() { if [[ -n "$json" ]]; then echo "$@" >&2; else echo "$@"; fi; }
+say "$(date -u +%F), $(nproc) cores, load $(cut -d' ' -f1 /proc/loadavg), $("$spillway" --version); the gateway idle: $idle MiB"
 SPILLWAY_API_KEY="$key" "$spillway" bench gateway --url "http://127.0.0.1:$api/v1" --direct "http://127.0.0.1:$sim/v1" \
 	--model ok --pid "$gateway" "$@"
 
-if command -v nginx >/dev/null && command -v wrk >/dev/null; then
+if [[ -z "$json" ]] && command -v nginx >/dev/null && command -v wrk >/dev/null; then
 	answer='{"id":"c","object":"chat.completion","created":1700000000,"model":"whole","choices":[{"index":0,"message":{"role":"assistant","content":"Hello! How can I help you today?"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":9,"total_tokens":18}}'
 	cat >"$work/nginx.conf" <<-END
 		worker_processes 1;
