@@ -2,11 +2,20 @@
 //! judged: that is for machines with nothing else to do.
 
 use super::chaos::stage;
-use crate::support::{Setup, cloud::KEY, gateway::binary};
-use serde_json::Value;
+use crate::support::{Setup, cloud::KEY, gateway::binary, setup::Folder};
+use reqwest::Method;
+use serde_json::{Value, json};
 use spillway::sim::SimOptions;
 use std::{process::Output, time::Duration};
 use tokio::process::Command;
+
+/// The one model that has a price for vectors.
+const VECTORS: &str = "[[cloud.models]]\nname = \"vectors\"\nkind = \"embedding\"\nupstream = \"ok\"\n\
+    input_usd_per_mtok = 0.02\ncontext_tokens = 64\n";
+
+fn with_vectors(setup: Setup) -> Setup {
+    Setup { extra: setup.extra + VECTORS, ..setup }
+}
 
 async fn run(args: &[&str]) -> Output {
     Command::new(binary()).arg("bench").args(args).arg("--json").output().await.unwrap()
@@ -60,6 +69,9 @@ async fn a_load_is_measured_directly_and_through_the_gateway() {
             .await;
     let levels: Vec<Value> = serde_json::from_slice(&refused.stdout).unwrap();
     assert!(levels[0]["gateway"]["failures"].as_u64() > Some(0), "a refusal is no answer");
+    assert_eq!((refused.status.code(), &levels[0]["added_p50_us"]), (Some(1), &Value::Null), "{levels:?}");
+    let said = levels[0]["gateway"]["failure"].as_str().unwrap();
+    assert!(said.starts_with("404, refused: ") && said.contains("nobody"), "{said}");
     let nobody = bench(&["--url", "http://127.0.0.1:1/v1", "--direct", &direct]).await;
     assert_eq!(nobody.status.code(), Some(1));
     gateway.shutdown().await;
@@ -67,18 +79,25 @@ async fn a_load_is_measured_directly_and_through_the_gateway() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_soak_of_seconds_loses_nothing_and_leaves_nothing_behind() {
-    let gateway = stage().warm().await;
+    let gateway = with_vectors(stage()).warm().await;
     let pid = gateway.pid.to_string();
-    let soak = ["soak", "--scenario", "gpu-flap", "--seconds", "6", "--rate", "20", "--pid", &pid];
-    let output = run(&[&soak[..], &["--url", &gateway.api, "--admin", &gateway.admin]].concat()).await;
+    let soak = ["soak", "--scenario", "gpu-flap", "--seconds", "6", "--rate", "20", "--settle-seconds", "30"];
+    let at = ["--pid", &pid, "--embedding-model", "vectors", "--url", &gateway.api, "--admin", &gateway.admin];
+    let output = run(&[&soak[..], &at].concat()).await;
     let report = report(&output);
     assert_eq!(output.status.code(), Some(0), "{report:#}");
-    assert_eq!((&report["ok"], &report["violations"]), (&Value::Bool(true), &serde_json::json!([])), "{report:#}");
+    assert_eq!((&report["ok"], &report["violations"]), (&Value::Bool(true), &json!([])), "{report:#}");
     let chats = &report["chaos"]["requests"];
     assert!(chats["requests"].as_u64() > Some(20) && chats["lost"] == 0 && chats["torn"] == 0, "{report:#}");
     let kinds = report["others"]["kinds"].as_object().unwrap();
     let count = |kind: &str, end: &str| kinds[kind][end].as_u64().unwrap_or(0);
     assert!(kinds.len() >= 8, "most kinds were asked: {report:#}");
+    for kind in ["embedding", "message", "message_stream", "response", "response_stream", "models"] {
+        assert!(!kinds.contains_key(kind) || count(kind, "answered") > 0, "{kind}: {report:#}");
+    }
+    let others = &report["others"];
+    assert!(others["untouched"].as_u64() > Some(0) && others["untouched_refused"] == 0, "{report:#}");
+    assert!(report["not_judged"].to_string().contains("600 wanted") && report["failed_looks"] == 0, "{report:#}");
     let refused: u64 = ["no_json", "wrong_field", "unknown_model"].into_iter().map(|kind| count(kind, "refused")).sum();
     let left: u64 = ["leaves_stream", "leaves_whole"].into_iter().map(|kind| count(kind, "left")).sum();
     assert!(refused > 0 && left > 0, "{report:#}");
@@ -89,6 +108,45 @@ async fn a_soak_of_seconds_loses_nothing_and_leaves_nothing_behind() {
     let status =
         gateway.until_status("nothing runs", Duration::from_secs(5), |status| status.requests.running == 0).await;
     assert_eq!((status.leases, status.queue), (0, Some(0)));
+    gateway.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_soak_that_is_refused_without_a_cause_is_no_good_one() {
+    let folder = Folder::new().unwrap();
+    let mut setup = with_vectors(stage()).server("require_keys = true");
+    setup.extra += &format!("[keys]\nfile = \"{}\"\n", folder.path().join("keys.json").display());
+    let gateway = setup.warm().await;
+    let wish = json!({"name": "narrow", "requests_per_minute": 20}).to_string();
+    let (_, _, made) = gateway.client.send(Method::POST, &gateway.admin_url("/admin/keys"), wish).await;
+    let key = serde_json::from_slice::<Value>(&made).unwrap()["secret"].as_str().unwrap().to_owned();
+    let soak = ["soak", "--calm", "--seconds", "4", "--rate", "20", "--settle-seconds", "5", "--key", &key];
+    let at = ["--embedding-model", "vectors", "--url", &gateway.api, "--admin", &gateway.admin];
+    let output = run(&[&soak[..], &at].concat()).await;
+    let report = report(&output);
+    assert_eq!(output.status.code(), Some(1), "{report:#}");
+    assert!(report["chaos"]["violations"].to_string().contains("that no trouble touched failed"), "{report:#}");
+    assert!(report["violations"].to_string().contains("beside the chats"), "{report:#}");
+    gateway.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stream_that_ends_in_an_error_is_no_answer_of_a_benchmark() {
+    let cut =
+        "[[cloud.models]]\nname = \"broken\"\nupstream = \"cut-3\"\ninput_usd_per_mtok = 1\noutput_usd_per_mtok = 1\n";
+    let gateway = Setup::default().without_local().extra(cut).start().await;
+    let address = gateway.api.trim_start_matches("http://").to_owned();
+    let short =
+        ["overload", "--stream", "--clients", "2", "--seconds", "1", "--after-seconds", "0", "--address", &address];
+    let broken = [&short[..], &["--peak-seconds", "1", "--model", "broken"]].concat();
+    let output = run(&broken).await;
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("a stream that ended in an error") && said.contains("broken"), "{said}");
+    let flooded = run(&[&short[..], &["--peak", "4", "--times", "1", "--model", "broken"]].concat()).await;
+    let report = report(&flooded);
+    assert_eq!((flooded.status.code(), &report["all"]["answered"]), (Some(1), &json!(0)), "{report:#}");
+    assert!(report["failure"].as_str().is_some_and(|why| !why.is_empty()), "{report:#}");
     gateway.shutdown().await;
 }
 
