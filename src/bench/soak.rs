@@ -15,7 +15,7 @@ use crate::chaos::{
     metrics::Exposition,
     report::{Report as Kept, Run},
     run::{NoRun, cast, scenario},
-    scenario::{Scenario, UpTo},
+    scenario::{Expect, Scenario, UpTo},
     schedule::{Cast, Due, schedule},
 };
 use mix::Mix;
@@ -96,6 +96,23 @@ impl SoakArgs {
         self.warm_up_seconds.unwrap_or((self.seconds / 2).min(1800)) as f64
     }
 
+    fn expect(&self, scenario: &Scenario) -> Expect {
+        let mut expect = scenario.expect;
+        if self.calm {
+            // There is nothing that would explain an error.
+            expect.untouched_success_percent = UpTo(100.0);
+        }
+        expect
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            mib_per_hour: self.max_mib_per_hour,
+            mib_at_rest: self.max_mib_at_rest,
+            left_over: f64::from(self.max_left_over),
+        }
+    }
+
     fn key(&self) -> Option<String> {
         self.key.as_ref().map(|key| key.expose_secret().to_owned())
     }
@@ -149,26 +166,16 @@ async fn soak(args: &SoakArgs, scenario: &Scenario, admin: &Admin, due: &[Due]) 
     until_at_rest(admin, AT_REST).await?;
     let before = Exposition::read(&admin.metrics().await?);
     let rested = Vitals::of(&before, args.pid, 0.0).map_err(BenchError::Usage)?;
-    progress(&format!(
-        "soak: {} s at {} requests/s, {} orders, seed {}",
-        args.seconds,
-        args.rate,
-        due.len(),
-        args.seed
-    ));
+    let (seconds, rate, orders, seed) = (args.seconds, args.rate, due.len(), args.seed);
+    progress(&format!("soak: {seconds} s at {rate} requests/s, {orders} orders, seed {seed}"));
     let watched = Arc::new(Mutex::new(Watched { looks: vec![rested], ..Watched::default() }));
     let watching = task::owned(watch(admin.clone(), args.pid, every(args.seconds), Arc::clone(&watched)));
-    let others = mix.drive(args.rate * 0.4, args.seconds);
     let never = CancellationToken::new();
     let (harvest, mut wake, mut mixed) =
-        tokio::join!(load.drive(args.seconds, &never), conduct(admin, due, &never), others);
+        tokio::join!(load.drive(seconds, &never), conduct(admin, due, &never), mix.drive(rate * 0.4, seconds));
     drop((watching, mix));
     let watched = std::mem::take(&mut *watched.lock());
-    let mut expect = scenario.expect;
-    if args.calm {
-        // There is nothing to explain an error.
-        expect.untouched_success_percent = UpTo(100.0);
-    }
+    let expect = args.expect(scenario);
     mixed.judge(&wake.troubles, expect.untouched_success_percent.0);
     if !args.calm
         && let Err(error) = admin.clear().await
@@ -196,12 +203,7 @@ async fn soak(args: &SoakArgs, scenario: &Scenario, admin: &Admin, due: &[Due]) 
         status: &status,
         at_rest,
     });
-    let limits = Limits {
-        mib_per_hour: args.max_mib_per_hour,
-        mib_at_rest: args.max_mib_at_rest,
-        left_over: f64::from(args.max_left_over),
-    };
-    let (settled_for_s, warm_up_s) = (args.settle_seconds, args.warm_up_s());
+    let (settled_for_s, warm_up_s, limits) = (args.settle_seconds, args.warm_up_s(), args.limits());
     Ok(Report::of(Soaked { kept, mixed, watched, rested, settled, settled_for_s, warm_up_s, limits }))
 }
 

@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_stream_is_an_answer_only_with_its_end_and_without_an_error() {
-        let text = br#"data: {"choices":[{"delta":{"content":"an \"error\", [DONE]"}}]}"#;
+        let text: &[u8] = br#"data: {"choices":[{"delta":{"content":"an \"error\", [DONE]"}}]}"#;
         let whole = [text, &b"\n\ndata: [DONE]\n\n"[..]].concat();
         let broken = [
             text,
