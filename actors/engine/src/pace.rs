@@ -3,9 +3,10 @@
 //! Pure: durations come in as arguments. A step costs what its decoding sequences cost plus so much per prompt token; both
 //! are measured as moving averages. Beside running streams a step may take [`SLOWDOWN`] times as long as the streams alone
 //! would need: below three times with room for scatter, and not much less, because a prompt in small portions is slow work on
-//! a CPU and its client waits too. For a short prompt it may take [`ONE_PAUSE`]: a second of pause now and then costs the streams
-//! no more than many slow steps, and the prompt's client waits a fraction. How much a few prompt tokens cost beside a stream says little about a full batch of them
-//! (a CPU takes twice as long for each), so it is measured where it is used, against steps without any put in between.
+//! a CPU and its client waits too. For a short prompt it may take [`ONE_PAUSE`]: a second of pause now and then costs the
+//! streams no more than many slow steps, and the prompt's client waits a fraction. How much a few prompt tokens cost beside a
+//! stream says little about a full batch of them (a CPU takes twice as long for each), so it is measured where it is used,
+//! against steps without any put in between.
 
 use std::time::Duration;
 
