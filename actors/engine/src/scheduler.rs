@@ -260,13 +260,13 @@ impl Scheduler {
         let mut chunks: Vec<Chunk> =
             decoding.iter().map(|(sequence, running)| self.chunk(*sequence, running, 1)).collect();
         let paced = burst == Burst::None && !decoding.is_empty();
-        let (mut first, mut long) = (prompts, Vec::new());
+        let mut long = Vec::new();
         let (mut room, mut for_long) = (most.saturating_sub(decoding.len()), 0);
         if paced {
-            (first, long) = first.into_iter().partition(|(_, running)| self.is_short(running));
-            (room, for_long) = self.shared(decoding.len(), &first, !long.is_empty(), room);
+            (prompts, long) = prompts.into_iter().partition(|(_, running)| self.is_short(running));
+            (room, for_long) = self.shared(decoding.len(), &prompts, !long.is_empty(), room);
         }
-        let (canary, jobs): (Vec<_>, Vec<_>) = first.into_iter().partition(|member| self.is_canary(member));
+        let (canary, jobs): (Vec<_>, Vec<_>) = prompts.into_iter().partition(|member| self.is_canary(member));
         let mut scored = SCORED_AT_ONCE;
         let gathers = burst == Burst::Gathers;
         self.fill(&mut chunks, canary, &mut room, &mut scored, false);

@@ -211,6 +211,21 @@ fn speaks(plan: &[Chunk], job: JobId) -> bool {
     plan.iter().any(|chunk| chunk.job == job && chunk.samples)
 }
 
+/// How long the one who speaks has been silent, and was at most.
+#[derive(Debug, Default)]
+struct Silence {
+    lasts: Duration,
+    longest: Duration,
+}
+
+impl Silence {
+    fn step(&mut self, scheduler: &mut Scheduler, token: Duration) {
+        let (plan, took) = step(scheduler, token);
+        self.lasts = if speaks(&plan, 1) { took } else { self.lasts + took };
+        self.longest = self.longest.max(self.lasts);
+    }
+}
+
 #[test]
 fn who_speaks_pauses_once_where_the_burst_is_soon_computed_and_is_then_left_in_peace() {
     let token = Duration::from_millis(40);
@@ -238,32 +253,28 @@ fn a_pause_is_bounded_whoever_comes_in_it() {
     let token = Duration::from_millis(33);
     let mut scheduler = one_speaks(256, token);
     (2..4).for_each(|job| scheduler.enqueue(ask(job, 150), false));
-    let (mut silent, mut longest) = (Duration::ZERO, Duration::ZERO);
+    let mut silence = Silence::default();
     for job in 4..40 {
         admit(&mut scheduler);
-        let (plan, took) = step(&mut scheduler, token);
-        silent = if speaks(&plan, 1) { took } else { silent + took };
-        longest = longest.max(silent);
+        silence.step(&mut scheduler, token);
         scheduler.enqueue(ask(job, 250), false);
     }
-    assert!(longest <= Duration::from_secs(12), "{longest:?}");
+    assert!(silence.longest <= Duration::from_secs(12), "{silence:?}");
 }
 
 #[test]
 fn a_pause_is_bounded_whoever_leaves_in_it() {
     let token = Duration::from_millis(40);
     let mut scheduler = one_speaks(16, token);
-    let (mut silent, mut longest) = (Duration::ZERO, Duration::ZERO);
+    let mut silence = Silence::default();
     for pair in 1..40 {
         let jobs = [2 * pair, 2 * pair + 1];
         jobs.iter().for_each(|job| scheduler.enqueue(ask(*job, 20), false));
         admit(&mut scheduler);
-        let (plan, took) = step(&mut scheduler, token);
-        silent = if speaks(&plan, 1) { took } else { silent + took };
-        longest = longest.max(silent);
+        silence.step(&mut scheduler, token);
         jobs.iter().for_each(|job| scheduler.remove(*job, false));
     }
-    assert!(longest <= Duration::from_secs(11), "{longest:?}");
+    assert!(silence.longest <= Duration::from_secs(11), "{silence:?}");
 }
 
 #[test]
