@@ -4,7 +4,7 @@
 //! asks the engine to end, and ends the process itself when the engine does not answer in time. Chaos that must work
 //! while the engine computes is done here too.
 
-use crate::process::{exit, kill_self};
+use crate::process::{exit, kill_self, leave};
 use spillway_actors::gpu::frame::{
     self, Batch, CHAOS_POISON, EmbedSpec, EngineChaos, FrameError, FromEngine, HEARTBEAT_MS, Heartbeat, JobId, JobSpec,
     LoadSpec, PREFIX_BYTES, Prompt, ToEngine,
@@ -234,11 +234,11 @@ fn is_poison(prompt: &Prompt) -> bool {
 
 fn misbehave(chaos: EngineChaos, shared: &Shared) {
     match chaos {
-        EngineChaos::Exit => std::process::exit(i32::from(exit::LOAD_FAILED)),
+        EngineChaos::Exit => leave(exit::LOAD_FAILED),
         EngineChaos::Garbage => shared.send_raw(&[0xff; 64]),
         EngineChaos::HalfFrame => {
             shared.send_raw(&[200, 0, 0, 0, 6, 1, 2]);
-            std::process::exit(i32::from(exit::LOAD_FAILED));
+            leave(exit::LOAD_FAILED);
         }
         // The engine thread's own affair.
         EngineChaos::HangDecode | EngineChaos::OutOfMemory => {}

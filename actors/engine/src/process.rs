@@ -95,6 +95,13 @@ pub fn kill_self() {
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
 }
 
+/// As [`kill_self`], but with an exit code, as a library that gives up by itself would leave one.
+#[expect(unsafe_code, reason = "std's exit runs what C++ registered for it, beside threads that compute")]
+pub fn leave(code: u8) -> ! {
+    // SAFETY: it takes no pointer and returns to nobody.
+    unsafe { libc::_exit(code.into()) }
+}
+
 /// Runs `work` with stderr closed to the world: llama.cpp prints the grammar it cannot parse, which is a client's data.
 /// A line that another thread says meanwhile, which is microseconds, is lost.
 pub fn hushed<T>(work: impl FnOnce() -> T) -> T {
