@@ -39,6 +39,10 @@ help: ## list the targets
 run: deps build model ## install what is missing, build, fetch the model, and serve on 127.0.0.1:8080
 	@exec "$(TARGET_DIR)/release/spillway" serve --config "$(CONFIG)"
 
+# Tests are many binaries: each would be optimised as a whole, which takes minutes and changes nothing but speed.
+test simulate: export CARGO_PROFILE_RELEASE_LTO := false
+test simulate: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS := 16
+
 test: ## install what tests need, build, run every test and every check
 	@scripts/deps.sh test
 	@$(MAKE) --no-print-directory build model
