@@ -12,6 +12,7 @@ mod judge;
 mod keep;
 mod leave;
 mod local;
+mod outbox;
 mod reading;
 mod recent;
 mod report;
@@ -41,13 +42,14 @@ use crate::{
     health::{AttemptFact, Draw, Scores},
     jobs::{Job, JobGuard, JobTable, Outcome, TargetKey, shutting_down},
     keys::Keys,
-    ledger::{Ledger, Refused, Reservation},
+    ledger::{Ledger, Receipt, Refused, Reservation},
     observe,
     route::{ClassifierMsg, Decision, Fleet, RouterMsg},
     supervise::Address,
     task,
 };
 use cascade::Kept;
+use outbox::Outbox;
 use sent::Sent;
 use so_far::SoFar;
 use std::{
@@ -138,7 +140,8 @@ pub struct Head {
 /// Starts the flight of an admitted request. Dropping the receiver cancels it.
 pub fn launch(services: Services, guard: JobGuard) -> mpsc::Receiver<FlightEvent> {
     let (events, outbox) = mpsc::channel(EVENTS);
-    task::detached(run(services, guard, events));
+    // A flight is ten kilobytes, which would be moved several times on the way into its task.
+    task::detached(Box::pin(run(services, guard, events)));
     outbox
 }
 
@@ -180,7 +183,7 @@ impl From<GatewayError> for Failure {
 struct Flight {
     services: Services,
     job: Arc<Job>,
-    events: mpsc::Sender<FlightEvent>,
+    outbox: Outbox,
     attempts: Vec<AttemptReport>,
     /// Of the attempt under way.
     course: Course,
@@ -224,6 +227,8 @@ struct Flight {
     draw: Option<Draw>,
     /// What is set aside for it, if it is paid.
     reserved: Option<Reservation>,
+    /// The word of a paid answer's cost, written down together with the request's own row.
+    settled: Option<Receipt>,
     usage: TokenUsage,
     /// Of the attempt that is shown.
     imprint: Option<Imprint>,
@@ -267,7 +272,7 @@ impl Flight {
         Self {
             services,
             job,
-            events,
+            outbox: Outbox::new(events),
             attempts: Vec::new(),
             course: Course::default(),
             steps: Vec::new(),
@@ -295,6 +300,7 @@ impl Flight {
             under_way: None,
             draw: None,
             reserved: None,
+            settled: None,
             usage: TokenUsage::default(),
             imprint: None,
             waited: Duration::ZERO,
@@ -408,7 +414,7 @@ impl Flight {
             End::Landed => {
                 let report = self.report();
                 self.keep("ok").await;
-                let done = self.events.send(FlightEvent::Done(Box::new(report)));
+                let done = self.outbox.send(FlightEvent::Done(Box::new(report)));
                 // A client that never reads its last event has not got its answer.
                 match tokio::time::timeout_at(self.job.deadline.max(Instant::now() + LAST_WORD), done).await {
                     Ok(Ok(())) => Outcome::Completed,
@@ -431,7 +437,7 @@ impl Flight {
                 };
                 observe::request_failed(self.job.who(), error.kind.label(), origin);
                 self.failure = Some(error.clone());
-                let last_word = self.events.send(FlightEvent::Failed(error));
+                let last_word = self.outbox.send(FlightEvent::Failed(error));
                 let _ = tokio::time::timeout(LAST_WORD, last_word).await;
                 outcome
             }

@@ -53,6 +53,8 @@ macro_rules! kind {
     };
 }
 
+const NO_LABELS: [&str; 0] = [];
+
 // What every request or token touches.
 known! {
     REQUESTS: counter "spillway_requests_total" ["target", "model", "complexity", "outcome"];
@@ -67,6 +69,12 @@ known! {
     COST: counter "spillway_cost_nanousd_total" ["model"];
     BREAKER: gauge "spillway_breaker_state" ["target"];
     KEY_REQUESTS: counter "spillway_key_requests_total" ["key_group", "outcome"];
+    QUEUE_DEPTH: gauge "spillway_queue_depth" NO_LABELS;
+    QUEUE_WAIT: histogram "spillway_queue_wait_seconds" NO_LABELS;
+    RUNNING: gauge "spillway_requests_running" NO_LABELS;
+    OVERHEAD: histogram "spillway_overhead_seconds" NO_LABELS;
+    SAVED: counter "spillway_saved_nanousd_total" NO_LABELS;
+    LEDGER_COMMIT: histogram "spillway_ledger_commit_seconds" NO_LABELS;
 }
 
 const DEATH_CAUSES: [&str; 4] = ["killed", "stopped", "panic", "error"];
@@ -277,11 +285,11 @@ pub fn request_barred(gpu: &str) {
 }
 
 pub fn queue_depth(depth: usize) {
-    gauge!("spillway_queue_depth").set(depth as f64);
+    QUEUE_DEPTH.of([]).set(depth as f64);
 }
 
 pub fn queue_wait(took: Duration) {
-    histogram!("spillway_queue_wait_seconds").record(took.as_secs_f64());
+    QUEUE_WAIT.of([]).record(took.as_secs_f64());
 }
 
 /// `reason` is full or shutting_down, `priority` the class of the key.
@@ -305,7 +313,7 @@ pub fn request_refused_at_the_door(who: Who, client_id: Option<&str>, status: u1
 }
 
 pub fn requests_running(running: usize) {
-    gauge!("spillway_requests_running").set(running as f64);
+    RUNNING.of([]).set(running as f64);
 }
 
 /// What a request was graded as; `spillway route calibrate` reads `fails` from the log.
@@ -384,7 +392,7 @@ pub struct RequestEnd<'a> {
 pub fn request_ended(end: &RequestEnd<'_>) {
     REQUESTS.of([end.target, model_label(end.model), end.complexity, end.outcome]).increment(1);
     DURATION.of([end.target]).record(end.took.as_secs_f64());
-    histogram!("spillway_overhead_seconds").record(end.took.saturating_sub(end.elsewhere).as_secs_f64());
+    OVERHEAD.of([]).record(end.took.saturating_sub(end.elsewhere).as_secs_f64());
     tracing::info!(
         request = %end.who.request, trace_id = trace_of(end.who), client_request_id = end.client_id, target = end.target, model = end.model, outcome = end.outcome,
         took_ms = end.took.as_millis() as u64, attempts = end.attempts, "request ended"
@@ -437,7 +445,7 @@ pub fn tokens(target: &str, model: &str, prompt: u64, cached: u64, completion: u
 
 pub fn cost(model: &str, nano_usd: u64, saved_nano_usd: u64) {
     COST.of([model_label(model)]).increment(nano_usd);
-    counter!("spillway_saved_nanousd_total").increment(saved_nano_usd);
+    SAVED.of([]).increment(saved_nano_usd);
 }
 
 pub fn ledger_up(up: bool) {
@@ -446,7 +454,7 @@ pub fn ledger_up(up: bool) {
 
 /// How long a request waited for its record.
 pub fn ledger_commit(took: Duration) {
-    histogram!("spillway_ledger_commit_seconds").record(took.as_secs_f64());
+    LEDGER_COMMIT.of([]).record(took.as_secs_f64());
 }
 
 pub fn ledger_row_dropped() {

@@ -165,10 +165,7 @@ impl Flight {
         let answer = client.start(body, id, key, Asked::by(&job.request), job.deadline).await?;
         progress.headed = true;
         self.note_answering();
-        match answer {
-            Answer::Stream(events) => self.pass_stream(*events, decision, progress).await,
-            Answer::Body(whole) => self.pass_whole(whole, decision, progress).await,
-        }
+        self.pass(answer, decision, progress).await
     }
 
     /// Chaos.
@@ -200,8 +197,24 @@ impl Flight {
         Ok((body, model.prefill))
     }
 
+    /// Passes an answer on.
+    pub(super) async fn pass(
+        &mut self,
+        answer: Answer,
+        decision: &Decision,
+        progress: &mut Progress,
+    ) -> Result<(), Failure> {
+        self.outbox.gather();
+        let passed = match answer {
+            Answer::Stream(events) => self.pass_stream(*events, decision, progress).await,
+            Answer::Body(whole) => self.pass_whole(whole, decision, progress).await,
+        };
+        self.told(passed.is_ok()).await;
+        passed
+    }
+
     /// A provider that does not stream although it was asked to.
-    pub(super) async fn pass_whole(
+    async fn pass_whole(
         &mut self,
         whole: WholeAnswer,
         decision: &Decision,
@@ -231,7 +244,7 @@ impl Flight {
         Ok(())
     }
 
-    pub(super) async fn pass_stream(
+    async fn pass_stream(
         &mut self,
         mut events: EventStream,
         decision: &Decision,
@@ -241,7 +254,7 @@ impl Flight {
         progress.left_open = true;
         self.imprint = None;
         loop {
-            let event = match events.next().await {
+            let event = match self.outbox.beside(events.next()).await {
                 Ok(event) => event,
                 Err(error) => {
                     progress.broke(events.usage_so_far().filter(is_plausible), events.is_open());
@@ -306,7 +319,9 @@ impl Flight {
                 let fresh = cutter.push(text).map_err(|_| begun_anew(self.job.who(), decision))?;
                 delta.content = (!fresh.is_empty()).then_some(fresh);
             }
-            if delta.is_visible() {
+            if delta.is_visible() && self.outbox.keeps_next() {
+                self.show(delta, decision).await;
+            } else if delta.is_visible() {
                 let shown = Instant::now();
                 self.show(delta, decision).await;
                 progress.so_far.released(shown, Instant::now());
@@ -384,7 +399,7 @@ impl Flight {
         let cost = decision.candidate.price.cost_of(&usage);
         let Err(failure) = result else {
             // The answer's end waits for the request's own row, which comes after this one.
-            drop(reservation.settle("ok", usage, cost, self.baseline(self.usage)));
+            self.settled = Some(reservation.settle("ok", usage, cost, self.baseline(self.usage)));
             return self.record_cloud(decision, progress, "ok", cost);
         };
         let (label, amount) = (failure.error.kind.label(), reservation.amount());

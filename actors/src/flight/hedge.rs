@@ -335,10 +335,7 @@ impl Flight {
         (self.under_way, self.reserved) = (Some(progress.so_far), Some(sending.reservation));
         self.course = sending.course;
         self.note_answering();
-        let result = match called.answer {
-            Answer::Stream(events) => self.pass_stream(*events, &decision, &mut progress).await,
-            Answer::Body(whole) => self.pass_whole(whole, &decision, &mut progress).await,
-        };
+        let result = self.pass(called.answer, &decision, &mut progress).await;
         called.grant.report(progress.call_end(&result), Instant::now());
         self.settle(&decision, &progress, &result);
         self.note_spent(&mut tab);

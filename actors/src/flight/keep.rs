@@ -27,8 +27,10 @@ impl Flight {
     pub(super) async fn keep(&mut self, outcome: &'static str) {
         self.close_attempt_under_way();
         let written = self.services.ledger.note_request(&self.request_row(outcome));
+        // Whoever is first writes both.
+        drop(self.settled.take());
         if self.paid {
-            let _ = timeout(PATIENCE, written.written()).await;
+            let _ = self.outbox.beside(timeout(PATIENCE, written.written())).await;
         }
     }
 

@@ -110,11 +110,13 @@ impl Flight {
             progress.held = HoldBack::default();
         }
         let mut said = self.said();
+        self.outbox.gather();
         let result = tokio::select! {
             biased;
             () = lease.revoked() => Err(died(lease, decision)),
             result = self.talk(lease, server, decision, progress, &mut said, hedge) => result,
         };
+        self.told(result.is_ok()).await;
         if progress.first_token.is_some() || said.usage.is_some() {
             progress.usage = self.usage_of(&said);
         }
@@ -163,7 +165,7 @@ impl Flight {
         loop {
             let event = tokio::select! {
                 biased;
-                event = source.next() => event?,
+                event = self.outbox.beside(source.next()) => event?,
                 () = hedge.wins() => return Ok(()),
             };
             lease.slot().heard(lease.epoch(), Instant::now());

@@ -5,10 +5,19 @@ use crate::{domain::Delta, jobs::TargetKey, observe, route::Decision};
 use tokio::time::Instant;
 
 impl Flight {
-    /// Sends one event; a client that has gone ends the flight from outside.
+    /// Hands one event over; a client that has gone ends the flight from outside.
     pub(super) async fn emit(&mut self, event: FlightEvent) {
         self.note_reasons(&event);
-        let _ = self.events.send(event).await;
+        let _ = self.outbox.give(event).await;
+    }
+
+    /// An attempt whose events were gathered has ended. What is left of one that went well is handed over with the request's
+    /// last word.
+    pub(super) async fn told(&mut self, well: bool) {
+        self.outbox.gather_no_more();
+        if !well {
+            let _ = self.outbox.flush().await;
+        }
     }
 
     /// A visible piece of a stream.
@@ -19,6 +28,10 @@ impl Flight {
         let came = Instant::now();
         if let Some(before) = self.piece_at {
             observe::next_piece(decision.candidate.target.as_str(), came.duration_since(before));
+        }
+        self.piece_at = Some(came);
+        if self.outbox.keeps_next() {
+            return self.emit(FlightEvent::Delta(delta)).await;
         }
         self.hold(Some(came));
         self.emit(FlightEvent::Delta(delta)).await;

@@ -57,6 +57,9 @@ impl<M: Message> Address<M> {
 
     /// Waits until an actor lives here, at most until `deadline`.
     pub async fn wait(&self, deadline: Instant) -> Option<ActorRef<M>> {
+        if let Some(actor) = self.get() {
+            return Some(actor);
+        }
         let mut changes = self.inner.changes.subscribe();
         loop {
             if let Some(actor) = self.get() {

@@ -4,11 +4,14 @@
 //! output cap. A text completion becomes a chat of one user message, because most providers no longer offer the old endpoint;
 //! [`text_body`] is for those that do.
 
+mod edited;
+
 use super::Continuation;
 use crate::config::LimitField;
 use crate::domain::{Choices, GatewayError, Input, Outbound, RequestKind};
 use bytes::Bytes;
-use serde_json::{Map, Value, json};
+use edited::Edited;
+use serde_json::{Value, json};
 
 /// What only `/v1/completions` knows.
 const COMPLETION_ONLY: [&str; 4] = ["prompt", "suffix", "echo", "best_of"];
@@ -91,15 +94,15 @@ pub fn text_body<'a>(
     if request.has_token_ids() {
         return Err(GatewayError::invalid("prompt", "a prompt of token ids can only be served locally"));
     }
-    let mut body = request.body.clone();
+    let mut body = Edited::new(&request.body);
     as_understood(&mut body, &request.choices);
     if request.choices.best_of > request.choices.n {
-        body.insert("best_of".into(), request.choices.best_of.into());
+        body.set("best_of", request.choices.best_of);
     }
-    body.shift_remove("max_completion_tokens");
-    body.insert("max_tokens".into(), output_cap.into());
-    body.insert("model".into(), upstream_model.into());
-    body.insert("stream".into(), stream.into());
+    body.remove("max_completion_tokens");
+    body.set("max_tokens", output_cap);
+    body.set("model", upstream_model);
+    body.set("stream", stream);
     set_usage_wish(&mut body, stream);
     encode(&body)
 }
@@ -115,49 +118,50 @@ pub fn continued_body<'a>(
     continuation: Continuation<'_>,
 ) -> Result<Bytes, GatewayError> {
     let mut body = upstream(request.into(), upstream_model, output_cap.into(), true)?;
-    match body.get_mut("messages").and_then(Value::as_array_mut) {
-        Some(messages) => messages.push(continuation.message()),
-        None => return Err(GatewayError::invalid("messages", "there is no conversation to go on with")),
-    }
+    let Some(messages) = body.get("messages").and_then(Value::as_array) else {
+        return Err(GatewayError::invalid("messages", "there is no conversation to go on with"));
+    };
+    let continued: Vec<Value> = messages.iter().cloned().chain([continuation.message()]).collect();
+    body.set("messages", continued);
     encode(&body)
 }
 
-fn upstream(
-    request: Outbound<'_>,
+fn upstream<'a>(
+    request: Outbound<'a>,
     upstream_model: &str,
     output_cap: OutputCap,
     stream: bool,
-) -> Result<Map<String, Value>, GatewayError> {
+) -> Result<Edited<'a>, GatewayError> {
     let request = request.request();
-    let mut body = request.body.clone();
+    let mut body = Edited::new(&request.body);
     if request.kind == RequestKind::Completion {
         completion_to_chat(&mut body, &request.input)?;
     }
     as_understood(&mut body, &request.choices);
-    body.insert("model".into(), upstream_model.into());
-    body.insert("stream".into(), stream.into());
+    body.set("model", upstream_model);
+    body.set("stream", stream);
     set_usage_wish(&mut body, stream);
     set_output_cap(&mut body, output_cap);
     Ok(body)
 }
 
-fn encode(body: &Map<String, Value>) -> Result<Bytes, GatewayError> {
+fn encode(body: &Edited<'_>) -> Result<Bytes, GatewayError> {
     serde_json::to_vec(body)
         .map(Bytes::from)
         .map_err(|_| GatewayError::gateway(crate::domain::ErrorKind::Internal, "the request could not be encoded"))
 }
 
 /// The answer is what was chosen and set aside for. `n`: `2.0` is two to some servers and a fault to others.
-fn as_understood(body: &mut Map<String, Value>, choices: &Choices) {
+fn as_understood(body: &mut Edited<'_>, choices: &Choices) {
     for field in OUTSIZING.into_iter().chain(REPRICING) {
-        body.shift_remove(field);
+        body.remove(field);
     }
-    if let Some(n) = body.get_mut("n") {
-        *n = choices.n.into();
+    if body.get("n").is_some() {
+        body.set("n", choices.n);
     }
 }
 
-fn completion_to_chat(body: &mut Map<String, Value>, input: &Input) -> Result<(), GatewayError> {
+fn completion_to_chat(body: &mut Edited<'_>, input: &Input) -> Result<(), GatewayError> {
     let text = match input {
         Input::Text(text) => text,
         Input::Several(_) => return Err(GatewayError::invalid("prompt", "several prompts can only be served locally")),
@@ -168,44 +172,38 @@ fn completion_to_chat(body: &mut Map<String, Value>, input: &Input) -> Result<()
         Input::Messages(_) => return Ok(()),
     };
     for field in COMPLETION_ONLY {
-        body.shift_remove(field);
+        body.remove(field);
     }
     // It is the only name there: no choice of the client's.
-    body.shift_remove(LimitField::MaxTokens.name());
-    body.insert("messages".into(), json!([{"role": "user", "content": text}]));
+    body.remove(LimitField::MaxTokens.name());
+    body.set("messages", json!([{"role": "user", "content": text}]));
     // The old field is the number of alternatives, the new ones a switch and that number.
     if let Some(alternatives) = body.get("logprobs").and_then(Value::as_u64) {
-        body.insert("logprobs".into(), true.into());
+        body.set("logprobs", true);
         if alternatives > 0 {
-            body.insert("top_logprobs".into(), alternatives.min(MAX_TOP_LOGPROBS).into());
+            body.set("top_logprobs", alternatives.min(MAX_TOP_LOGPROBS));
         }
     }
     Ok(())
 }
 
 /// Usage is how a paid stream is billed, so it is always asked for; without a stream providers refuse the field.
-fn set_usage_wish(body: &mut Map<String, Value>, stream: bool) {
+fn set_usage_wish(body: &mut Edited<'_>, stream: bool) {
     if !stream {
-        body.shift_remove("stream_options");
-        return;
+        return body.remove("stream_options");
     }
-    match body.get_mut("stream_options").and_then(Value::as_object_mut) {
-        Some(options) => {
-            options.insert("include_usage".into(), true.into());
-        }
-        None => {
-            body.insert("stream_options".into(), json!({"include_usage": true}));
-        }
-    }
+    let mut options = body.get("stream_options").and_then(Value::as_object).cloned().unwrap_or_default();
+    options.insert("include_usage".into(), true.into());
+    body.set("stream_options", options);
 }
 
-fn set_output_cap(body: &mut Map<String, Value>, cap: OutputCap) {
+fn set_output_cap(body: &mut Edited<'_>, cap: OutputCap) {
     let (new, old) = (LimitField::MaxCompletionTokens.name(), LimitField::MaxTokens.name());
     let named = [new, old].into_iter().find(|name| body.get(*name).is_some_and(|value| !value.is_null()));
     // Both together are refused everywhere.
-    body.shift_remove(new);
-    body.shift_remove(old);
-    body.insert(named.unwrap_or(cap.field.name()).into(), cap.tokens.into());
+    body.remove(new);
+    body.remove(old);
+    body.set(named.unwrap_or(cap.field.name()), cap.tokens);
 }
 
 #[cfg(test)]

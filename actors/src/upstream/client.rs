@@ -9,7 +9,7 @@ use crate::chaos::faults::Befalls;
 use crate::config::Wire;
 use crate::domain::{ChatRequest, ErrorKind, GatewayError, Outgoing, RequestId, TargetName};
 use bytes::Bytes;
-use connections::{Connections, Response};
+use connections::{Address, Connections, Response};
 use http::{HeaderMap, HeaderValue, Method, header};
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
@@ -77,7 +77,8 @@ pub enum Answer {
 pub struct ProviderClient {
     target: TargetName,
     wire: Wire,
-    url: Url,
+    /// Of the endpoint for answers.
+    address: Address,
     http: Connections,
     timeouts: Timeouts,
     /// Chaos: what befalls the next call.
@@ -122,20 +123,23 @@ impl ProviderClient {
         let url = endpoint(base_url).ok_or_else(|| wrong("base_url is not a plain http or https URL"))?;
         let http = Connections::new(url.scheme() == "https", timeouts)
             .map_err(|_| wrong("no HTTP client: the host's root certificates could not be read"))?;
-        Ok(Self { target, wire: Wire::OpenAi, url, http, timeouts, befalls: None })
+        Ok(Self { target, wire: Wire::OpenAi, address: url.into(), http, timeouts, befalls: None })
     }
 
     /// The same provider, spoken to in another wire format.
     #[must_use]
-    pub fn speaking(mut self, wire: Wire) -> Self {
-        if let Ok(mut segments) = self.url.path_segments_mut() {
+    pub fn speaking(self, wire: Wire) -> Self {
+        if self.wire == wire {
+            return self;
+        }
+        let mut url = self.address.url().clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
             self.wire.path().iter().for_each(|_| {
                 segments.pop();
             });
             segments.extend(wire.path());
         }
-        self.wire = wire;
-        self
+        Self { wire, address: url.into(), ..self }
     }
 
     /// Sends `body` (see [`Wire::body`]) and waits for the head of the answer, for a whole answer
@@ -158,7 +162,7 @@ impl ProviderClient {
         let started = Instant::now();
         self.suffer_before(&patience, started + limit).await?;
         let headers = self.headers(&id.into(), key, stream)?;
-        let sending = self.http.send(Method::POST, &self.url, headers, body.clone());
+        let sending = self.http.send(Method::POST, &self.address, headers, body.clone());
         let response = patience.within(started + limit, "did not answer in time", sending).await?.map_err(|error| {
             let failed = patience.failed(&error.in_words());
             if error.is_connect() { failed.unworked() } else { failed }

@@ -20,6 +20,7 @@ use std::{
     future::Future,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -42,6 +43,30 @@ const IDLE: Duration = Duration::from_secs(90);
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 const KEEPALIVE: Duration = Duration::from_secs(15);
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("spillway/", env!("CARGO_PKG_VERSION")));
+
+/// Where a call goes. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Address(Arc<Parsed>);
+
+#[derive(Debug)]
+struct Parsed {
+    url: Url,
+    /// The same, as HTTP takes it.
+    uri: Option<Uri>,
+}
+
+impl Address {
+    pub(super) fn url(&self) -> &Url {
+        &self.0.url
+    }
+}
+
+impl From<Url> for Address {
+    fn from(url: Url) -> Self {
+        let uri = url.as_str().parse().ok();
+        Self(Arc::new(Parsed { url, uri }))
+    }
+}
 
 /// Cheap to clone: all clones share the connections.
 #[derive(Debug, Clone)]
@@ -79,13 +104,13 @@ impl Connections {
     pub(super) async fn send(
         &self,
         method: Method,
-        url: &Url,
+        address: &Address,
         headers: HeaderMap,
         body: Bytes,
     ) -> Result<Response, CallError> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = method;
-        *request.uri_mut() = url.as_str().parse::<Uri>().map_err(|_| CallError::Address)?;
+        *request.uri_mut() = address.0.uri.clone().ok_or(CallError::Address)?;
         *request.headers_mut() = headers;
         request.headers_mut().insert(header::USER_AGENT, USER_AGENT);
         let (head, body) = self.0.request(request).await?.into_parts();
@@ -226,9 +251,10 @@ mod tests {
     };
 
     /// A server that reads one request, answers with these bytes and then waits; its URL.
-    async fn server(scheme: &str, answer: Vec<u8>) -> (Url, task::Owned) {
+    async fn server(scheme: &str, answer: Vec<u8>) -> (Address, task::Owned) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("{scheme}://{}/v1/x", listener.local_addr().unwrap()).parse().unwrap();
+        let url = format!("{scheme}://{}/v1/x", listener.local_addr().unwrap());
+        let url = Url::parse(&url).unwrap().into();
         let serving = task::owned(async move {
             let (mut socket, _) = listener.accept().await.unwrap();
             let _ = socket.read(&mut [0; 4096]).await;

@@ -30,7 +30,7 @@ impl ProviderClient {
         let until = Instant::now() + self.timeouts.first_byte_unstreamed;
         self.suffer_before(&patience, until).await?;
         let headers = self.headers(&id.into(), key, false)?;
-        let url = beside(&self.url, "embeddings");
+        let url = beside(self.address.url(), "embeddings").into();
         let sending = self.http.send(Method::POST, &url, headers, body.clone());
         let response = patience.within(until, "did not answer in time", sending).await?.map_err(|error| {
             let failed = patience.failed(&error.in_words());

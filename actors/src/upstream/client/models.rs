@@ -34,7 +34,7 @@ impl ProviderClient {
         let until = Instant::now() + TIMEOUT;
         let patience = Patience { target: self.target.clone(), deadline: until };
         let headers = self.headers(&RequestId::random().into(), key, false)?;
-        let url = models_url(&self.url);
+        let url = models_url(self.address.url()).into();
         let asking = self.http.send(Method::GET, &url, headers, Bytes::new());
         let response = patience.within(until, "did not answer in time", asking).await?;
         let response = response.map_err(|error| patience.failed(&error.in_words()))?;

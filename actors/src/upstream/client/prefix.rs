@@ -12,17 +12,21 @@ impl ProviderClient {
     /// The same provider, its keys and its connections, for a request that continues in this style.
     #[must_use]
     pub fn continuing(&self, style: PrefillStyle) -> Self {
-        Self { url: prefix_url(&self.url, style), ..self.clone() }
+        match prefix_url(self.address.url(), style) {
+            Some(url) => Self { address: url.into(), ..self.clone() },
+            None => self.clone(),
+        }
     }
 }
 
-fn prefix_url(answers: &Url, style: PrefillStyle) -> Url {
-    let mut url = answers.clone();
-    // Others that speak this style are asked where they are: a proxy's paths are its own.
-    if style == PrefillStyle::DeepseekPrefix && answers.host_str() == Some(DEEPSEEK) {
+/// `None`: where answers are made. Others that speak this style are asked there: a proxy's paths are its own.
+fn prefix_url(answers: &Url, style: PrefillStyle) -> Option<Url> {
+    let elsewhere = style == PrefillStyle::DeepseekPrefix && answers.host_str() == Some(DEEPSEEK);
+    elsewhere.then(|| {
+        let mut url = answers.clone();
         url.set_path(DEEPSEEK_BETA);
-    }
-    url
+        url
+    })
 }
 
 #[cfg(test)]
@@ -35,20 +39,13 @@ mod tests {
             (
                 "https://api.deepseek.com/v1/chat/completions",
                 PrefillStyle::DeepseekPrefix,
-                "https://api.deepseek.com/beta/chat/completions",
+                Some("https://api.deepseek.com/beta/chat/completions"),
             ),
-            (
-                "https://api.deepseek.com/chat/completions",
-                PrefillStyle::Assistant,
-                "https://api.deepseek.com/chat/completions",
-            ),
-            (
-                "https://proxy.example/v1/chat/completions",
-                PrefillStyle::DeepseekPrefix,
-                "https://proxy.example/v1/chat/completions",
-            ),
+            ("https://api.deepseek.com/chat/completions", PrefillStyle::Assistant, None),
+            ("https://proxy.example/v1/chat/completions", PrefillStyle::DeepseekPrefix, None),
         ] {
-            assert_eq!(prefix_url(&Url::parse(answers).unwrap(), style).as_str(), asked);
+            let elsewhere = prefix_url(&Url::parse(answers).unwrap(), style);
+            assert_eq!(elsewhere.as_ref().map(Url::as_str), asked);
         }
     }
 }

@@ -34,13 +34,13 @@ impl ProviderClient {
     pub async fn presence(&self, key: &SecretString) -> Presence {
         let until = Instant::now() + TIMEOUT;
         let looking = async {
-            let listed = match self.get(models_url(&self.url), key).await {
+            let listed = match self.get(models_url(self.address.url()), key).await {
                 Ok(response) => response,
                 Err(absent) => return absent,
             };
             match listed.status() {
                 StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED => {
-                    match self.get(health_url(&self.url), key).await {
+                    match self.get(health_url(self.address.url()), key).await {
                         Ok(health) => of_status(health.status()),
                         Err(absent) => absent,
                     }
@@ -61,7 +61,7 @@ impl ProviderClient {
     async fn get(&self, url: Url, key: &SecretString) -> Result<Response, Presence> {
         let absent = |what: String| Presence::Absent(what);
         let headers = self.headers(&RequestId::random().into(), key, false).map_err(|error| absent(error.message))?;
-        self.http.send(Method::GET, &url, headers, Bytes::new()).await.map_err(|error| absent(error.in_words()))
+        self.http.send(Method::GET, &url.into(), headers, Bytes::new()).await.map_err(|error| absent(error.in_words()))
     }
 }
 

@@ -42,7 +42,7 @@ pub struct EventStream {
     /// Start of the attempt, then the arrival of the latest event. Comments prove that somebody is there, not that an
     /// answer is coming: they stretch a limit [`PATIENT`] times, not for ever.
     eventless_since: Instant,
-    /// Since when nobody has asked for an event, because whoever reads them is slow: no silence of the provider's.
+    /// Since when nothing more has been asked of the provider, because whoever reads its events is slow: no silence of its own.
     away_since: Option<Instant>,
     /// No byte of the body has come.
     untouched: bool,
@@ -101,13 +101,12 @@ impl EventStream {
     /// # Errors
     /// The answer is incomplete and will stay so; the same error again after.
     pub async fn next(&mut self) -> Result<Option<GenerationEvent>, GatewayError> {
-        self.back();
         loop {
             self.suffer().await;
             if let Some(event) = self.pending.pop_front() {
                 self.first_token_by = None;
                 self.given += u32::from(is_piece(&event));
-                self.away_since = Some(Instant::now());
+                self.away_since.get_or_insert_with(Instant::now);
                 return Ok(Some(event));
             }
             match &self.state {
@@ -128,6 +127,7 @@ impl EventStream {
         let error = match self.mishap {
             Some(Mishap::Cut { after_tokens }) if self.given >= after_tokens => self.patience.failed(&suffering::cut()),
             Some(Mishap::Stall { after_tokens }) if self.given >= after_tokens => {
+                self.back();
                 let limit = if self.given == 0 { self.timeouts.first_byte } else { self.timeouts.idle };
                 let until = self.first_token_by.unwrap_or(self.quiet_since + limit).min(self.quiet_since + limit);
                 match self.patience.within(until, &suffering::stalled(), pending::<()>()).await {
@@ -185,6 +185,7 @@ impl EventStream {
     }
 
     async fn read_more(&mut self) -> Result<(), GatewayError> {
+        self.back();
         let State::Reading(response) = &mut self.state else { return Ok(()) };
         let (limit, late) = if self.reader.is_complete() {
             (self.timeouts.tail, "did not end its stream")
@@ -230,7 +231,7 @@ impl EventStream {
         if heard != Heard::LifeSign {
             self.eventless = false;
             if prolongs {
-                self.eventless_since = Instant::now();
+                self.eventless_since = self.quiet_since;
             }
         }
         if heard == Heard::End {

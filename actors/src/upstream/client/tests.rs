@@ -407,7 +407,7 @@ fn a_base_url_must_be_http() {
     }
     for url in ["https://provider.example/v1", "https://provider.example/v1/"] {
         let client = ProviderClient::new("up".into(), url, Timeouts::default()).unwrap();
-        assert_eq!(client.url.as_str(), "https://provider.example/v1/chat/completions");
+        assert_eq!(client.address.url().as_str(), "https://provider.example/v1/chat/completions");
     }
 }
 

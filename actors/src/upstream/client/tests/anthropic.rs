@@ -94,6 +94,6 @@ async fn a_whole_answer_and_refusals_are_read() {
 fn the_path_follows_the_wire_both_ways() {
     let client = ProviderClient::new("up".into(), "https://x.test/v1/", Timeouts::default()).unwrap();
     let client = client.speaking(Wire::Anthropic);
-    assert_eq!(client.url.as_str(), "https://x.test/v1/messages");
-    assert_eq!(client.speaking(Wire::OpenAi).url.as_str(), "https://x.test/v1/chat/completions");
+    assert_eq!(client.address.url().as_str(), "https://x.test/v1/messages");
+    assert_eq!(client.speaking(Wire::OpenAi).address.url().as_str(), "https://x.test/v1/chat/completions");
 }

@@ -1,0 +1,154 @@
+//! What the HTTP edge is told, in order. Events that come together are handed over together: the connection is woken once
+//! for all of them, and writes once.
+
+use super::{EVENTS, FlightEvent};
+use tokio::sync::mpsc;
+
+/// Nobody listens any more.
+#[derive(Debug)]
+pub(super) struct Deaf;
+
+#[derive(Debug)]
+pub(super) struct Outbox {
+    events: mpsc::Sender<FlightEvent>,
+    /// Not handed over yet; no more than [`EVENTS`] and the last word.
+    held: Vec<FlightEvent>,
+    /// Whoever gives sees to it that what is held is handed over before anything takes time.
+    gathers: bool,
+}
+
+impl Outbox {
+    pub(super) fn new(events: mpsc::Sender<FlightEvent>) -> Self {
+        Self { events, held: Vec::new(), gathers: false }
+    }
+
+    /// From now on given events are kept until the next [`Outbox::flush`], or until they are many.
+    pub(super) fn gather(&mut self) {
+        self.gathers = true;
+    }
+
+    /// From now on each is handed over at once. Those held stay so until the next one, or until [`Outbox::flush`].
+    pub(super) fn gather_no_more(&mut self) {
+        self.gathers = false;
+    }
+
+    /// Whether the next event given is kept, so that giving it takes no time.
+    pub(super) fn keeps_next(&self) -> bool {
+        self.gathers && self.held.len() + 1 < EVENTS
+    }
+
+    /// # Errors
+    /// The receiver is gone.
+    pub(super) async fn give(&mut self, event: FlightEvent) -> Result<(), Deaf> {
+        let is_kept = self.keeps_next();
+        self.held.push(event);
+        if is_kept { Ok(()) } else { self.flush().await }
+    }
+
+    /// Hands over what is held, and this after it.
+    ///
+    /// # Errors
+    /// The receiver is gone.
+    pub(super) async fn send(&mut self, event: FlightEvent) -> Result<(), Deaf> {
+        self.held.push(event);
+        self.flush().await
+    }
+
+    /// Waits for what comes next. If it takes time, what is held is handed over first.
+    pub(super) async fn beside<T>(&mut self, next: impl Future<Output = T>) -> T {
+        let mut next = std::pin::pin!(next);
+        tokio::select! {
+            biased;
+            came = &mut next => came,
+            _ = self.flush() => next.await,
+        }
+    }
+
+    /// Hands over what is held, when the edge has room for it. Cancel safe.
+    ///
+    /// # Errors
+    /// The receiver is gone.
+    pub(super) async fn flush(&mut self) -> Result<(), Deaf> {
+        while !self.held.is_empty() {
+            let some = self.held.len().min(EVENTS);
+            let Ok(places) = self.events.reserve_many(some).await else {
+                self.held.clear();
+                return Err(Deaf);
+            };
+            places.zip(self.held.drain(..some)).for_each(|(place, event)| place.send(event));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::{Delta, GatewayError};
+    use std::future::{pending, ready};
+    use tokio::time::{Duration, timeout};
+
+    fn piece(text: usize) -> FlightEvent {
+        FlightEvent::Delta(Delta { content: Some(text.to_string()), ..Delta::default() })
+    }
+
+    /// What has been handed over.
+    fn told(inbox: &mut mpsc::Receiver<FlightEvent>) -> Vec<String> {
+        let mut told = Vec::new();
+        while let Ok(event) = inbox.try_recv() {
+            told.push(match event {
+                FlightEvent::Delta(delta) => delta.content.unwrap_or_default(),
+                _ => "end".into(),
+            });
+        }
+        told
+    }
+
+    #[tokio::test]
+    async fn what_comes_together_is_handed_over_together_before_the_next_wait() {
+        let (events, mut inbox) = mpsc::channel(EVENTS);
+        let mut outbox = Outbox::new(events);
+        outbox.give(piece(0)).await.unwrap();
+        assert_eq!(told(&mut inbox), ["0"], "at once, unless told to gather");
+        outbox.gather();
+        outbox.give(piece(1)).await.unwrap();
+        outbox.beside(ready(())).await;
+        outbox.give(piece(2)).await.unwrap();
+        assert!(told(&mut inbox).is_empty());
+        assert!(timeout(Duration::ZERO, outbox.beside(pending::<()>())).await.is_err());
+        assert_eq!(told(&mut inbox), ["1", "2"]);
+        for number in 0..EVENTS {
+            outbox.give(piece(number)).await.unwrap();
+        }
+        assert_eq!(told(&mut inbox).len(), EVENTS, "not more than so many are kept");
+    }
+
+    #[tokio::test]
+    async fn a_wait_for_the_reader_that_is_given_up_loses_nothing_and_the_last_word_follows() {
+        let (events, mut inbox) = mpsc::channel(EVENTS);
+        let mut outbox = Outbox::new(events);
+        outbox.gather();
+        for number in 0..2 * EVENTS - 1 {
+            outbox.give(piece(number)).await.unwrap();
+        }
+        let full = outbox.give(piece(2 * EVENTS - 1));
+        assert!(timeout(Duration::ZERO, full).await.is_err());
+        let reading = async {
+            let mut all = Vec::new();
+            while all.last().is_none_or(|last| last != "end") {
+                all.extend(told(&mut inbox));
+                tokio::task::yield_now().await;
+            }
+            all
+        };
+        let last = FlightEvent::Failed(GatewayError::invalid("x", "y"));
+        let (said, all) = tokio::join!(outbox.send(last), reading);
+        said.unwrap();
+        let wanted: Vec<String> = (0..2 * EVENTS).map(|number| number.to_string()).chain(["end".into()]).collect();
+        assert_eq!(all, wanted);
+        drop(inbox);
+        outbox.gather_no_more();
+        outbox.give(piece(0)).await.unwrap_err();
+        assert!(outbox.held.is_empty());
+    }
+}
