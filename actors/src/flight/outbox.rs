@@ -2,6 +2,7 @@
 //! for all of them, and writes once.
 
 use super::{EVENTS, FlightEvent};
+use std::{future::poll_fn, pin::pin, task::Poll};
 use tokio::sync::mpsc;
 
 /// Nobody listens any more.
@@ -15,11 +16,13 @@ pub(super) struct Outbox {
     held: Vec<FlightEvent>,
     /// Whoever gives sees to it that what is held is handed over before anything takes time.
     gathers: bool,
+    /// Something was handed over.
+    has_told: bool,
 }
 
 impl Outbox {
     pub(super) fn new(events: mpsc::Sender<FlightEvent>) -> Self {
-        Self { events, held: Vec::new(), gathers: false }
+        Self { events, held: Vec::new(), gathers: false, has_told: false }
     }
 
     /// From now on given events are kept until the next [`Outbox::flush`], or until they are many.
@@ -56,12 +59,21 @@ impl Outbox {
 
     /// Waits for what comes next. If it takes time, what is held is handed over first.
     pub(super) async fn beside<T>(&mut self, next: impl Future<Output = T>) -> T {
-        let mut next = std::pin::pin!(next);
+        let mut next = pin!(next);
         tokio::select! {
             biased;
             came = &mut next => came,
-            _ = self.flush() => next.await,
+            _ = self.flush_soon() => next.await,
         }
+    }
+
+    /// A provider's connection is a task that hands over one piece and then waits to be asked for the next one, even if it has
+    /// that already: it gets its turn first. Nobody waits for the first event longer than must be.
+    async fn flush_soon(&mut self) -> Result<(), Deaf> {
+        if self.has_told && !self.held.is_empty() {
+            turn_of_others().await;
+        }
+        self.flush().await
     }
 
     /// Hands over what is held, when the edge has room for it. Cancel safe.
@@ -75,10 +87,25 @@ impl Outbox {
                 self.held.clear();
                 return Err(Deaf);
             };
+            self.has_told = true;
             places.zip(self.held.drain(..some)).for_each(|(place, event)| place.send(event));
         }
         Ok(())
     }
+}
+
+/// Lets whoever is ready run before this task goes on. Unlike tokio's own way it does not look at the sockets in between, which
+/// is a system call.
+async fn turn_of_others() {
+    let mut is_over = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut is_over, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 #[cfg(test)]
