@@ -199,7 +199,7 @@ fn set_usage_wish(body: &mut Edited<'_>, stream: bool) {
 
 fn set_output_cap(body: &mut Edited<'_>, cap: OutputCap) {
     let (new, old) = (LimitField::MaxCompletionTokens.name(), LimitField::MaxTokens.name());
-    let named = [new, old].into_iter().find(|name| body.get(*name).is_some_and(|value| !value.is_null()));
+    let named = [new, old].into_iter().find(|name| body.get(name).is_some_and(|value| !value.is_null()));
     // Both together are refused everywhere.
     body.remove(new);
     body.remove(old);

@@ -13,8 +13,13 @@ use connections::{Address, Connections, Response};
 use http::{HeaderMap, HeaderValue, Method, header};
 use reqwest::Url;
 use secrecy::{ExposeSecret, SecretString};
-use std::time::{Duration, SystemTime};
-use tokio::time::{Instant, timeout_at};
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+    task::{Context, Poll},
+    time::{Duration, SystemTime},
+};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 mod connections;
 mod embed;
@@ -229,10 +234,20 @@ struct Patience {
 impl Patience {
     /// Waits until `limit` at most, and never past the deadline.
     async fn within<T>(&self, limit: Instant, late: &str, what: impl Future<Output = T>) -> Result<T, GatewayError> {
-        let until = limit.min(self.deadline);
+        self.within_by(&mut Alarm::default(), limit, late, what).await
+    }
+
+    /// The same, for one of many waits.
+    async fn within_by<T>(
+        &self,
+        alarm: &mut Alarm,
+        limit: Instant,
+        late: &str,
+        what: impl Future<Output = T>,
+    ) -> Result<T, GatewayError> {
         // A provider that always has data ready would otherwise outrun every timer.
         if Instant::now() < self.deadline
-            && let Ok(done) = timeout_at(until, what).await
+            && let Some(done) = alarm.unless_rung(limit.min(self.deadline), what).await
         {
             return Ok(done);
         }
@@ -273,6 +288,36 @@ impl Patience {
         let _ = self.within(Instant::now() + ERROR_BODY_WAIT, "", reading).await;
         let refusal = Refusal { target: self.target.as_str(), status, body: &body, retry_after };
         refusal.into_error(key.expose_secret(), request_body)
+    }
+}
+
+/// A timer for many waits, set anew only when it would ring too late: the next wait's limit is mostly later than the last
+/// one's, and to set a timer takes the lock of all of them.
+#[derive(Debug, Default)]
+struct Alarm(Option<Pin<Box<Sleep>>>);
+
+impl Alarm {
+    async fn unless_rung<T>(&mut self, until: Instant, what: impl Future<Output = T>) -> Option<T> {
+        let mut what = pin!(what);
+        poll_fn(|cx| match what.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending => self.poll(until, cx).map(|()| None),
+        })
+        .await
+    }
+
+    fn poll(&mut self, until: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(until)));
+        if sleep.deadline() > until {
+            sleep.as_mut().reset(until);
+        }
+        while sleep.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= until {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(until);
+        }
+        Poll::Pending
     }
 }
 

@@ -3,7 +3,7 @@
 //! It ends in one of two ways: `None` after a complete answer, or an error. Once every choice has its `finish_reason`
 //! nothing that still goes wrong (no declared end, a bad event, a cut) takes the answer back: it is whole.
 
-use super::{Patience, Timeouts, connections::Response, suffering};
+use super::{Alarm, Patience, Timeouts, connections::Response, suffering};
 use crate::chaos::faults::Mishap;
 use crate::domain::{GatewayError, GenerationEvent, Imprint, TokenUsage};
 use crate::upstream::chunk::Malformed;
@@ -36,6 +36,7 @@ const PATIENT: u32 = 3;
 pub struct EventStream {
     state: State,
     patience: Patience,
+    alarm: Alarm,
     timeouts: Timeouts,
     /// Start of the attempt, then the arrival of the latest bytes.
     quiet_since: Instant,
@@ -74,6 +75,7 @@ impl EventStream {
         Self {
             state: State::Reading(response),
             patience,
+            alarm: Alarm::default(),
             timeouts,
             quiet_since: started,
             eventless_since: started,
@@ -204,7 +206,7 @@ impl EventStream {
         if let Some(by) = self.first_token_by.filter(|by| *by < until && !self.reader.is_complete()) {
             (until, late) = (by, "sent no first token in time");
         }
-        let piece = self.patience.within(until, late, response.chunk()).await?;
+        let piece = self.patience.within_by(&mut self.alarm, until, late, response.chunk()).await?;
         self.over = !matches!(piece, Ok(Some(_)));
         let Some(piece) = piece.map_err(|error| self.patience.failed(&error.in_words()))? else {
             return self.ended().await;

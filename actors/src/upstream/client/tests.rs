@@ -419,3 +419,18 @@ fn an_answer_is_whole_with_every_choice_to_every_prompt() {
     let input = Input::Several(["a", "b"].map(|text| Passage::Text(text.to_owned())).into());
     assert_eq!(Asked::by(&ChatRequest { input, ..one }).answers, 6);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_moves_rings_when_it_is_reached_and_not_before() {
+    use std::future::{pending, ready};
+    let began = Instant::now();
+    let at = |ms| began + Duration::from_millis(ms);
+    let mut alarm = Alarm::default();
+    assert_eq!(alarm.unless_rung(at(10), sleep_until(at(5))).await, Some(()));
+    assert_eq!(alarm.unless_rung(at(30), sleep_until(at(20))).await, Some(()), "the first limit is no longer one");
+    assert_eq!(alarm.unless_rung(at(25), pending::<()>()).await, None);
+    assert_eq!(Instant::now(), at(25), "nor does a later one put an earlier one off");
+    assert_eq!(alarm.unless_rung(at(1), pending::<()>()).await, None);
+    assert_eq!(alarm.unless_rung(at(1), ready(7)).await, Some(7));
+    assert_eq!(Instant::now(), at(25));
+}
