@@ -37,7 +37,7 @@ const MAX_BODY_BYTES: usize = 32 << 20;
 const MAX_ERROR_BODY_BYTES: usize = 64 << 10;
 /// The status already says what failed: its explanation must not hold up the next attempt.
 const ERROR_BODY_WAIT: Duration = Duration::from_secs(2);
-const IDLE_CONNECTIONS: usize = 256;
+const IDLE_CONNECTIONS: usize = 1024;
 
 /// How long a provider may keep silent. All of it inside the request's deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
