@@ -79,6 +79,10 @@ if [[ -z "$json" ]] && command -v nginx >/dev/null && command -v wrk >/dev/null;
 	END
 	nginx -c "$work/nginx.conf" 2>>"$work/nginx.log" &
 	pids+=("$!")
+	for _ in $(seq 50); do
+		curl -fs -o /dev/null "http://127.0.0.1:$nginx/" && break
+		sleep 0.1
+	done
 	cat >"$work/post.lua" <<-'END'
 		wrk.method = "POST"
 		wrk.headers["Content-Type"] = "application/json"

@@ -3,9 +3,12 @@
 
 use crate::bench::BenchError;
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Uri, header};
+use http::{HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1::{self, SendRequest};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+};
 use hyper_util::rt::TokioIo;
 use memchr::memmem;
 use spillway_actors::task::{self, Owned};
@@ -182,9 +185,20 @@ impl Line {
         Sample { failed: true, took: due.elapsed(), ..Sample::default() }
     }
 
-    async fn ask(&mut self, asked: &Asked, due: Instant) -> Result<Sample, hyper::Error> {
+    async fn send(&mut self, asked: &Asked) -> Result<Response<Incoming>, Failed> {
         self.sender.ready().await?;
-        let response = self.sender.send_request(request(asked)).await?;
+        Ok(self.sender.send_request(request(asked)).await?)
+    }
+
+    async fn ask(&mut self, asked: &Asked, due: Instant) -> Result<Sample, Failed> {
+        let response = match self.send(asked).await {
+            // Closed before anything was sent on it, as a server may between two answers: every client asks on another one then.
+            Err(Failed::Http(error)) if error.is_canceled() || error.is_closed() => {
+                *self = Self::open(&asked.authority).await?;
+                self.send(asked).await?
+            }
+            sent => sent?,
+        };
         let status = response.status().as_u16();
         let mut seen = Seen { good: response.status().is_success(), stream: asked.stream, ..Seen::default() };
         let retry_after = response.headers().contains_key(header::RETRY_AFTER);
@@ -207,6 +221,15 @@ impl Line {
             events: seen.events,
         })
     }
+}
+
+/// Why no answer came.
+#[derive(Debug, thiserror::Error)]
+enum Failed {
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+    #[error(transparent)]
+    Unreachable(#[from] BenchError),
 }
 
 /// What an answer's body has shown so far, without reading what its events say.
