@@ -59,6 +59,16 @@ say() { if [[ -n "$json" ]]; then echo "$@" >&2; else echo "$@"; fi; }
 say "$(date -u +%F), $(nproc) cores, load $(cut -d' ' -f1 /proc/loadavg), $("$spillway" --version); the gateway idle: $idle MiB"
 SPILLWAY_API_KEY="$key" "$spillway" bench gateway --url "http://127.0.0.1:$api/v1" --direct "http://127.0.0.1:$sim/v1" \
 	--model ok --pid "$gateway" "$@"
+# Requests at their times, whether or not those before were answered: at half of what two cores do, and at a rate that they hardly do.
+if (($# == 0)); then
+	for load in "whole 1000" "whole 2000" "stream 400" "stream 800"; do
+		read -r kind rate <<<"$load"
+		echo
+		echo "$rate a second:"
+		SPILLWAY_API_KEY="$key" "$spillway" bench gateway --url "http://127.0.0.1:$api/v1" --direct "http://127.0.0.1:$sim/v1" \
+			--model ok --pid "$gateway" --kinds "$kind" --connections 64 --rate "$rate"
+	done
+fi
 
 if [[ -z "$json" ]] && command -v nginx >/dev/null && command -v wrk >/dev/null; then
 	answer='{"id":"c","object":"chat.completion","created":1700000000,"model":"whole","choices":[{"index":0,"message":{"role":"assistant","content":"Hello! How can I help you today?"},"finish_reason":"stop"}],"usage":{"prompt_tokens":9,"completion_tokens":9,"total_tokens":18}}'

@@ -16,7 +16,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
-use wire::{Asked, Load, Run};
+use wire::{Asked, Load, Run, Sample};
 
 /// Ticks of a second in `/proc/PID/stat`, on every Linux.
 const TICKS: f64 = 100.0;
@@ -80,6 +80,8 @@ struct Way {
     p999_us: f64,
     first_byte_p50_us: f64,
     first_byte_p99_us: f64,
+    /// From one event of a stream to the next, the mean of each answer; 0 of whole answers.
+    per_event_p50_us: f64,
     events_per_request: f64,
     failures: usize,
     /// What the first of them said.
@@ -105,6 +107,7 @@ struct Level {
     added_p99_us: Option<f64>,
     added_first_byte_p50_us: Option<f64>,
     added_first_byte_p99_us: Option<f64>,
+    added_per_event_p50_us: Option<f64>,
     /// Of the gateway's process.
     #[serde(skip_serializing_if = "Option::is_none")]
     cpu_us_per_request: Option<f64>,
@@ -173,6 +176,7 @@ async fn level(
         added_p99_us: added(|way| way.p99_us),
         added_first_byte_p50_us: added(|way| way.first_byte_p50_us),
         added_first_byte_p99_us: added(|way| way.first_byte_p99_us),
+        added_per_event_p50_us: added(|way| way.per_event_p50_us).filter(|_| kind == Kind::Stream),
         direct,
         gateway,
         cpu_us_per_request: (!cpu.is_empty()).then(|| median(cpu)),
@@ -208,6 +212,10 @@ fn way(run: &Run, asked: &Asked) -> Way {
     };
     let took = || good.iter().map(|sample| sample.took).collect::<Vec<_>>();
     let first = || good.iter().map(|sample| sample.first).collect::<Vec<_>>();
+    let per_event = |sample: &&Sample| {
+        let gaps = u32::try_from(sample.events).ok()?.checked_sub(1)?;
+        sample.took.saturating_sub(sample.first).checked_div(gaps)
+    };
     Way {
         requests_per_second: good.len() as f64 / run.lasted.as_secs_f64().max(1e-9),
         p50_us: rank(took(), 0.5),
@@ -215,6 +223,7 @@ fn way(run: &Run, asked: &Asked) -> Way {
         p999_us: rank(took(), 0.999),
         first_byte_p50_us: rank(first(), 0.5),
         first_byte_p99_us: rank(first(), 0.99),
+        per_event_p50_us: rank(good.iter().filter_map(per_event).collect(), 0.5),
         events_per_request: good.iter().map(|sample| sample.events).sum::<u64>() as f64 / good.len().max(1) as f64,
         failures: run.samples.len() - good.len(),
         failure: asked.heard.any(),
@@ -231,6 +240,7 @@ fn middle(ways: &[Way]) -> Way {
         p999_us: of(|way| way.p999_us),
         first_byte_p50_us: of(|way| way.first_byte_p50_us),
         first_byte_p99_us: of(|way| way.first_byte_p99_us),
+        per_event_p50_us: of(|way| way.per_event_p50_us),
         events_per_request: of(|way| way.events_per_request),
         failures: ways.iter().map(|way| way.failures).sum(),
         failure: ways.iter().find_map(|way| way.failure.clone()),
@@ -259,6 +269,7 @@ fn table(levels: &[Level]) -> String {
         "added p99",
         "added first byte p50",
         "p99",
+        "per event",
         "CPU µs",
         "MiB",
         "failed",
@@ -267,6 +278,7 @@ fn table(levels: &[Level]) -> String {
     for level in levels {
         let whole = |value: f64| format!("{value:.0}");
         let known = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), whole);
+        let fine = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.1}"));
         rows.push(vec![
             format!("{:?}", level.kind).to_lowercase(),
             level.connections.to_string(),
@@ -279,6 +291,7 @@ fn table(levels: &[Level]) -> String {
             known(level.added_p99_us),
             known(level.added_first_byte_p50_us),
             known(level.added_first_byte_p99_us),
+            fine(level.added_per_event_p50_us),
             known(level.cpu_us_per_request),
             known(level.resident_mib),
             (level.direct.failures + level.gateway.failures).to_string(),
@@ -294,7 +307,7 @@ fn table(levels: &[Level]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{wire::Sample, *};
+    use super::*;
 
     #[test]
     fn a_url_needs_scheme_and_port() {
@@ -312,6 +325,15 @@ mod tests {
         let samples = vec![sample(1, false), sample(900, true), sample(3, false), sample(2, false)];
         let way = way(&Run { samples, lasted: Duration::from_secs(1) }, &nobody());
         assert_eq!((way.requests_per_second, way.p50_us, way.p999_us, way.failures), (3.0, 2000.0, 3000.0, 1));
+    }
+
+    #[test]
+    fn the_time_of_an_event_is_the_mean_between_the_first_and_the_last() {
+        let ms = Duration::from_millis;
+        let stream = |events, took| Sample { events, first: ms(5), took: ms(took), ..Sample::default() };
+        let samples = vec![stream(3, 25), stream(1, 5), stream(0, 5), stream(11, 25)];
+        let way = way(&Run { samples, lasted: ms(1000) }, &nobody());
+        assert_eq!(way.per_event_p50_us, 2000.0);
     }
 
     fn nobody() -> Asked {
@@ -335,6 +357,7 @@ mod tests {
             added_p99_us: None,
             added_first_byte_p50_us: None,
             added_first_byte_p99_us: None,
+            added_per_event_p50_us: None,
             cpu_us_per_request: None,
             resident_mib: None,
         };

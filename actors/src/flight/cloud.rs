@@ -1,6 +1,6 @@
 //! One attempt at a provider: permission from a CloudActor, money reserved, the call made, its stream passed on.
 
-use super::{AttemptReport, Failure, Flight, FlightEvent, so_far::SoFar};
+use super::{AttemptReport, Failure, Flight, FlightEvent, show::Told, so_far::SoFar};
 use crate::{
     chaos::faults::Befalls,
     cloud::{
@@ -302,7 +302,8 @@ impl Flight {
         }
         progress.count.delta(&delta);
         let before = progress.so_far.usage.completion_tokens;
-        progress.so_far.delta(&delta, progress.told, Instant::now());
+        let now = Instant::now();
+        progress.so_far.delta(&delta, progress.told, now);
         self.services.recent.generated(false, progress.so_far.usage.completion_tokens.saturating_sub(before));
         self.note_so_far(progress);
         if progress.so_far.overruns(self.output_tokens(decision)) {
@@ -319,12 +320,8 @@ impl Flight {
                 let fresh = cutter.push(text).map_err(|_| begun_anew(self.job.who(), decision))?;
                 delta.content = (!fresh.is_empty()).then_some(fresh);
             }
-            if delta.is_visible() && self.outbox.keeps_next() {
-                self.show(delta, decision).await;
-            } else if delta.is_visible() {
-                let shown = Instant::now();
-                self.show(delta, decision).await;
-                progress.so_far.released(shown, Instant::now());
+            if delta.is_visible() && self.show(delta, decision).await == Told::HandedOver {
+                progress.so_far.released(now, Instant::now());
             }
         }
         Ok(())

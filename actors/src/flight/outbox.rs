@@ -2,8 +2,11 @@
 //! for all of them, and writes once.
 
 use super::{EVENTS, FlightEvent};
-use std::{future::poll_fn, pin::pin, task::Poll};
-use tokio::sync::mpsc;
+use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
+use tokio::{sync::mpsc, time::Instant};
+
+/// Events that come one by one, each just before the turn of others is over, are not held for longer than this.
+const TOGETHER: Duration = Duration::from_millis(5);
 
 /// Nobody listens any more.
 #[derive(Debug)]
@@ -16,13 +19,15 @@ pub(super) struct Outbox {
     held: Vec<FlightEvent>,
     /// Whoever gives sees to it that what is held is handed over before anything takes time.
     gathers: bool,
+    /// When the first of those held was given.
+    since: Option<Instant>,
     /// Something was handed over.
     has_told: bool,
 }
 
 impl Outbox {
     pub(super) fn new(events: mpsc::Sender<FlightEvent>) -> Self {
-        Self { events, held: Vec::new(), gathers: false, has_told: false }
+        Self { events, held: Vec::new(), gathers: false, since: None, has_told: false }
     }
 
     /// From now on given events are kept until the next [`Outbox::flush`], or until they are many.
@@ -36,15 +41,23 @@ impl Outbox {
     }
 
     /// Whether the next event given is kept, so that giving it takes no time.
-    pub(super) fn keeps_next(&self) -> bool {
-        self.gathers && self.held.len() + 1 < EVENTS
+    pub(super) fn keeps_next(&self, now: Instant) -> bool {
+        let is_fresh = self.since.is_none_or(|since| now.saturating_duration_since(since) < TOGETHER);
+        self.gathers && is_fresh && self.held.len() + 1 < EVENTS
+    }
+
+    /// Keeps it, which is right if [`Outbox::keeps_next`] says so.
+    pub(super) fn keep(&mut self, event: FlightEvent, now: Instant) {
+        self.since.get_or_insert(now);
+        self.held.push(event);
     }
 
     /// # Errors
     /// The receiver is gone.
     pub(super) async fn give(&mut self, event: FlightEvent) -> Result<(), Deaf> {
-        let is_kept = self.keeps_next();
-        self.held.push(event);
+        let now = Instant::now();
+        let is_kept = self.keeps_next(now);
+        self.keep(event, now);
         if is_kept { Ok(()) } else { self.flush().await }
     }
 
@@ -90,6 +103,7 @@ impl Outbox {
             self.has_told = true;
             places.zip(self.held.drain(..some)).for_each(|(place, event)| place.send(event));
         }
+        self.since = None;
         Ok(())
     }
 }
@@ -113,7 +127,7 @@ mod tests {
     use super::*;
     use crate::domain::{Delta, GatewayError};
     use std::future::{pending, ready};
-    use tokio::time::{Duration, timeout};
+    use tokio::time::{advance, timeout};
 
     fn piece(text: usize) -> FlightEvent {
         FlightEvent::Delta(Delta { content: Some(text.to_string()), ..Delta::default() })
@@ -148,6 +162,20 @@ mod tests {
             outbox.give(piece(number)).await.unwrap();
         }
         assert_eq!(told(&mut inbox).len(), EVENTS, "not more than so many are kept");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn events_that_trickle_in_are_not_held_for_long() {
+        let (events, mut inbox) = mpsc::channel(EVENTS);
+        let mut outbox = Outbox::new(events);
+        outbox.gather();
+        for number in 0..3 {
+            outbox.give(piece(number)).await.unwrap();
+            advance(TOGETHER / 2).await;
+        }
+        assert_eq!(told(&mut inbox), ["0", "1", "2"]);
+        outbox.give(piece(3)).await.unwrap();
+        assert!(told(&mut inbox).is_empty(), "time is counted anew");
     }
 
     #[tokio::test]

@@ -4,6 +4,15 @@ use super::{Flight, FlightEvent, Head};
 use crate::{domain::Delta, jobs::TargetKey, observe, route::Decision};
 use tokio::time::Instant;
 
+/// What became of a piece that was shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// It waits for others.
+    Kept,
+    /// Its reader may have taken its time.
+    HandedOver,
+}
+
 impl Flight {
     /// Hands one event over; a client that has gone ends the flight from outside.
     pub(super) async fn emit(&mut self, event: FlightEvent) {
@@ -21,7 +30,7 @@ impl Flight {
     }
 
     /// A visible piece of a stream.
-    pub(super) async fn show(&mut self, delta: Delta, decision: &Decision) {
+    pub(super) async fn show(&mut self, delta: Delta, decision: &Decision) -> Told {
         self.start_stream(decision).await;
         self.note_resumed(decision);
         self.sent.shown(&delta);
@@ -30,14 +39,16 @@ impl Flight {
             observe::next_piece(decision.candidate.target.as_str(), came.duration_since(before));
         }
         self.piece_at = Some(came);
-        if self.outbox.keeps_next() {
-            return self.emit(FlightEvent::Delta(delta)).await;
+        if self.outbox.keeps_next(came) {
+            self.outbox.keep(FlightEvent::Delta(delta), came);
+            return Told::Kept;
         }
         self.hold(Some(came));
         self.emit(FlightEvent::Delta(delta)).await;
         self.hold(None);
         // A client that is slow to take it does not make the target slow.
         self.piece_at = Some(Instant::now());
+        Told::HandedOver
     }
 
     /// Since when the client has not taken what it is shown.
