@@ -78,11 +78,13 @@ impl SoFar {
 
     /// A token came.
     pub(super) fn heard(&mut self, now: Instant) {
-        self.first.get_or_insert(now);
-        self.last = now;
-        if self.released.take().is_some_and(|since| now.saturating_duration_since(since) >= CAUGHT_UP) {
+        // Waited for since the last one was taken, which is at once if its reader took no time.
+        let since = self.released.take().unwrap_or(self.last);
+        if now.saturating_duration_since(since) >= CAUGHT_UP {
             self.held = Duration::ZERO;
         }
+        self.first.get_or_insert(now);
+        self.last = now;
     }
 
     /// Visible output came, and with it what was `told` of its tokens.
@@ -112,7 +114,7 @@ impl SoFar {
         self.held_since = since;
     }
 
-    /// The reader has taken what it was shown at `since`.
+    /// The reader, who may have taken its time, has taken what it was shown at `since`.
     pub(super) fn released(&mut self, since: Instant, now: Instant) {
         self.held += now.saturating_duration_since(since);
         (self.held_since, self.released) = (None, Some(now));
@@ -200,9 +202,16 @@ mod tests {
         }
         let left = so_far.left(MOST, now).completion_tokens;
         assert!((500..=560).contains(&left), "a hundred, and fifty a second for another eight and a half: {left}");
-        so_far.released(now, now);
-        so_far.delta(&text("tok "), None, now + CAUGHT_UP);
-        assert!(so_far.left(MOST, now + CAUGHT_UP).completion_tokens < 140, "it was waited for: nothing is unread");
+        let mut caught_up = so_far;
+        caught_up.released(now, now);
+        caught_up.delta(&text("tok "), None, now + CAUGHT_UP);
+        assert!(caught_up.left(MOST, now + CAUGHT_UP).completion_tokens < 140, "it was waited for: nothing is unread");
+        let soon = now + CAUGHT_UP / 2;
+        so_far.delta(&text("tok "), None, soon);
+        assert!(so_far.left(MOST, soon).completion_tokens >= 500, "what comes at once may have lain there");
+        so_far.delta(&text("tok "), None, soon + CAUGHT_UP);
+        let left = so_far.left(MOST, soon + CAUGHT_UP).completion_tokens;
+        assert!(left < 140, "so is who takes it at once: {left}");
     }
 
     #[test]
