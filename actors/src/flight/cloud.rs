@@ -41,8 +41,6 @@ pub(super) struct Progress {
     /// The provider said 200: from here on it may bill.
     pub(super) headed: bool,
     first_token: Option<Duration>,
-    /// What was received, for the estimate when no usage comes.
-    count: TextCount,
     usage: Option<TokenUsage>,
     /// What the provider says of its tokens before it has ended.
     told: Option<TokenUsage>,
@@ -67,7 +65,7 @@ impl Progress {
     fn broke(&mut self, told: Option<TokenUsage>, is_open: bool) {
         (self.told, self.left_open) = (told, is_open);
         self.usage = told.filter(|_| !is_open).map(|told| {
-            let completion_tokens = told.completion_tokens.max(self.count.tokens());
+            let completion_tokens = told.completion_tokens.max(self.so_far.seen());
             TokenUsage { completion_tokens, estimated: true, ..told }
         });
     }
@@ -135,7 +133,6 @@ impl Flight {
             began,
             headed: false,
             first_token: None,
-            count: TextCount::default(),
             usage: None,
             told: None,
             left_open: false,
@@ -300,7 +297,6 @@ impl Flight {
             progress.first_token = Some(progress.began.elapsed());
             self.note_first_token(decision, progress.began);
         }
-        progress.count.delta(&delta);
         let before = progress.so_far.usage.completion_tokens;
         let now = Instant::now();
         progress.so_far.delta(&delta, progress.told, now);
@@ -361,10 +357,10 @@ impl Flight {
     /// The provider's usage, or our own count marked as estimated, never more than was asked for.
     pub(super) fn counted(&self, progress: &Progress, decision: &Decision) -> TokenUsage {
         // Nothing is no count of an answer that came.
-        let is_count = |usage: &TokenUsage| usage.completion_tokens > 0 || progress.count == TextCount::default();
+        let is_count = |usage: &TokenUsage| usage.completion_tokens > 0 || progress.so_far.seen() == 0;
         progress.usage.filter(is_plausible).filter(is_count).unwrap_or_else(|| TokenUsage {
             prompt_tokens: progress.so_far.usage.prompt_tokens,
-            completion_tokens: progress.count.tokens().min(self.output_tokens(decision)),
+            completion_tokens: progress.so_far.seen().min(self.output_tokens(decision)),
             estimated: true,
             ..TokenUsage::default()
         })

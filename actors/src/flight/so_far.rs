@@ -30,7 +30,7 @@ pub(super) struct SoFar {
     began: Instant,
     /// What came, as it was counted, told or estimated.
     pub(super) usage: TokenUsage,
-    /// A provider's output as we count it: by its text, or one token a piece.
+    /// A provider's output.
     text: TextCount,
     pieces: u64,
     first: Option<Instant>,
@@ -92,11 +92,16 @@ impl SoFar {
         self.heard(now);
         self.text.delta(delta);
         self.pieces += 1;
-        let seen = self.text.tokens().max(self.pieces).max(self.usage.completion_tokens);
+        let seen = self.seen().max(self.usage.completion_tokens);
         if let Some(told) = told {
             self.usage = TokenUsage { estimated: true, ..told };
         }
         self.usage.completion_tokens = self.usage.completion_tokens.max(seen);
+    }
+
+    /// Tokens of a provider's output as we count them: by its text, and at least one for each piece.
+    pub(super) fn seen(&self) -> u64 {
+        self.text.tokens().max(self.pieces)
     }
 
     /// Whether this is far more than the `most` that was asked for, by pieces and by text: no limit holds it.
@@ -250,6 +255,7 @@ mod tests {
             words.delta(&text("a"), None, began);
             endless.delta(&text("word "), None, began);
         }
+        assert_eq!(words.seen(), 700, "a piece is a token at least");
         assert!(!long.overruns(100) && !words.overruns(100), "a few tokens may be long, and many short");
         assert!(endless.overruns(100) && !endless.overruns(200));
     }
