@@ -81,10 +81,10 @@ check: ## formatting, lints, and (with cargo-deny installed) licences and banned
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny check bans licenses sources; fi
 
 build: engine ## build the gateway and its engine
-	cargo build $(CARGO_FLAGS) --bin spillway
+	@cargo build $(CARGO_FLAGS) --bin spillway
 
 engine:
-	cargo build $(CARGO_FLAGS) --bin spillway-engine
+	@cargo build $(CARGO_FLAGS) --bin spillway-engine
 
 dist: deps build ## pack what was built into a reproducible tarball, and start it once from where it is unpacked
 	@tarball=$$(scripts/dist.sh) && scripts/dist.sh check "$$tarball" && echo "$$tarball"

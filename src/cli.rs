@@ -16,6 +16,7 @@ use crate::{
     serve::{
         self, ServeError, StopSignals,
         load::{Loaded, Loader},
+        tidy,
     },
     sim::{Sim, SimArgs},
     top::{self, TopArgs},
@@ -134,10 +135,11 @@ pub(crate) const UNHEALTHY: u8 = 3;
 /// Runs the command that the arguments name.
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime,
-        Err(error) => return failed(&format!("no runtime: {error}")),
-    };
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().enable_all().on_thread_park(tidy::before_sleep).build() {
+            Ok(runtime) => runtime,
+            Err(error) => return failed(&format!("no runtime: {error}")),
+        };
     let code = runtime.block_on(async {
         match cli.command {
             Command::Serve(args) => serve(args).await,

@@ -4,6 +4,7 @@
 pub mod load;
 pub mod notify;
 pub mod reload;
+pub mod tidy;
 
 #[cfg(feature = "otel")]
 use crate::otel::{self, export::Exporter};
@@ -24,6 +25,7 @@ use reload::Reloader;
 use spillway_actors::{
     config::{Config, LiveConfig},
     flight::Traces,
+    jobs::JobTable,
     keys::Keys,
     observe,
     runtime::{Runtime, StartError},
@@ -36,6 +38,7 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+use tidy::Rush;
 use tokio::{
     net::TcpListener,
     signal::unix::{Signal, SignalKind, signal},
@@ -47,7 +50,7 @@ use tracing_subscriber::EnvFilter;
 const LAST_WORDS: Duration = Duration::from_secs(3);
 /// How long connections may take to close after the last request.
 const CLOSE: Duration = Duration::from_secs(2);
-/// Histograms are condensed this often.
+/// Histograms are condensed this often, and it is seen whether a rush is over.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 #[derive(Debug, thiserror::Error)]
@@ -112,8 +115,8 @@ pub async fn run(loader: Loader) -> Result<(), ServeError> {
     let api = bind("listen", config.server.listen).await?;
     let admin = bind("admin_listen", config.server.admin_listen).await?;
     let metrics = install_metrics()?;
-    let _upkeep = task::owned(upkeep(metrics.clone()));
     let runtime = Runtime::start(Arc::clone(&config), find_engine()).await?;
+    let _upkeep = task::owned(upkeep(metrics.clone(), runtime.services.jobs.clone()));
     let (traces, exporter) = tracing_of(&config)?;
     let mut services = runtime.services.clone();
     services.traces = traces;
@@ -208,7 +211,7 @@ fn open_files() {
 }
 
 /// Waits for open requests; a second signal cuts the wait short.
-async fn drain(jobs: &spillway_actors::jobs::JobTable, timeout: Duration, signals: &mut StopSignals) {
+async fn drain(jobs: &JobTable, timeout: Duration, signals: &mut StopSignals) {
     tokio::select! {
         _ = jobs.drained(timeout) => {}
         () = signals.next() => tracing::warn!("second signal: not waiting any longer"),
@@ -247,11 +250,17 @@ fn install_metrics() -> Result<PrometheusHandle, ServeError> {
     Ok(handle)
 }
 
-async fn upkeep(metrics: PrometheusHandle) {
+async fn upkeep(metrics: PrometheusHandle, jobs: JobTable) {
     let mut ticks = tokio::time::interval(UPKEEP);
+    let (mut rush, mut admitted) = (Rush::default(), 0);
     loop {
         ticks.tick().await;
         metrics.run_upkeep();
+        let totals = jobs.totals();
+        if rush.is_over(jobs.running(), totals.admitted - admitted) {
+            tidy::ask();
+        }
+        admitted = totals.admitted;
     }
 }
 

@@ -215,8 +215,17 @@ async fn overload(args: &EdgeArgs) -> Overload {
 
 /// Of the resident set. Linux only.
 pub(super) fn resident_mib(pid: u32) -> Option<f64> {
+    of_status(pid, "VmRSS:")
+}
+
+/// The most that it ever was.
+pub(super) fn peak_mib(pid: u32) -> Option<f64> {
+    of_status(pid, "VmHWM:")
+}
+
+fn of_status(pid: u32, field: &str) -> Option<f64> {
     let text = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = text.lines().find(|line| line.starts_with("VmRSS:"))?;
+    let line = text.lines().find(|line| line.starts_with(field))?;
     let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
     Some(kib / 1024.0)
 }

@@ -52,8 +52,8 @@ pub struct GatewayArgs {
     seconds: u64,
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
-    /// Requests a second, each at its time whether or not those before were answered; waiting counts. Default: as many as are
-    /// answered.
+    /// Requests a second, each at its time whether or not those before were answered; waiting counts. All of them are sent,
+    /// however long that takes. Default: as many as are answered.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     rate: Option<u32>,
     /// The gateway's process, for its processor time and memory.
@@ -105,14 +105,16 @@ struct Level {
     /// `None`: one of the ways has no answer.
     added_p50_us: Option<f64>,
     added_p99_us: Option<f64>,
+    added_p999_us: Option<f64>,
     added_first_byte_p50_us: Option<f64>,
     added_first_byte_p99_us: Option<f64>,
     added_per_event_p50_us: Option<f64>,
     /// Of the gateway's process.
     #[serde(skip_serializing_if = "Option::is_none")]
     cpu_us_per_request: Option<f64>,
+    /// So far, since it began.
     #[serde(skip_serializing_if = "Option::is_none")]
-    resident_mib: Option<f64>,
+    peak_mib: Option<f64>,
 }
 
 /// # Errors
@@ -174,13 +176,14 @@ async fn level(
         connections: load.connections,
         added_p50_us: added(|way| way.p50_us),
         added_p99_us: added(|way| way.p99_us),
+        added_p999_us: added(|way| way.p999_us),
         added_first_byte_p50_us: added(|way| way.first_byte_p50_us),
         added_first_byte_p99_us: added(|way| way.first_byte_p99_us),
         added_per_event_p50_us: added(|way| way.per_event_p50_us).filter(|_| kind == Kind::Stream),
         direct,
         gateway,
         cpu_us_per_request: (!cpu.is_empty()).then(|| median(cpu)),
-        resident_mib: args.pid.and_then(super::edge::resident_mib),
+        peak_mib: args.pid.and_then(super::edge::peak_mib),
     })
 }
 
@@ -267,11 +270,12 @@ fn table(levels: &[Level]) -> String {
         "p99.9 µs",
         "added p50",
         "added p99",
+        "p99.9",
         "added first byte p50",
         "p99",
         "per event",
         "CPU µs",
-        "MiB",
+        "peak MiB",
         "failed",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
@@ -289,11 +293,12 @@ fn table(levels: &[Level]) -> String {
             whole(level.gateway.p999_us),
             known(level.added_p50_us),
             known(level.added_p99_us),
+            known(level.added_p999_us),
             known(level.added_first_byte_p50_us),
             known(level.added_first_byte_p99_us),
             fine(level.added_per_event_p50_us),
             known(level.cpu_us_per_request),
-            known(level.resident_mib),
+            known(level.peak_mib),
             (level.direct.failures + level.gateway.failures).to_string(),
         ]);
     }
@@ -355,11 +360,12 @@ mod tests {
             gateway,
             added_p50_us: None,
             added_p99_us: None,
+            added_p999_us: None,
             added_first_byte_p50_us: None,
             added_first_byte_p99_us: None,
             added_per_event_p50_us: None,
             cpu_us_per_request: None,
-            resident_mib: None,
+            peak_mib: None,
         };
         let why = unanswered(std::slice::from_ref(&level)).unwrap();
         assert_eq!(why, "gateway: Whole, 4 connections: no request was answered: 404, refused: no such model");

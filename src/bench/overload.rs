@@ -57,7 +57,7 @@ pub struct OverloadArgs {
     peak: Option<f64>,
     #[arg(long, default_value_t = 10.0, value_parser = positive::<1000>)]
     times: f64,
-    /// Of the overload.
+    /// Of the overload. The rate is of answers that come within it, so let it be many times an answer's.
     #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
     /// Connections at most; a request that finds none free waits, and that counts.
@@ -127,10 +127,11 @@ struct Work {
 /// Nothing listens there, or nothing is answered.
 pub async fn run(args: OverloadArgs) -> Result<(), BenchError> {
     let classes = args.classes();
+    let before = args.memory();
     let peak = peak(&args, &classes).await?;
     let rate = peak.per_second * args.times;
     progress(&format!("overload: {rate:.0} requests/s for {} s, {:.0} can be served", args.seconds, peak.per_second));
-    let (before, most) = (args.memory(), Arc::new(AtomicU64::new(0)));
+    let most = Arc::new(AtomicU64::new(0));
     let looking = task::owned(look(args.pid, Arc::clone(&most)));
     let cpu = args.cpu();
     let heard = Arc::<Heard>::default();

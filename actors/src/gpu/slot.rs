@@ -264,17 +264,20 @@ impl EngineSlot {
     /// killed. A second declaration for the same epoch is ignored. Returns whether this call was the first.
     pub fn declare_death(&self, epoch: u64, cause: Cause, now: Instant) -> bool {
         let guilt = cause.guilt();
-        let (working, link) = {
+        let link = {
             let mut inner = self.inner.lock();
             if inner.epoch != epoch || inner.link.is_none() {
                 return false;
             }
             let working = inner.working();
-            (working, self.bury(&mut inner, cause, now))
+            let link = self.bury(&mut inner, cause, now);
+            let told = link.as_ref().is_some_and(|link| link.was_told_to_die());
+            let guilt = if told { Guilt::Outside } else { guilt };
+            // Before the lock is given back: whoever brings the exit status finds the accused.
+            self.poison.died(self.death_id(epoch), &working, guilt, now);
+            link
         };
         if let Some(link) = link {
-            let guilt = if link.was_told_to_die() { Guilt::Outside } else { guilt };
-            self.poison.died(self.death_id(epoch), &working, guilt, now);
             link.kill();
         }
         true
