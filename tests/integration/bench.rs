@@ -60,9 +60,10 @@ async fn a_load_is_measured_directly_and_through_the_gateway() {
             assert!(way["p50_us"].as_f64() > Some(0.0) && way["p50_us"].as_f64() <= way["p99_us"].as_f64(), "{level}");
             assert!(way["requests_per_second"].as_f64() <= Some(41.0), "at the rate that was set: {level}");
         }
-        assert!(level["resident_mib"].as_f64() > Some(1.0), "{level}");
+        assert!(level["peak_mib"].as_f64() > Some(1.0), "{level}");
     }
     assert!(levels[1]["gateway"]["events_per_request"].as_f64() > Some(1.0), "{}", levels[1]);
+    assert!(levels[1]["added_per_event_p50_us"].is_f64() && levels[0]["added_per_event_p50_us"].is_null(), "{levels:?}");
 
     let refused =
         bench(&["--url", &url, "--direct", &direct, "--connections", "1", "--kinds", "whole", "--model", "nobody"])
