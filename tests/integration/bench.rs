@@ -63,7 +63,10 @@ async fn a_load_is_measured_directly_and_through_the_gateway() {
         assert!(level["peak_mib"].as_f64() > Some(1.0), "{level}");
     }
     assert!(levels[1]["gateway"]["events_per_request"].as_f64() > Some(1.0), "{}", levels[1]);
-    assert!(levels[1]["added_per_event_p50_us"].is_f64() && levels[0]["added_per_event_p50_us"].is_null(), "{levels:?}");
+    assert!(
+        levels[1]["added_per_event_p50_us"].is_f64() && levels[0]["added_per_event_p50_us"].is_null(),
+        "{levels:?}"
+    );
 
     let refused =
         bench(&["--url", &url, "--direct", &direct, "--connections", "1", "--kinds", "whole", "--model", "nobody"])
