@@ -437,8 +437,10 @@ impl Flight {
                 };
                 observe::request_failed(self.job.who(), error.kind.label(), origin);
                 self.failure = Some(error.clone());
+                // A slow reader takes the piece that it was being handed first.
+                let patience = LAST_WORD * (1 + self.outbox.backlog().min(1));
                 let last_word = self.outbox.send(FlightEvent::Failed(error));
-                let _ = tokio::time::timeout(LAST_WORD, last_word).await;
+                let _ = tokio::time::timeout(patience, last_word).await;
                 outcome
             }
         };

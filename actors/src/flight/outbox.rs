@@ -40,10 +40,17 @@ impl Outbox {
         self.gathers = false;
     }
 
-    /// Whether the next event given is kept, so that giving it takes no time.
+    /// Whether the next event given is kept, so that giving it takes no time. Not while the reader has something to read: it
+    /// takes that and this together anyway, and a slow one has no more before it than the channel holds.
     pub(super) fn keeps_next(&self, now: Instant) -> bool {
         let is_fresh = self.since.is_none_or(|since| now.saturating_duration_since(since) < TOGETHER);
-        self.gathers && is_fresh && self.held.len() + 1 < EVENTS
+        let is_read = self.events.capacity() == EVENTS;
+        self.gathers && is_fresh && is_read && self.held.len() + 1 < EVENTS
+    }
+
+    /// Events that come before the next one, and are not handed over.
+    pub(super) fn backlog(&self) -> u32 {
+        self.held.len() as u32
     }
 
     /// Keeps it, which is right if [`Outbox::keeps_next`] says so.
@@ -183,11 +190,12 @@ mod tests {
         let (events, mut inbox) = mpsc::channel(EVENTS);
         let mut outbox = Outbox::new(events);
         outbox.gather();
-        for number in 0..2 * EVENTS - 1 {
+        for number in 0..EVENTS {
             outbox.give(piece(number)).await.unwrap();
         }
-        let full = outbox.give(piece(2 * EVENTS - 1));
-        assert!(timeout(Duration::ZERO, full).await.is_err());
+        let full = outbox.give(piece(EVENTS));
+        assert!(timeout(Duration::ZERO, full).await.is_err(), "nothing is gathered for a reader who is behind");
+        assert_eq!(outbox.backlog(), 1);
         let reading = async {
             let mut all = Vec::new();
             while all.last().is_none_or(|last| last != "end") {
@@ -199,7 +207,7 @@ mod tests {
         let last = FlightEvent::Failed(GatewayError::invalid("x", "y"));
         let (said, all) = tokio::join!(outbox.send(last), reading);
         said.unwrap();
-        let wanted: Vec<String> = (0..2 * EVENTS).map(|number| number.to_string()).chain(["end".into()]).collect();
+        let wanted: Vec<String> = (0..=EVENTS).map(|number| number.to_string()).chain(["end".into()]).collect();
         assert_eq!(all, wanted);
         drop(inbox);
         outbox.gather_no_more();

@@ -18,8 +18,11 @@ const FROM: &str = "SPILLWAY_SIM_FROM";
 const TAIL: usize = 60;
 
 /// Each has found a bug that is mended, and says which. They are run with every set of seeds.
-const FOUND: &[(u64, &str)] =
-    &[(5860, "of a slow reader's answer, what lay unread when the gateway shut down was not paid for")];
+const FOUND: &[(u64, &str)] = &[
+    (5860, "of a slow reader's answer, what lay unread when the gateway shut down was not paid for"),
+    (7109, "events gathered for a slow reader kept the last word from it: its stream ended without one"),
+    (7279, "the same, met by a deadline"),
+];
 
 fn number(name: &str) -> Option<u64> {
     env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} must be a number")))
