@@ -437,10 +437,8 @@ impl Flight {
                 };
                 observe::request_failed(self.job.who(), error.kind.label(), origin);
                 self.failure = Some(error.clone());
-                // A slow reader takes the piece that it was being handed first.
-                let patience = LAST_WORD * (1 + self.outbox.backlog().min(1));
-                let last_word = self.outbox.send(FlightEvent::Failed(error));
-                let _ = tokio::time::timeout(patience, last_word).await;
+                let last_word = self.outbox.break_off(FlightEvent::Failed(error));
+                let _ = tokio::time::timeout(LAST_WORD, last_word).await;
                 outcome
             }
         };
