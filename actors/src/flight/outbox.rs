@@ -77,7 +77,7 @@ impl Outbox {
     /// # Errors
     /// The receiver is gone.
     pub(super) async fn break_off(&mut self, event: FlightEvent) -> Result<(), Deaf> {
-        if self.events.capacity() < self.held.len() {
+        if self.events.capacity() <= self.held.len() {
             self.held.clear();
         }
         self.send(event).await
