@@ -21,7 +21,7 @@ const TAIL: usize = 60;
 const FOUND: &[(u64, &str)] = &[
     (5860, "of a slow reader's answer, what lay unread when the gateway shut down was not paid for"),
     (7109, "events gathered for a slow reader kept the last word from it: its stream ended without one"),
-    (7279, "the same, met by a deadline"),
+    (7279, "the same at a shutdown: a slow reader's request did not end in time"),
 ];
 
 fn number(name: &str) -> Option<u64> {
